@@ -1,0 +1,111 @@
+//! The calls of a client that wait for their reply.
+
+use crate::frame::CallId;
+
+/// A table of waiting calls, each with a `T` of the driver's: how to tell the caller.
+///
+/// ```
+/// use lpc_core::calls::Calls;
+///
+/// let mut calls = Calls::new();
+/// let first = calls.insert("first");
+/// assert_eq!(calls.remove(first), Some("first"));
+/// let second = calls.insert("second"); // takes the same place ...
+/// assert_ne!(first, second); // ... under another id,
+/// assert_eq!(calls.remove(first), None); // so that a reply that comes twice finds nobody
+/// ```
+///
+/// Inserting, finding and removing take constant time, and no allocation once the table has its size.
+#[derive(Debug)]
+pub struct Calls<T> {
+    places: Vec<Place<T>>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    /// How often the place was used: the upper half of the id of the call in it.
+    turn: u32,
+    call: Option<T>,
+}
+
+impl<T> Calls<T> {
+    /// An empty table.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { places: Vec::new(), free: Vec::new() }
+    }
+
+    /// Adds a waiting call and names it.
+    ///
+    /// # Panics
+    ///
+    /// If 2^32 calls wait already.
+    pub fn insert(&mut self, call: T) -> CallId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { turn: 0, call: None });
+            u32::try_from(self.places.len() - 1).expect("fewer than 2^32 calls wait at once")
+        });
+        let place = &mut self.places[index as usize];
+        place.turn = place.turn.wrapping_add(1);
+        place.call = Some(call);
+        CallId::new(u64::from(place.turn) << 32 | u64::from(index))
+    }
+
+    /// The waiting call of this id.
+    pub fn get_mut(&mut self, id: CallId) -> Option<&mut T> {
+        let (turn, index) = split(id);
+        self.places.get_mut(index).filter(|place| place.turn == turn)?.call.as_mut()
+    }
+
+    /// Takes the waiting call of this id out.
+    pub fn remove(&mut self, id: CallId) -> Option<T> {
+        let (turn, index) = split(id);
+        let call = self.places.get_mut(index).filter(|place| place.turn == turn)?.call.take()?;
+        self.free.push(index as u32);
+        Some(call)
+    }
+
+    /// All waiting calls, in no particular order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.places.iter_mut().filter_map(|place| place.call.as_mut())
+    }
+
+    /// How many calls wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// Whether no call waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T> Default for Calls<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn split(id: CallId) -> (u32, usize) {
+    ((id.as_u64() >> 32) as u32, (id.as_u64() & u64::from(u32::MAX)) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_nobody_gave_out_find_nobody() {
+        let mut calls = Calls::new();
+        let id = calls.insert(1);
+        for stranger in [0, 1, u64::MAX, id.as_u64() + 1, id.as_u64() ^ 1 << 40] {
+            assert_eq!(calls.get_mut(CallId::new(stranger)), None);
+            assert_eq!(calls.remove(CallId::new(stranger)), None);
+        }
+        assert_eq!((calls.len(), calls.remove(id), calls.len()), (1, Some(1), 0));
+    }
+}

@@ -1,0 +1,200 @@
+//! How values become bytes, and bytes values.
+//!
+//! ```
+//! use lpc_core::codec::{Decoder, encode};
+//!
+//! let mut bytes = Vec::new();
+//! encode("report.txt", &mut bytes)?;
+//! encode(&vec![1_u8, 2, 3], &mut bytes)?;
+//!
+//! let mut decoder = Decoder::new(&bytes);
+//! let name: &str = decoder.next()?; // borrowed from `bytes`
+//! let body: Vec<u8> = decoder.next()?; // one copy
+//! decoder.end()?;
+//! assert_eq!((name, body), ("report.txt", vec![1, 2, 3]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The format is [postcard](https://postcard.jamesmunns.com/wire-format) 1.x's: nothing but the values, in
+//! order. Integers over a byte are varints (signed ones zigzag first), floats are little endian, a string, a
+//! sequence or a map begins with its length, an enum with the index of its variant, an `Option` with 0 or 1;
+//! structs and tuples are their fields.
+//!
+//! # Bytes
+//!
+//! `[u8]`, `Vec<u8>`, `Box<[u8]>`, `Cow<[u8]>` and `[u8; N]` are written by one [`Sink::extend`] and read by one
+//! copy wherever they stand, with no annotation: the codec recognises them by their types. `&[u8]`, `&str` and
+//! the types of `serde_bytes` have the same form, and the borrowed ones are read without a copy.
+//! An array longer than serde's own 32 goes through another crate's helper, and so in runs of 32 bytes.
+//!
+//! # What a message may ask for
+//!
+//! Bytes come from a peer, so decoding is bounded by their number, whatever they say:
+//! - Values nest at most [`MAX_DEPTH`] deep, in both directions. Each sequence, map, tuple, struct, enum, newtype
+//!   and `Some` is one level.
+//! - Each element of a sequence or map takes at least a byte, or counts against [`MAX_EMPTY_ELEMENTS`]: the
+//!   number of elements without bytes (such as `()`) in all that one [`Decoder`] reads. A count that neither can
+//!   cover is an error before anything is allocated.
+//! - Capacity is reserved for no more elements than bytes are left, taken over all the sequences that are open.
+//!   So memory is bounded by the length of the message times the size of an element.
+//! - There is one form for each value: a varint with needless bytes, a `bool` or `Option` tag over 1, a `char`
+//!   that is not exactly one, invalid UTF-8, and bytes after the last value are errors.
+//!
+//! # What serde types may do
+//!
+//! The format does not describe itself: the receiver must know the type. `#[serde(untagged)]`,
+//! `#[serde(tag = "…")]`, `#[serde(flatten)]` and `#[serde(skip_serializing_if = "…")]` are therefore errors, as is
+//! whatever else asks a deserializer what comes next. A sequence must know its length before its elements:
+//! `collect_seq` and `collect_map` see to that for any iterator (by collecting it where it does not know), whereas
+//! `serialize_seq(None)` is an error.
+//!
+//! Start at [`encode`] and [`Decoder`]; [`Lend`] says how an argument `&T` crosses.
+
+mod bytes;
+mod de;
+mod lend;
+mod ser;
+mod varint;
+
+use std::borrow::Cow;
+use std::fmt;
+
+pub use self::de::Decoder;
+pub use self::lend::{HeldOsStr, HeldPath, HeldSlice, Lend, SentBytes};
+pub use self::ser::{Sink, encode};
+
+/// How deep values may nest, on encoding and on decoding.
+pub const MAX_DEPTH: u32 = 128;
+
+/// How many elements that take no bytes, such as `()`, one [`Decoder`] accepts in all its sequences together.
+pub const MAX_EMPTY_ELEMENTS: u32 = 1 << 16;
+
+/// Why a value could not be encoded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// A `Serialize` implementation or the [`Sink`] refused, or the format has no form for the value.
+    #[error("{0}")]
+    Message(Cow<'static, str>),
+    /// The sink takes no more than `limit` bytes, and the value has at least `len`.
+    #[error("encoded value of {len} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// How long the value would be, as far as it is known.
+        len: u64,
+        /// How long it may be.
+        limit: u64,
+    },
+    /// The value nests deeper than [`MAX_DEPTH`].
+    #[error("value is nested deeper than {MAX_DEPTH} levels (codec::MAX_DEPTH)")]
+    TooDeep,
+}
+
+impl EncodeError {
+    /// An error that says `message`.
+    pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::Message(message.into())
+    }
+
+    /// Whether a sink refused the value for its length.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge { .. })
+    }
+
+    /// Whether the value nests deeper than [`MAX_DEPTH`].
+    pub fn is_too_deep(&self) -> bool {
+        matches!(self, Self::TooDeep)
+    }
+}
+
+impl serde::ser::Error for EncodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message.to_string())
+    }
+}
+
+/// Why bytes are not the value that was asked for, and where.
+///
+/// ```
+/// use lpc_core::codec::Decoder;
+///
+/// let error = Decoder::new(&[1, 7]).next::<(u8, bool)>().unwrap_err();
+/// assert_eq!(error.offset(), 1);
+/// assert_eq!(error.to_string(), "bool of 7 is neither 0 nor 1, at byte 1");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}, at byte {}", self.message(), self.offset())]
+pub struct DecodeError(Box<Undecodable>);
+
+/// Boxed, so that the `Result` of each small value stays small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Undecodable {
+    kind: DecodeErrorKind,
+    message: Cow<'static, str>,
+    /// `None` until the decoder that knows it adds it: serde's `custom` does not.
+    offset: Option<usize>,
+}
+
+/// What sort of thing a [`DecodeError`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DecodeErrorKind {
+    /// The bytes end within the value, or a length or count is more than they can hold.
+    Truncated,
+    /// Some bytes are no form of what should stand there.
+    Malformed,
+    /// Bytes follow the last value.
+    Trailing,
+    /// The value nests deeper than [`MAX_DEPTH`].
+    TooDeep,
+    /// There are more than [`MAX_EMPTY_ELEMENTS`].
+    TooManyEmpty,
+    /// The type asks for what this format cannot do.
+    Unsupported,
+    /// The type's `Deserialize` implementation refused.
+    Custom,
+}
+
+impl DecodeError {
+    fn new(kind: DecodeErrorKind, offset: usize, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Undecodable { kind, message: message.into(), offset: Some(offset) }))
+    }
+
+    /// Says where the error is, unless that is known.
+    fn or_at(mut self, offset: usize) -> Self {
+        self.0.offset.get_or_insert(offset);
+        self
+    }
+
+    /// Says where the error is, in place of what it said.
+    fn moved_to(mut self, offset: usize) -> Self {
+        self.0.offset = Some(offset);
+        self
+    }
+
+    /// What is wrong.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// At which byte, counted from the start of what the [`Decoder`] was given.
+    pub fn offset(&self) -> usize {
+        self.0.offset.unwrap_or(0)
+    }
+
+    /// What sort of error it is.
+    pub fn kind(&self) -> DecodeErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the value nests deeper than [`MAX_DEPTH`].
+    pub fn is_too_deep(&self) -> bool {
+        self.0.kind == DecodeErrorKind::TooDeep
+    }
+}
+
+impl serde::de::Error for DecodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        let message = Cow::Owned(message.to_string());
+        Self(Box::new(Undecodable { kind: DecodeErrorKind::Custom, message, offset: None }))
+    }
+}

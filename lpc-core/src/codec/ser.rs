@@ -1,0 +1,584 @@
+//! Values to bytes.
+
+use std::fmt::{Display, Write as _};
+
+use serde::ser::{self, Serialize, SerializeMap as _, SerializeSeq as _};
+
+use super::{EncodeError, MAX_DEPTH, bytes, varint};
+
+/// Where encoded bytes go.
+///
+/// ```
+/// use lpc_core::codec::{EncodeError, Sink, encode};
+///
+/// /// Counts, and stops at a limit.
+/// struct Measure { len: u64, limit: u64 }
+///
+/// impl Sink for Measure {
+///     fn push(&mut self, byte: u8) -> Result<(), EncodeError> {
+///         self.extend(&[byte])
+///     }
+///     fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+///         self.len += bytes.len() as u64;
+///         let Self { len, limit } = *self;
+///         if len > limit { Err(EncodeError::TooLarge { len, limit }) } else { Ok(()) }
+///     }
+/// }
+///
+/// let mut measure = Measure { len: 0, limit: 6 };
+/// encode("hello", &mut measure).unwrap();
+/// assert!(encode("!", &mut measure).unwrap_err().is_too_large());
+/// ```
+pub trait Sink {
+    /// Appends one byte.
+    ///
+    /// # Errors
+    ///
+    /// When the sink takes no more; encoding then stops.
+    fn push(&mut self, byte: u8) -> Result<(), EncodeError>;
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// When the sink takes no more; encoding then stops.
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn push(&mut self, byte: u8) -> Result<(), EncodeError> {
+        Vec::push(self, byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Appends the encoding of `value` to `sink`.
+///
+/// ```
+/// let mut bytes = Vec::new();
+/// lpc_core::codec::encode(&("ab", 300_u32, Some(true)), &mut bytes)?;
+/// assert_eq!(bytes, [2, b'a', b'b', 0xac, 0x02, 1, 1]);
+/// # Ok::<(), lpc_core::codec::EncodeError>(())
+/// ```
+///
+/// # Errors
+///
+/// When the sink or a `Serialize` implementation refuses, when the value nests too deep, or when the format has no
+/// form for it (see the [module](super)). The sink then holds a part of the encoding, which is of no use.
+#[inline]
+pub fn encode<T, S>(value: &T, sink: &mut S) -> Result<(), EncodeError>
+where
+    T: Serialize + ?Sized,
+    S: Sink + ?Sized,
+{
+    Encoder { sink, depth: 0 }.emit(value)
+}
+
+/// Encodes one value that stands `depth` levels deep.
+struct Encoder<'s, S: ?Sized> {
+    sink: &'s mut S,
+    depth: u32,
+}
+
+impl<'s, S: Sink + ?Sized> Encoder<'s, S> {
+    /// Encodes `value`. All values whose types are known pass here, so that arrays of bytes are seen.
+    #[inline]
+    fn emit<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+        match bytes::as_array(value) {
+            Some(array) => self.deeper()?.sink.extend(array),
+            None => value.serialize(self),
+        }
+    }
+
+    /// The encoder of the values within the one at hand.
+    #[inline]
+    fn deeper(self) -> Result<Self, EncodeError> {
+        if self.depth >= MAX_DEPTH {
+            return Err(EncodeError::TooDeep);
+        }
+        Ok(Self { depth: self.depth + 1, ..self })
+    }
+
+    /// An encoder for one of several values on this level.
+    #[inline]
+    fn again(&mut self) -> Encoder<'_, S> {
+        Encoder { sink: &mut *self.sink, depth: self.depth }
+    }
+
+    #[inline]
+    fn variant(self, index: u32) -> Result<Self, EncodeError> {
+        let within = self.deeper()?;
+        varint::put(within.sink, index.into())?;
+        Ok(within)
+    }
+
+    #[inline]
+    fn elements(self, count: usize) -> Result<Elements<'s, S>, EncodeError> {
+        let encoder = self.deeper()?;
+        varint::put(encoder.sink, count as u64)?;
+        Ok(Elements { encoder, announced: count, missing: count })
+    }
+}
+
+impl<'s, S: Sink + ?Sized> ser::Serializer for Encoder<'s, S> {
+    type Ok = ();
+    type Error = EncodeError;
+    type SerializeSeq = Elements<'s, S>;
+    type SerializeTuple = Tuple<'s, S>;
+    type SerializeTupleStruct = Fields<'s, S>;
+    type SerializeTupleVariant = Fields<'s, S>;
+    type SerializeMap = Elements<'s, S>;
+    type SerializeStruct = Fields<'s, S>;
+    type SerializeStructVariant = Fields<'s, S>;
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn serialize_bool(self, value: bool) -> Result<(), EncodeError> {
+        self.sink.push(value.into())
+    }
+
+    #[inline]
+    fn serialize_i8(self, value: i8) -> Result<(), EncodeError> {
+        self.sink.push(value as u8)
+    }
+
+    #[inline]
+    fn serialize_i16(self, value: i16) -> Result<(), EncodeError> {
+        self.serialize_i64(value.into())
+    }
+
+    #[inline]
+    fn serialize_i32(self, value: i32) -> Result<(), EncodeError> {
+        self.serialize_i64(value.into())
+    }
+
+    #[inline]
+    fn serialize_i64(self, value: i64) -> Result<(), EncodeError> {
+        varint::put(self.sink, varint::zigzag(value))
+    }
+
+    #[inline]
+    fn serialize_i128(self, value: i128) -> Result<(), EncodeError> {
+        varint::put_u128(self.sink, varint::zigzag_i128(value))
+    }
+
+    #[inline]
+    fn serialize_u8(self, value: u8) -> Result<(), EncodeError> {
+        self.sink.push(value)
+    }
+
+    #[inline]
+    fn serialize_u16(self, value: u16) -> Result<(), EncodeError> {
+        varint::put(self.sink, value.into())
+    }
+
+    #[inline]
+    fn serialize_u32(self, value: u32) -> Result<(), EncodeError> {
+        varint::put(self.sink, value.into())
+    }
+
+    #[inline]
+    fn serialize_u64(self, value: u64) -> Result<(), EncodeError> {
+        varint::put(self.sink, value)
+    }
+
+    #[inline]
+    fn serialize_u128(self, value: u128) -> Result<(), EncodeError> {
+        varint::put_u128(self.sink, value)
+    }
+
+    #[inline]
+    fn serialize_f32(self, value: f32) -> Result<(), EncodeError> {
+        self.sink.extend(&value.to_le_bytes())
+    }
+
+    #[inline]
+    fn serialize_f64(self, value: f64) -> Result<(), EncodeError> {
+        self.sink.extend(&value.to_le_bytes())
+    }
+
+    #[inline]
+    fn serialize_char(self, value: char) -> Result<(), EncodeError> {
+        self.serialize_str(value.encode_utf8(&mut [0; 4]))
+    }
+
+    #[inline]
+    fn serialize_str(self, value: &str) -> Result<(), EncodeError> {
+        self.serialize_bytes(value.as_bytes())
+    }
+
+    #[inline]
+    fn serialize_bytes(self, value: &[u8]) -> Result<(), EncodeError> {
+        varint::put(self.sink, value.len() as u64)?;
+        self.sink.extend(value)
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Result<(), EncodeError> {
+        self.sink.push(0)
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+        let within = self.deeper()?;
+        within.sink.push(1)?;
+        within.emit(value)
+    }
+
+    #[inline]
+    fn serialize_unit(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), EncodeError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn serialize_unit_variant(self, _: &'static str, index: u32, _: &'static str) -> Result<(), EncodeError> {
+        self.variant(index).map(drop)
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        self.deeper()?.emit(value)
+    }
+
+    #[inline]
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        index: u32,
+        _variant: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        self.variant(index)?.emit(value)
+    }
+
+    #[inline]
+    fn serialize_seq(self, len: Option<usize>) -> Result<Elements<'s, S>, EncodeError> {
+        self.elements(len.ok_or_else(unknown_seq)?)
+    }
+
+    #[inline]
+    fn serialize_tuple(self, _len: usize) -> Result<Tuple<'s, S>, EncodeError> {
+        Ok(Tuple { encoder: self.deeper()?, pending: [0; 32], filled: 0 })
+    }
+
+    #[inline]
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Fields<'s, S>, EncodeError> {
+        Ok(Fields { encoder: self.deeper()? })
+    }
+
+    #[inline]
+    fn serialize_tuple_variant(
+        self,
+        _name: &'static str,
+        index: u32,
+        _variant: &'static str,
+        _len: usize,
+    ) -> Result<Fields<'s, S>, EncodeError> {
+        Ok(Fields { encoder: self.variant(index)? })
+    }
+
+    #[inline]
+    fn serialize_map(self, len: Option<usize>) -> Result<Elements<'s, S>, EncodeError> {
+        self.elements(len.ok_or_else(unknown_map)?)
+    }
+
+    #[inline]
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Fields<'s, S>, EncodeError> {
+        Ok(Fields { encoder: self.deeper()? })
+    }
+
+    #[inline]
+    fn serialize_struct_variant(
+        self,
+        _name: &'static str,
+        index: u32,
+        _variant: &'static str,
+        _len: usize,
+    ) -> Result<Fields<'s, S>, EncodeError> {
+        Ok(Fields { encoder: self.variant(index)? })
+    }
+
+    /// Writes bytes in one piece, and takes iterators that do not know their length.
+    #[inline]
+    fn collect_seq<I>(self, iter: I) -> Result<(), EncodeError>
+    where
+        I: IntoIterator,
+        I::Item: Serialize,
+    {
+        let mut iter = iter.into_iter();
+        if let Some(run) = bytes::as_run(&iter) {
+            return self.elements(run.count)?.encoder.sink.extend(run.bytes);
+        }
+        let Some(count) = exact_len(&iter) else {
+            return self.collect_seq(iter.collect::<Vec<_>>());
+        };
+        let mut elements = self.elements(count)?;
+        iter.try_for_each(|item| elements.serialize_element(&item))?;
+        elements.finish()
+    }
+
+    /// Takes iterators that do not know their length.
+    #[inline]
+    fn collect_map<K, V, I>(self, iter: I) -> Result<(), EncodeError>
+    where
+        K: Serialize,
+        V: Serialize,
+        I: IntoIterator<Item = (K, V)>,
+    {
+        let mut iter = iter.into_iter();
+        let Some(count) = exact_len(&iter) else {
+            return self.collect_map(iter.collect::<Vec<_>>());
+        };
+        let mut elements = self.elements(count)?;
+        iter.try_for_each(|(key, value)| elements.serialize_entry(&key, &value))?;
+        elements.finish()
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+        let mut text = String::new();
+        write!(text, "{value}").map_err(|_| EncodeError::new("Display of a value failed"))?;
+        self.serialize_str(&text)
+    }
+}
+
+fn exact_len<I: Iterator>(iter: &I) -> Option<usize> {
+    let (least, most) = iter.size_hint();
+    (Some(least) == most).then_some(least)
+}
+
+#[cold]
+fn unknown_seq() -> EncodeError {
+    EncodeError::new(
+        "sequence of unknown length: give `serialize_seq` its length, or use `collect_seq`, which finds it",
+    )
+}
+
+#[cold]
+fn unknown_map() -> EncodeError {
+    EncodeError::new(
+        "map of unknown length (`#[serde(flatten)]` makes one, and is not supported): give `serialize_map` its \
+         length, or use `collect_map`, which finds it",
+    )
+}
+
+/// The elements of a sequence or the entries of a map, which must be as many as was said before them.
+struct Elements<'s, S: ?Sized> {
+    encoder: Encoder<'s, S>,
+    announced: usize,
+    missing: usize,
+}
+
+impl<S: Sink + ?Sized> Elements<'_, S> {
+    #[inline]
+    fn begin_one(&mut self) -> Result<(), EncodeError> {
+        self.missing = self.missing.checked_sub(1).ok_or_else(|| too_many(self.announced))?;
+        Ok(())
+    }
+
+    #[inline]
+    fn finish(self) -> Result<(), EncodeError> {
+        if self.missing == 0 { Ok(()) } else { Err(too_few(self.announced, self.missing)) }
+    }
+}
+
+#[cold]
+fn too_many(announced: usize) -> EncodeError {
+    EncodeError::new(format!("Serialize of a sequence or map announced {announced} elements and gave more"))
+}
+
+#[cold]
+fn too_few(announced: usize, missing: usize) -> EncodeError {
+    let given = announced - missing;
+    EncodeError::new(format!(
+        "Serialize of a sequence or map announced {announced} elements and gave {given}"
+    ))
+}
+
+impl<S: Sink + ?Sized> ser::SerializeSeq for Elements<'_, S> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    #[inline]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.begin_one()?;
+        self.encoder.again().emit(value)
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), EncodeError> {
+        self.finish()
+    }
+}
+
+impl<S: Sink + ?Sized> ser::SerializeMap for Elements<'_, S> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    #[inline]
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        self.begin_one()?;
+        self.encoder.again().emit(key)
+    }
+
+    #[inline]
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.encoder.again().emit(value)
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), EncodeError> {
+        self.finish()
+    }
+}
+
+/// The elements of a tuple or array. Bytes among them are gathered into runs: that is how `Box<[u8; N]>`, and an
+/// array that another crate's helper walks through, reach the sink.
+struct Tuple<'s, S: ?Sized> {
+    encoder: Encoder<'s, S>,
+    pending: [u8; 32],
+    filled: usize,
+}
+
+impl<S: Sink + ?Sized> Tuple<'_, S> {
+    #[inline]
+    fn flush(&mut self) -> Result<(), EncodeError> {
+        match std::mem::take(&mut self.filled) {
+            0 => Ok(()),
+            1 => self.encoder.sink.push(self.pending[0]),
+            filled => self.encoder.sink.extend(&self.pending[..filled]),
+        }
+    }
+}
+
+impl<S: Sink + ?Sized> ser::SerializeTuple for Tuple<'_, S> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    #[inline]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        let Some(byte) = bytes::as_u8(value) else {
+            self.flush()?;
+            return self.encoder.again().emit(value);
+        };
+        if self.filled == self.pending.len() {
+            self.flush()?;
+        }
+        self.pending[self.filled] = byte;
+        self.filled += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn end(mut self) -> Result<(), EncodeError> {
+        self.flush()
+    }
+}
+
+/// The fields of a struct, or of a variant with several.
+struct Fields<'s, S: ?Sized> {
+    encoder: Encoder<'s, S>,
+}
+
+impl<S: Sink + ?Sized> ser::SerializeTupleStruct for Fields<'_, S> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.encoder.again().emit(value)
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+impl<S: Sink + ?Sized> ser::SerializeTupleVariant for Fields<'_, S> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.encoder.again().emit(value)
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+impl<S: Sink + ?Sized> ser::SerializeStruct for Fields<'_, S> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        self.encoder.again().emit(value)
+    }
+
+    fn skip_field(&mut self, key: &'static str) -> Result<(), EncodeError> {
+        Err(skipped(key))
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+impl<S: Sink + ?Sized> ser::SerializeStructVariant for Fields<'_, S> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        self.encoder.again().emit(value)
+    }
+
+    fn skip_field(&mut self, key: &'static str) -> Result<(), EncodeError> {
+        Err(skipped(key))
+    }
+
+    #[inline]
+    fn end(self) -> Result<(), EncodeError> {
+        Ok(())
+    }
+}
+
+#[cold]
+fn skipped(key: &'static str) -> EncodeError {
+    EncodeError::new(format!(
+        "field `{key}` was left out: `#[serde(skip_serializing_if)]` is not supported, for the receiver could not \
+         tell; use `Option`, or `#[serde(skip)]` to never send it"
+    ))
+}

@@ -1,0 +1,291 @@
+//! [`Error`]: what went wrong with a call, and whether it may have run.
+
+use core::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The result of whatever can fail in lpc.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// Why a call, a connection or a server failed.
+///
+/// ```
+/// use lpc_core::{Error, ErrorKind};
+///
+/// fn word_count(text: &str) -> lpc_core::Result<usize> {
+///     if text.is_empty() {
+///         return Err(Error::other("the document is empty"));
+///     }
+///     Ok(text.split_whitespace().count())
+/// }
+/// let error = word_count("").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Other);
+/// assert_eq!(error.to_string(), "the document is empty");
+/// ```
+///
+/// [`kind`](Error::kind) is for code, the text for people, [`progress`](Error::progress) for whoever thinks of
+/// calling again. It is one pointer wide and cheap to clone. It crosses processes when an implementation returns it:
+/// what arrives has the same kind and text, and [`Progress::Ran`].
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    progress: Progress,
+    message: String,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What kind of failure an [`Error`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum ErrorKind {
+    /// An implementation's own failure, or one that has no kind of its own.
+    Other = 0,
+    /// The port's name or path cannot be one, or a setting cannot be used.
+    InvalidInput = 1,
+    /// Nobody serves the port.
+    NotFound = 2,
+    /// Another server holds the port.
+    AddrInUse = 3,
+    /// The peer, or the port's directory, belongs to a user who is not accepted.
+    PermissionDenied = 4,
+    /// The peer did not answer in time.
+    TimedOut = 5,
+    /// The peer does not speak lpc, or speaks another version, or broke the protocol's rules.
+    Protocol = 6,
+    /// The peer serves another service.
+    WrongService = 7,
+    /// The peer's service has no method of this name.
+    UnknownMethod = 8,
+    /// An argument or a result is over a limit.
+    TooLarge = 9,
+    /// An argument or a result refused to be encoded.
+    Encode = 10,
+    /// What arrived is no value of the expected type.
+    Decode = 11,
+    /// The connection ended before the reply came.
+    Disconnected = 12,
+    /// The implementation panicked.
+    Panicked = 13,
+    /// The operating system refused.
+    Io = 14,
+}
+
+/// How far a call got before it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Progress {
+    /// It did not reach the implementation: calling again cannot run it twice.
+    NotSent = 0,
+    /// It was sent, and nothing is known of it since.
+    MayHaveRun = 1,
+    /// The implementation ran, and failed or its result could not be delivered.
+    Ran = 2,
+}
+
+impl Error {
+    /// An error of this kind and text, of a call that was not sent.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner { kind, progress: Progress::NotSent, message: message.into(), source: None }))
+    }
+
+    /// An implementation's own failure, told to the caller as text.
+    #[must_use]
+    pub fn other(message: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Other, message.to_string()).with_progress(Progress::Ran)
+    }
+
+    /// The same error of a call that got this far.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Progress) -> Self {
+        Arc::make_mut(&mut self.0).progress = progress;
+        self
+    }
+
+    /// The same error with what caused it, as its [`source`](std::error::Error::source).
+    #[must_use]
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.0).source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same error with `context: ` before its text.
+    #[must_use]
+    pub fn with_context(mut self, context: impl fmt::Display) -> Self {
+        let inner = Arc::make_mut(&mut self.0);
+        inner.message = format!("{context}: {}", inner.message);
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// How far the call got.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.0.progress
+    }
+
+    /// Whether the implementation may have run: `false` means that calling again cannot run it twice.
+    #[must_use]
+    pub fn may_have_run(&self) -> bool {
+        self.0.progress != Progress::NotSent
+    }
+
+    /// Whether the connection to the peer is gone.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.0.kind == ErrorKind::Disconnected
+    }
+
+    /// Whether nobody serves the port.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.0.kind == ErrorKind::NotFound
+    }
+
+    /// Whether something took longer than it may.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        self.0.kind == ErrorKind::TimedOut
+    }
+
+    /// Whether an argument or a result is over a limit.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.0.kind == ErrorKind::TooLarge
+    }
+
+    /// Whether the implementation panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        self.0.kind == ErrorKind::Panicked
+    }
+
+    /// The form that crosses processes: kind, progress and the text of the whole chain of causes.
+    #[must_use]
+    pub fn to_wire(&self) -> WireError {
+        let mut message = self.0.message.clone();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        WireError { kind: self.0.kind as u8, progress: self.0.progress as u8, message }
+    }
+}
+
+/// An [`Error`] as it stands on the wire.
+#[derive(Serialize, Deserialize)]
+pub struct WireError {
+    kind: u8,
+    progress: u8,
+    message: String,
+}
+
+impl From<WireError> for Error {
+    fn from(wire: WireError) -> Self {
+        let kind = KINDS.get(usize::from(wire.kind)).copied().unwrap_or(ErrorKind::Other);
+        let progress = match wire.progress {
+            0 => Progress::NotSent,
+            2 => Progress::Ran,
+            _ => Progress::MayHaveRun,
+        };
+        Self::new(kind, wire.message).with_progress(progress)
+    }
+}
+
+/// By their numbers on the wire. A number that a later version adds reads as [`ErrorKind::Other`].
+const KINDS: [ErrorKind; 15] = [
+    ErrorKind::Other,
+    ErrorKind::InvalidInput,
+    ErrorKind::NotFound,
+    ErrorKind::AddrInUse,
+    ErrorKind::PermissionDenied,
+    ErrorKind::TimedOut,
+    ErrorKind::Protocol,
+    ErrorKind::WrongService,
+    ErrorKind::UnknownMethod,
+    ErrorKind::TooLarge,
+    ErrorKind::Encode,
+    ErrorKind::Decode,
+    ErrorKind::Disconnected,
+    ErrorKind::Panicked,
+    ErrorKind::Io,
+];
+
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> core::result::Result<S::Ok, S::Error> {
+        self.to_wire().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Error {
+    /// An error that an implementation returned: whatever it was about there, the call itself ran.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> core::result::Result<Self, D::Error> {
+        Ok(Self::from(WireError::deserialize(deserializer)?).with_progress(Progress::Ran))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Error");
+        debug.field("kind", &self.0.kind).field("progress", &self.0.progress).field("message", &self.0.message);
+        if let Some(source) = &self.0.source {
+            debug.field("source", source);
+        }
+        debug.finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(ErrorKind::Io, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_stand_at_their_own_numbers() {
+        for (number, kind) in KINDS.into_iter().enumerate() {
+            assert_eq!(kind as usize, number);
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_reads_as_other() {
+        let error = Error::from(WireError { kind: 200, progress: 9, message: "from the future".into() });
+        assert_eq!((error.kind(), error.progress()), (ErrorKind::Other, Progress::MayHaveRun));
+    }
+
+    #[test]
+    fn the_chain_of_causes_crosses_as_text() {
+        let cause = std::io::Error::other("disk on fire");
+        let error = Error::new(ErrorKind::Io, "store").with_source(cause);
+        assert_eq!(Error::from(error.to_wire()).to_string(), "store: disk on fire");
+    }
+}

@@ -1,0 +1,203 @@
+//! Who is there: the first message each way.
+//!
+//! ```text
+//!  0       4      5     6     7   8            12
+//!  | LPC!  | role | min | max | 0 | len        | len bytes: a Hello in the codec's format
+//!  | magic | u8   | u8  | u8  |   | u32        |
+//! ```
+//!
+//! The client speaks first, the server answers, and both go on in the highest version that both know. The preamble
+//! never changes; a [`Hello`] may grow at its end, and what a newer version appends is passed over.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, Decoder};
+use crate::receiver::Role;
+use crate::{Error, ErrorKind, Limits, Method, Result};
+
+/// The protocol versions that this build speaks: lowest and highest.
+pub const VERSIONS: (u8, u8) = (1, 1);
+
+/// Bytes of a hello's body at most.
+pub const MAX_LEN: usize = 1 << 20;
+
+const MAGIC: [u8; 4] = *b"LPC!";
+
+/// What one side tells the other before the first call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The service that is served, or wanted.
+    pub service: String,
+    /// The names of the service's methods, in the order of their numbers on the wire. From a client: empty.
+    pub methods: Vec<String>,
+    /// `Limits::max_message` of the sender.
+    pub max_message: u64,
+    /// `Limits::pool` of the sender: what it is willing to map.
+    pub pool: u64,
+}
+
+impl Hello {
+    /// What a client of `service` says.
+    #[must_use]
+    pub fn client(service: &str, limits: &Limits) -> Self {
+        Self {
+            service: service.to_owned(),
+            methods: Vec::new(),
+            max_message: limits.max_message,
+            pool: limits.pool,
+        }
+    }
+
+    /// What a server of `service` answers.
+    #[must_use]
+    pub fn server(service: &str, methods: &[Method], limits: &Limits) -> Self {
+        let methods = methods.iter().map(|method| method.name().to_owned()).collect();
+        Self { methods, ..Self::client(service, limits) }
+    }
+
+    /// Preamble and body, ready to be sent.
+    ///
+    /// # Panics
+    ///
+    /// If the names of service and methods take more than [`MAX_LEN`] bytes.
+    #[must_use]
+    pub fn encode(&self, role: Role) -> Vec<u8> {
+        let mut bytes = vec![0; Preamble::LEN];
+        codec::encode(self, &mut bytes).expect("strings and numbers encode");
+        let len = bytes.len() - Preamble::LEN;
+        assert!(len <= MAX_LEN, "the method table of {} takes {len} bytes, the limit is {MAX_LEN}", self.service);
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4..8].copy_from_slice(&[role.byte(), VERSIONS.0, VERSIONS.1, 0]);
+        bytes[8..12].copy_from_slice(&(len as u32).to_le_bytes());
+        bytes
+    }
+
+    /// The hello in `body`, the bytes that its preamble announced.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`] where they are none.
+    pub fn decode(body: &[u8]) -> Result<Self> {
+        Decoder::new(body)
+            .next()
+            .map_err(|error| Error::new(ErrorKind::Protocol, "the peer's hello does not decode").with_source(error))
+    }
+
+    /// For each of a client's methods its number at this server, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WrongService`] where the server serves another service.
+    pub fn resolve(&self, service: &str, methods: &[Method]) -> Result<Vec<Option<u16>>> {
+        if self.service != service {
+            let message = format!("it serves `{}`, not `{service}`", self.service);
+            return Err(Error::new(ErrorKind::WrongService, message));
+        }
+        let number = |method: &Method| {
+            let index = self.methods.iter().position(|name| name == method.name())?;
+            u16::try_from(index).ok()
+        };
+        Ok(methods.iter().map(number).collect())
+    }
+
+    /// The limits for what is sent to a peer that said this: the narrower of its and ours.
+    #[must_use]
+    pub fn narrow(&self, limits: &Limits) -> Limits {
+        Limits {
+            max_message: limits.max_message.min(self.max_message),
+            pool: limits.pool.min(self.pool),
+            ..*limits
+        }
+    }
+}
+
+/// The fixed first bytes of a hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preamble {
+    /// The version in which both sides go on.
+    pub version: u8,
+    /// Bytes of the hello's body.
+    pub len: usize,
+}
+
+impl Preamble {
+    /// Bytes of an encoded preamble.
+    pub const LEN: usize = 12;
+
+    /// Reads the preamble of a peer that should have this role.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`], saying what was seen, where the peer does not speak lpc, is no `peer`, speaks no
+    /// version of ours, or announces a body over [`MAX_LEN`].
+    pub fn decode(bytes: &[u8; Self::LEN], peer: Role) -> Result<Self> {
+        let refuse = |message: String| Err(Error::new(ErrorKind::Protocol, message));
+        let [m0, m1, m2, m3, role, min, max, _, l0, l1, l2, l3] = *bytes;
+        if [m0, m1, m2, m3] != MAGIC {
+            return refuse(format!("it does not speak lpc: its first bytes are \"{}\"", bytes.escape_ascii()));
+        }
+        if role != peer.byte() {
+            return refuse(format!("it speaks lpc, but it is no {peer}"));
+        }
+        let version = max.min(VERSIONS.1);
+        if version < min.max(VERSIONS.0) {
+            let (ours_min, ours_max) = VERSIONS;
+            return refuse(format!("it speaks lpc {min} to {max}, this build {ours_min} to {ours_max}"));
+        }
+        let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if len > MAX_LEN {
+            return refuse(format!("its hello of {len} bytes is over the limit of {MAX_LEN}"));
+        }
+        Ok(Self { version, len })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METHODS: [Method; 2] = [Method::new("put"), Method::new("get")];
+
+    fn preamble(hello: &[u8]) -> [u8; Preamble::LEN] {
+        hello[..Preamble::LEN].try_into().unwrap()
+    }
+
+    #[test]
+    fn a_hello_says_the_same_on_the_other_side() {
+        let hello = Hello::server("Documents", &METHODS, &Limits::default());
+        let bytes = hello.encode(Role::Server);
+        let read = Preamble::decode(&preamble(&bytes), Role::Server).unwrap();
+        assert_eq!((read.version, read.len), (1, bytes.len() - Preamble::LEN));
+        assert_eq!(Hello::decode(&bytes[Preamble::LEN..]).unwrap(), hello);
+    }
+
+    #[test]
+    fn what_a_newer_version_appends_is_passed_over() {
+        let hello = Hello::client("Documents", &Limits::default());
+        let mut bytes = hello.encode(Role::Client);
+        bytes.extend_from_slice(b"news");
+        assert_eq!(Hello::decode(&bytes[Preamble::LEN..]).unwrap(), hello);
+    }
+
+    #[test]
+    fn strangers_are_told_apart() {
+        let error = |bytes: &[u8; 12], peer| Preamble::decode(bytes, peer).unwrap_err().to_string();
+        assert!(error(b"HTTP/1.1 400", Role::Server).contains("HTTP/1.1 400"));
+        let hello = preamble(&Hello::client("Documents", &Limits::default()).encode(Role::Client));
+        assert!(error(&hello, Role::Server).contains("no server"));
+        let mut newer = hello;
+        newer[5..7].copy_from_slice(&[7, 9]);
+        assert!(error(&newer, Role::Client).contains("lpc 7 to 9, this build 1 to 1"));
+        let mut huge = hello;
+        huge[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(error(&huge, Role::Client).contains("over the limit"));
+    }
+
+    #[test]
+    fn methods_are_found_by_name() {
+        let hello = Hello::server("Documents", &METHODS, &Limits::default());
+        let wanted = [Method::new("get"), Method::new("remove"), Method::new("put")];
+        assert_eq!(hello.resolve("Documents", &wanted).unwrap(), [Some(1), None, Some(0)]);
+        assert_eq!(hello.resolve("Images", &wanted).unwrap_err().kind(), ErrorKind::WrongService);
+    }
+}

@@ -1,0 +1,54 @@
+//! The protocol of lpc. Does no I/O, owns no socket and never reads the clock. Start at [`receiver::Receiver`].
+//!
+//! ```
+//! use lpc_core::frame::{self, CallId};
+//! use lpc_core::limits::Limits;
+//! use lpc_core::receiver::{Incoming, Payload, Receiver, Role};
+//!
+//! // What a client puts on the wire ...
+//! let mut bytes = Vec::new();
+//! frame::begin_call(&mut bytes, 7);
+//! bytes.extend_from_slice(b"argument");
+//! frame::seal(&mut bytes, CallId::new(1), frame::Body::Inline);
+//!
+//! // ... is what a server takes off it.
+//! let mut receiver = Receiver::<()>::new(Role::Server, Limits::default());
+//! receiver.space()[..bytes.len()].copy_from_slice(&bytes);
+//! receiver.received(bytes.len(), [])?;
+//! let Some(Incoming::Call { call, method, payload }) = receiver.next()? else { panic!("one call was sent") };
+//! assert_eq!((call, method), (CallId::new(1), 7));
+//! assert!(matches!(payload, Payload::Inline(b"argument")));
+//! # Ok::<(), lpc_core::receiver::Violation>(())
+//! ```
+//!
+//! # Layout
+//!
+//! In the order in which a call meets them:
+//!
+//! | module | is |
+//! |---|---|
+//! | [`handshake`] | who is there: version, service, methods, limits |
+//! | [`codec`] | values to bytes and back |
+//! | [`threshold`], [`arena`] | which lane a body takes, and the pages it gets there |
+//! | [`frame`] | what stands on the wire |
+//! | [`receiver`] | bytes and descriptors in, checked messages out |
+//! | [`calls`] | the calls that wait for their reply |
+//! | [`pace`] | which methods are quick enough to run where they were read |
+//! | [`limits`], [`error`] | the bounds, and what happens beyond them |
+
+pub mod arena;
+pub mod calls;
+pub mod codec;
+pub mod error;
+pub mod frame;
+pub mod handshake;
+pub mod limits;
+pub mod method;
+pub mod pace;
+pub mod receiver;
+pub mod threshold;
+
+pub use error::{Error, ErrorKind, Progress, Result};
+pub use limits::Limits;
+pub use method::{Method, Service};
+pub use threshold::Threshold;

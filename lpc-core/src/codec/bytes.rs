@@ -62,7 +62,7 @@ pub(super) fn as_run<I>(iter: &I) -> Option<Run<'_>> {
     }
     let id = typeid::of::<I>();
     if id == TypeId::of::<slice::Iter<'static, u8>>() {
-        // SAFETY: `I` is `slice::Iter<'x, u8>`. Ids leave out lifetimes, and 'x outlives this borrow of `iter`.
+        // SAFETY: `I` is `slice::Iter<'x, u8>`. Ids leave out lifetimes, and 'x outlives this borrow.
         let iter = unsafe { &*(&raw const *iter).cast::<slice::Iter<'_, u8>>() };
         return Some(Run { count: iter.len(), bytes: iter.as_slice() });
     }
@@ -122,14 +122,20 @@ pub(super) fn array_of_visitor<'de, V: Visitor<'de>>() -> Option<usize> {
     known.then_some(len)
 }
 
+/// Whether `T` is `[u8; N]` with an N that serde knows.
+#[inline]
+pub(super) fn is_array<T>() -> bool {
+    is_array_of::<T>(size_of::<T>())
+}
+
 /// A copy of `bytes`, if `T` is `[u8; N]` and N their number.
 #[inline]
 pub(super) fn to_array<T>(bytes: &[u8]) -> Option<T> {
     if !is_array_of::<T>(bytes.len()) {
         return None;
     }
-    // SAFETY: `T` is `[u8; bytes.len()]`: that type has no lifetimes, so the comparison of ids is exact. It is
-    // `Copy`, and needs no alignment.
+    // SAFETY: `T` is `[u8; bytes.len()]`: that type has no lifetimes, so the comparison of ids is exact. It
+    // is `Copy`, and needs no alignment.
     Some(unsafe { bytes.as_ptr().cast::<T>().read() })
 }
 
@@ -245,8 +251,8 @@ mod tests {
         }
 
         serde::forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit seq
-            tuple unit_struct newtype_struct tuple_struct map struct enum identifier ignored_any
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            seq tuple unit_struct newtype_struct tuple_struct map struct enum identifier ignored_any
         }
     }
 

@@ -23,8 +23,8 @@ use super::bytes;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// `str`, `Path`, `OsStr` and `[u8]` are lent from the received bytes, without a copy. `CStr`, other slices, and
-/// whatever is `Serialize` and `DeserializeOwned` are decoded for the call and lent from there.
+/// `str`, `Path`, `OsStr` and `[u8]` are lent from the received bytes, without a copy. `CStr`, other slices,
+/// and whatever is `Serialize` and `DeserializeOwned` are decoded for the call and lent from there.
 #[diagnostic::on_unimplemented(
     message = "`&{Self}` cannot be an argument",
     label = "neither `Serialize + DeserializeOwned` nor a type that is lent",

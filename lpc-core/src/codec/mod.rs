@@ -22,36 +22,42 @@
 //!
 //! # Bytes
 //!
-//! `[u8]`, `Vec<u8>`, `Box<[u8]>`, `Cow<[u8]>` and `[u8; N]` are written by one [`Sink::extend`] and read by one
-//! copy wherever they stand, with no annotation: the codec recognises them by their types. `&[u8]`, `&str` and
-//! the types of `serde_bytes` have the same form, and the borrowed ones are read without a copy.
-//! An array longer than serde's own 32 goes through another crate's helper, and so in runs of 32 bytes.
+//! `[u8]`, `Vec<u8>`, `Box<[u8]>`, `Cow<[u8]>` and `[u8; N]` are written by one [`Sink::extend`] and read by
+//! one copy wherever they stand, with no annotation: the codec recognises them by their types. `&[u8]`,
+//! `&str` and the types of `serde_bytes` have the same form, and the borrowed ones are read without a copy.
+//! An array longer than serde's own 32 goes through code of the user's or of another crate, and so is written
+//! in runs of 32 bytes and read byte by byte.
 //!
 //! # What a message may ask for
 //!
 //! Bytes come from a peer, so decoding is bounded by their number, whatever they say:
-//! - Values nest at most [`MAX_DEPTH`] deep, in both directions. Each sequence, map, tuple, struct, enum, newtype
-//!   and `Some` is one level.
+//! - Values nest at most [`MAX_DEPTH`] deep, in both directions. Each sequence, map, tuple, struct, enum,
+//!   newtype and `Some` is one level.
 //! - Each element of a sequence or map takes at least a byte, or counts against [`MAX_EMPTY_ELEMENTS`]: the
-//!   number of elements without bytes (such as `()`) in all that one [`Decoder`] reads. A count that neither can
-//!   cover is an error before anything is allocated.
-//! - Capacity is reserved for no more elements than bytes are left, taken over all the sequences that are open.
-//!   So memory is bounded by the length of the message times the size of an element.
-//! - There is one form for each value: a varint with needless bytes, a `bool` or `Option` tag over 1, a `char`
-//!   that is not exactly one, invalid UTF-8, and bytes after the last value are errors.
+//!   number of elements without bytes (such as `()`) in all that one [`Decoder`] reads. A count that neither
+//!   can cover is an error before anything is allocated.
+//! - Capacity is reserved for no more elements than bytes are left, taken over all the sequences that are
+//!   open. So memory is bounded by the length of the message, and the number of empty elements, times the
+//!   size of an element.
+//! - There is one form for each value: a varint with needless bytes, a `bool` or `Option` tag over 1, a
+//!   `char` that is not exactly one, invalid UTF-8, and bytes after the last value are errors.
 //!
 //! # What serde types may do
 //!
 //! The format does not describe itself: the receiver must know the type. `#[serde(untagged)]`,
-//! `#[serde(tag = "…")]`, `#[serde(flatten)]` and `#[serde(skip_serializing_if = "…")]` are therefore errors, as is
-//! whatever else asks a deserializer what comes next. A sequence must know its length before its elements:
-//! `collect_seq` and `collect_map` see to that for any iterator (by collecting it where it does not know), whereas
-//! `serialize_seq(None)` is an error.
+//! `#[serde(tag = "…")]`, `#[serde(flatten)]` and `#[serde(skip_serializing_if = "…")]` are therefore errors,
+//! as is whatever else asks a deserializer what comes next. (On the fields of a tuple struct, serde does not
+//! tell the codec of `skip_serializing_if`: there it is an error of the receiver, or worse a wrong value.) A
+//! sequence must know its length before its elements: `collect_seq` and `collect_map` see to that for any
+//! iterator, by collecting it where it does not know, whereas `serialize_seq(None)` is an error.
 //!
 //! Start at [`encode`] and [`Decoder`]; [`Lend`] says how an argument `&T` crosses.
 
+mod access;
 mod bytes;
+mod compound;
 mod de;
+mod input;
 mod lend;
 mod ser;
 mod varint;

@@ -4,6 +4,7 @@ use std::fmt::{Display, Write as _};
 
 use serde::ser::{self, Serialize, SerializeMap as _, SerializeSeq as _};
 
+use super::compound::{Elements, Fields, Tuple};
 use super::{EncodeError, MAX_DEPTH, bytes, varint};
 
 /// Where encoded bytes go.
@@ -70,8 +71,8 @@ impl Sink for Vec<u8> {
 ///
 /// # Errors
 ///
-/// When the sink or a `Serialize` implementation refuses, when the value nests too deep, or when the format has no
-/// form for it (see the [module](super)). The sink then holds a part of the encoding, which is of no use.
+/// When the sink or a `Serialize` implementation refuses, when the value nests too deep, or when the format
+/// has no form for it (see the [module](super)). The sink then holds a part of the encoding, of no use.
 #[inline]
 pub fn encode<T, S>(value: &T, sink: &mut S) -> Result<(), EncodeError>
 where
@@ -82,15 +83,15 @@ where
 }
 
 /// Encodes one value that stands `depth` levels deep.
-struct Encoder<'s, S: ?Sized> {
-    sink: &'s mut S,
+pub(super) struct Encoder<'s, S: ?Sized> {
+    pub(super) sink: &'s mut S,
     depth: u32,
 }
 
 impl<'s, S: Sink + ?Sized> Encoder<'s, S> {
     /// Encodes `value`. All values whose types are known pass here, so that arrays of bytes are seen.
     #[inline]
-    fn emit<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+    pub(super) fn emit<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
         match bytes::as_array(value) {
             Some(array) => self.deeper()?.sink.extend(array),
             None => value.serialize(self),
@@ -108,7 +109,7 @@ impl<'s, S: Sink + ?Sized> Encoder<'s, S> {
 
     /// An encoder for one of several values on this level.
     #[inline]
-    fn again(&mut self) -> Encoder<'_, S> {
+    pub(super) fn again(&mut self) -> Encoder<'_, S> {
         Encoder { sink: &mut *self.sink, depth: self.depth }
     }
 
@@ -376,209 +377,7 @@ fn unknown_seq() -> EncodeError {
 #[cold]
 fn unknown_map() -> EncodeError {
     EncodeError::new(
-        "map of unknown length (`#[serde(flatten)]` makes one, and is not supported): give `serialize_map` its \
-         length, or use `collect_map`, which finds it",
+        "map of unknown length (`#[serde(flatten)]` makes one, and is not supported): give `serialize_map` \
+         its length, or use `collect_map`, which finds it",
     )
-}
-
-/// The elements of a sequence or the entries of a map, which must be as many as was said before them.
-struct Elements<'s, S: ?Sized> {
-    encoder: Encoder<'s, S>,
-    announced: usize,
-    missing: usize,
-}
-
-impl<S: Sink + ?Sized> Elements<'_, S> {
-    #[inline]
-    fn begin_one(&mut self) -> Result<(), EncodeError> {
-        self.missing = self.missing.checked_sub(1).ok_or_else(|| too_many(self.announced))?;
-        Ok(())
-    }
-
-    #[inline]
-    fn finish(self) -> Result<(), EncodeError> {
-        if self.missing == 0 { Ok(()) } else { Err(too_few(self.announced, self.missing)) }
-    }
-}
-
-#[cold]
-fn too_many(announced: usize) -> EncodeError {
-    EncodeError::new(format!("Serialize of a sequence or map announced {announced} elements and gave more"))
-}
-
-#[cold]
-fn too_few(announced: usize, missing: usize) -> EncodeError {
-    let given = announced - missing;
-    EncodeError::new(format!(
-        "Serialize of a sequence or map announced {announced} elements and gave {given}"
-    ))
-}
-
-impl<S: Sink + ?Sized> ser::SerializeSeq for Elements<'_, S> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    #[inline]
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.begin_one()?;
-        self.encoder.again().emit(value)
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), EncodeError> {
-        self.finish()
-    }
-}
-
-impl<S: Sink + ?Sized> ser::SerializeMap for Elements<'_, S> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    #[inline]
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
-        self.begin_one()?;
-        self.encoder.again().emit(key)
-    }
-
-    #[inline]
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.encoder.again().emit(value)
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), EncodeError> {
-        self.finish()
-    }
-}
-
-/// The elements of a tuple or array. Bytes among them are gathered into runs: that is how `Box<[u8; N]>`, and an
-/// array that another crate's helper walks through, reach the sink.
-struct Tuple<'s, S: ?Sized> {
-    encoder: Encoder<'s, S>,
-    pending: [u8; 32],
-    filled: usize,
-}
-
-impl<S: Sink + ?Sized> Tuple<'_, S> {
-    #[inline]
-    fn flush(&mut self) -> Result<(), EncodeError> {
-        match std::mem::take(&mut self.filled) {
-            0 => Ok(()),
-            1 => self.encoder.sink.push(self.pending[0]),
-            filled => self.encoder.sink.extend(&self.pending[..filled]),
-        }
-    }
-}
-
-impl<S: Sink + ?Sized> ser::SerializeTuple for Tuple<'_, S> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    #[inline]
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        let Some(byte) = bytes::as_u8(value) else {
-            self.flush()?;
-            return self.encoder.again().emit(value);
-        };
-        if self.filled == self.pending.len() {
-            self.flush()?;
-        }
-        self.pending[self.filled] = byte;
-        self.filled += 1;
-        Ok(())
-    }
-
-    #[inline]
-    fn end(mut self) -> Result<(), EncodeError> {
-        self.flush()
-    }
-}
-
-/// The fields of a struct, or of a variant with several.
-struct Fields<'s, S: ?Sized> {
-    encoder: Encoder<'s, S>,
-}
-
-impl<S: Sink + ?Sized> ser::SerializeTupleStruct for Fields<'_, S> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    #[inline]
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.encoder.again().emit(value)
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), EncodeError> {
-        Ok(())
-    }
-}
-
-impl<S: Sink + ?Sized> ser::SerializeTupleVariant for Fields<'_, S> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    #[inline]
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.encoder.again().emit(value)
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), EncodeError> {
-        Ok(())
-    }
-}
-
-impl<S: Sink + ?Sized> ser::SerializeStruct for Fields<'_, S> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    #[inline]
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        _: &'static str,
-        value: &T,
-    ) -> Result<(), EncodeError> {
-        self.encoder.again().emit(value)
-    }
-
-    fn skip_field(&mut self, key: &'static str) -> Result<(), EncodeError> {
-        Err(skipped(key))
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), EncodeError> {
-        Ok(())
-    }
-}
-
-impl<S: Sink + ?Sized> ser::SerializeStructVariant for Fields<'_, S> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    #[inline]
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        _: &'static str,
-        value: &T,
-    ) -> Result<(), EncodeError> {
-        self.encoder.again().emit(value)
-    }
-
-    fn skip_field(&mut self, key: &'static str) -> Result<(), EncodeError> {
-        Err(skipped(key))
-    }
-
-    #[inline]
-    fn end(self) -> Result<(), EncodeError> {
-        Ok(())
-    }
-}
-
-#[cold]
-fn skipped(key: &'static str) -> EncodeError {
-    EncodeError::new(format!(
-        "field `{key}` was left out: `#[serde(skip_serializing_if)]` is not supported, for the receiver could not \
-         tell; use `Option`, or `#[serde(skip)]` to never send it"
-    ))
 }

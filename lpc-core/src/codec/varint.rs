@@ -1,6 +1,6 @@
 //! Variable-length integers: seven bits a byte, the lowest first, the top bit set on all bytes but the last.
 
-use super::de::Input;
+use super::input::Input;
 use super::ser::Sink;
 use super::{DecodeError, DecodeErrorKind, EncodeError};
 
@@ -44,7 +44,7 @@ pub(super) fn put_u128<S: Sink + ?Sized>(sink: &mut S, value: u128) -> Result<()
 pub(super) fn take(input: &mut Input<'_>) -> Result<u64, DecodeError> {
     match input.peek() {
         Some(byte @ ..0x80) => {
-            input.skip_peeked();
+            input.skip(1);
             Ok(byte.into())
         }
         _ => take_long(input),
@@ -61,8 +61,27 @@ pub(super) fn take_up_to(input: &mut Input<'_>, max: u64) -> Result<u64, DecodeE
 
 fn take_long(input: &mut Input<'_>) -> Result<u64, DecodeError> {
     let start = input.offset();
-    let value = take_u128(input)?;
-    u64::try_from(value).map_err(|_| too_big(start))
+    let mut value = 0;
+    let mut shift = 0;
+    for (at, &byte) in input.rest().iter().enumerate() {
+        let bits = u64::from(byte & 0x7f);
+        if bits > u64::MAX >> shift {
+            return Err(too_big(start));
+        }
+        value |= bits << shift;
+        if byte < 0x80 {
+            if byte == 0 && at > 0 {
+                return Err(too_long(start));
+            }
+            input.skip(at + 1);
+            return Ok(value);
+        }
+        shift += 7;
+        if shift >= u64::BITS {
+            return Err(too_big(start));
+        }
+    }
+    Err(input.cut_short())
 }
 
 /// Reads an integer of 128 bits.
@@ -78,11 +97,7 @@ pub(super) fn take_u128(input: &mut Input<'_>) -> Result<u128, DecodeError> {
         value |= bits << shift;
         if byte < 0x80 {
             if byte == 0 && shift > 0 {
-                return Err(DecodeError::new(
-                    DecodeErrorKind::Malformed,
-                    start,
-                    "integer has more bytes than it needs",
-                ));
+                return Err(too_long(start));
             }
             return Ok(value);
         }
@@ -93,6 +108,11 @@ pub(super) fn take_u128(input: &mut Input<'_>) -> Result<u128, DecodeError> {
 #[cold]
 fn too_big(start: usize) -> DecodeError {
     DecodeError::new(DecodeErrorKind::Malformed, start, "integer is too big for its type")
+}
+
+#[cold]
+fn too_long(start: usize) -> DecodeError {
+    DecodeError::new(DecodeErrorKind::Malformed, start, "integer has more bytes than it needs")
 }
 
 /// Maps small numbers of either sign to small unsigned ones: 0, -1, 1, -2, …

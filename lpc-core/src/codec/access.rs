@@ -1,0 +1,153 @@
+//! The parts of a value that is decoded: elements, fields and variants.
+
+use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
+
+use super::de::Value;
+use super::{DecodeError, varint};
+
+/// The elements of a sequence or the entries of a map: their number comes from the peer.
+pub(super) struct Elements<'a, 'de> {
+    pub(super) within: Value<'a, 'de>,
+    pub(super) awaited: usize,
+}
+
+impl<'de> Elements<'_, 'de> {
+    /// Bytes that the elements awaited here and around cannot do without are nobody else's.
+    #[inline]
+    fn value(&mut self) -> Value<'_, 'de> {
+        let around = self.within.around.awaiting(self.awaited);
+        Value { input: &mut *self.within.input, around }
+    }
+
+    /// Starts an element; says where it does.
+    #[inline]
+    fn begin_one(&mut self) -> Option<usize> {
+        self.awaited = self.awaited.checked_sub(1)?;
+        Some(self.within.input.offset())
+    }
+
+    #[inline]
+    fn end_one(&mut self, start: usize) -> Result<(), DecodeError> {
+        if self.within.input.offset() == start { self.within.input.count_empty() } else { Ok(()) }
+    }
+
+    #[inline]
+    fn hint(&self) -> usize {
+        self.awaited.min(self.within.input.left().saturating_sub(self.within.around.owed()))
+    }
+}
+
+impl<'de> de::SeqAccess<'de> for Elements<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, DecodeError> {
+        let Some(start) = self.begin_one() else { return Ok(None) };
+        let element = seed.deserialize(self.value())?;
+        self.end_one(start)?;
+        Ok(Some(element))
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.hint())
+    }
+}
+
+impl<'de> de::MapAccess<'de> for Elements<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
+        let Some(start) = self.begin_one() else { return Ok(None) };
+        let key = seed.deserialize(self.value())?;
+        self.end_one(start)?;
+        Ok(Some(key))
+    }
+
+    #[inline]
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
+        seed.deserialize(self.value())
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.hint())
+    }
+}
+
+/// The elements of a tuple or the fields of a struct: their number is the type's.
+pub(super) struct Fields<'a, 'de> {
+    pub(super) within: Value<'a, 'de>,
+    pub(super) awaited: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for Fields<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, DecodeError> {
+        let Some(awaited) = self.awaited.checked_sub(1) else { return Ok(None) };
+        self.awaited = awaited;
+        let Value { ref mut input, around } = self.within;
+        seed.deserialize(Value { input, around }).map(Some)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.awaited)
+    }
+}
+
+/// A variant of an enum.
+pub(super) struct Variant<'a, 'de> {
+    pub(super) within: Value<'a, 'de>,
+}
+
+impl<'de> de::EnumAccess<'de> for Variant<'_, 'de> {
+    type Error = DecodeError;
+    type Variant = Self;
+
+    #[inline]
+    fn variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<(T::Value, Self), DecodeError> {
+        let start = self.within.input.offset();
+        let index = varint::take_up_to(self.within.input, u32::MAX.into())? as u32;
+        let index: de::value::U32Deserializer<DecodeError> = index.into_deserializer();
+        let variant = seed.deserialize(index).map_err(|error| error.or_at(start))?;
+        Ok((variant, self))
+    }
+}
+
+impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
+    type Error = DecodeError;
+
+    #[inline]
+    fn unit_variant(self) -> Result<(), DecodeError> {
+        Ok(())
+    }
+
+    #[inline]
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, DecodeError> {
+        seed.deserialize(self.within)
+    }
+
+    #[inline]
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_seq(Fields { within: self.within, awaited: len })
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_seq(Fields { within: self.within, awaited: fields.len() })
+    }
+}

@@ -184,7 +184,9 @@ impl Arena {
             pages += behind;
         }
         let before = self.by_place.range(..(segment, page)).next_back();
-        if let Some((&(_, start), &len)) = before.filter(|((s, start), len)| *s == segment && start + **len == page) {
+        if let Some((&(_, start), &len)) =
+            before.filter(|((s, start), len)| *s == segment && start + **len == page)
+        {
             self.take_run(segment, start, len);
             (page, pages) = (start, len + pages);
         }

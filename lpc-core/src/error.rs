@@ -245,7 +245,10 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Error");
-        debug.field("kind", &self.0.kind).field("progress", &self.0.progress).field("message", &self.0.message);
+        debug
+            .field("kind", &self.0.kind)
+            .field("progress", &self.0.progress)
+            .field("message", &self.0.message);
         if let Some(source) = &self.0.source {
             debug.field("source", source);
         }

@@ -65,7 +65,11 @@ impl Hello {
         let mut bytes = vec![0; Preamble::LEN];
         codec::encode(self, &mut bytes).expect("strings and numbers encode");
         let len = bytes.len() - Preamble::LEN;
-        assert!(len <= MAX_LEN, "the method table of {} takes {len} bytes, the limit is {MAX_LEN}", self.service);
+        assert!(
+            len <= MAX_LEN,
+            "the method table of {} takes {len} bytes, the limit is {MAX_LEN}",
+            self.service
+        );
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4..8].copy_from_slice(&[role.byte(), VERSIONS.0, VERSIONS.1, 0]);
         bytes[8..12].copy_from_slice(&(len as u32).to_le_bytes());
@@ -78,9 +82,9 @@ impl Hello {
     ///
     /// [`ErrorKind::Protocol`] where they are none.
     pub fn decode(body: &[u8]) -> Result<Self> {
-        Decoder::new(body)
-            .next()
-            .map_err(|error| Error::new(ErrorKind::Protocol, "the peer's hello does not decode").with_source(error))
+        Decoder::new(body).next().map_err(|error| {
+            Error::new(ErrorKind::Protocol, "the peer's hello does not decode").with_source(error)
+        })
     }
 
     /// For each of a client's methods its number at this server, by name.
@@ -134,7 +138,10 @@ impl Preamble {
         let refuse = |message: String| Err(Error::new(ErrorKind::Protocol, message));
         let [m0, m1, m2, m3, role, min, max, _, l0, l1, l2, l3] = *bytes;
         if [m0, m1, m2, m3] != MAGIC {
-            return refuse(format!("it does not speak lpc: its first bytes are \"{}\"", bytes.escape_ascii()));
+            return refuse(format!(
+                "it does not speak lpc: its first bytes are \"{}\"",
+                bytes.escape_ascii()
+            ));
         }
         if role != peer.byte() {
             return refuse(format!("it speaks lpc, but it is no {peer}"));

@@ -232,7 +232,11 @@ impl<F> Receiver<F> {
     /// # Panics
     ///
     /// If `len` is more than the space there was.
-    pub fn received(&mut self, len: usize, descriptors: impl IntoIterator<Item = F>) -> Result<(), Violation> {
+    pub fn received(
+        &mut self,
+        len: usize,
+        descriptors: impl IntoIterator<Item = F>,
+    ) -> Result<(), Violation> {
         assert!(len <= self.buffer.len() - self.end, "more was received than there was space for");
         self.end += len;
         self.descriptors.extend(descriptors);
@@ -256,13 +260,19 @@ impl<F> Receiver<F> {
     /// # Errors
     ///
     /// What the peer did wrong.
-    #[expect(clippy::should_implement_trait, reason = "what it gives borrows from it, which no iterator's items may")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "what it gives borrows from it, which no iterator's items may"
+    )]
     pub fn next(&mut self) -> Result<Option<Incoming<'_, F>>, Violation> {
         let Some(header) = self.header()? else {
             let stray = self.is_drained() && !self.descriptors.is_empty();
             return if stray { Err(Violation::StrayDescriptors) } else { Ok(None) };
         };
-        if header.kind.descriptors() == 0 && !self.descriptors.is_empty() && self.descriptors_are_of_this_frame() {
+        if header.kind.descriptors() == 0
+            && !self.descriptors.is_empty()
+            && self.descriptors_are_of_this_frame()
+        {
             return Err(Violation::StrayDescriptors);
         }
         let len = header.len as usize;
@@ -273,7 +283,9 @@ impl<F> Receiver<F> {
         self.start = from + len;
         let call = header.call;
         Ok(Some(match header.kind {
-            Kind::Call => Incoming::Call { call, method: header.method, payload: self.payload(&header, from)? },
+            Kind::Call => {
+                Incoming::Call { call, method: header.method, payload: self.payload(&header, from)? }
+            }
             Kind::Reply => Incoming::Reply { call, payload: self.payload(&header, from)? },
             Kind::Failure => {
                 let mut decoder = Decoder::new(&self.buffer[from..from + len]);

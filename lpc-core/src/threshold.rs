@@ -104,7 +104,17 @@ mod tests {
 
     #[test]
     fn text_that_is_no_size_is_refused() {
-        for text in ["", "KiB", "-1", "1 KiB", "1kb", "0x10", "99999999999999999999", "18446744073709551615KiB", "Off"] {
+        for text in [
+            "",
+            "KiB",
+            "-1",
+            "1 KiB",
+            "1kb",
+            "0x10",
+            "99999999999999999999",
+            "18446744073709551615KiB",
+            "Off",
+        ] {
             assert_eq!(Threshold::parse(text), None, "{text:?}");
         }
     }

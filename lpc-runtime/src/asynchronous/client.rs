@@ -1,0 +1,392 @@
+//! The async client: many tasks, one connection, one task that reads it.
+//!
+//! A call is encoded and written by the task that makes it. The connection's own task receives and wakes whoever a
+//! reply is for; it is there because a call's future may be held without being polled, and must not keep the replies
+//! of others from being read.
+
+use std::future::poll_fn;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use lpc_core::calls::Calls;
+use lpc_core::frame::{self, CallId};
+use lpc_core::receiver::{Role, Violation};
+use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
+
+use super::race::{Either, race};
+use super::socket::{AsyncLink, fill};
+use super::{ClientBuilder, ServerBuilder, greeting};
+use crate::config::Config;
+use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
+use crate::lane::pool::PoolBlock;
+use crate::link::Link;
+use crate::port::Port;
+use crate::service::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome, decode_outcome};
+use crate::stats::{Counters, Stats};
+use crate::sys::socket::Wait;
+
+/// A connection to a service in another process, for tasks: what a generated async client is made of.
+///
+/// Clones share the connection, and so may any number of tasks: their calls are in flight at once and return in the
+/// order in which they are answered. The connection ends with the last clone.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Connected>);
+
+/// A generated async client.
+pub trait Stub: Sized {
+    /// The service that it calls.
+    type Service: Service;
+
+    /// The client that calls through this connection.
+    fn from_client(client: Client) -> Self;
+
+    /// The connection: its [`Stats`], for one.
+    fn client(&self) -> &Client;
+}
+
+/// Held by clients alone, so that the connection ends with them.
+#[derive(Debug)]
+struct Connected(Arc<Shared>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.link.link().close();
+    }
+}
+
+/// Held by the connection's task as well.
+#[derive(Debug)]
+struct Shared {
+    link: AsyncLink,
+    service: Description,
+    /// For each method its number at the server.
+    numbers: Box<[Option<u16>]>,
+    thresholds: Box<[Threshold]>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    calls: Calls<Waiting>,
+    /// Why the connection is over.
+    over: Option<Error>,
+}
+
+/// A call whose reply has not been fetched yet.
+#[derive(Debug)]
+struct Waiting {
+    /// Holds the arguments until the server has read them.
+    _block: Option<PoolBlock>,
+    waker: Option<Waker>,
+    reply: Option<Result<Arrived>>,
+    /// Its future was dropped: nobody wants the reply, but the block waits for it.
+    is_abandoned: bool,
+}
+
+impl Client {
+    async fn new(stream: UnixStream, service: Description, config: &Config) -> Result<Self> {
+        let thresholds = config.thresholds(service.methods)?;
+        stream.set_nonblocking(true)?;
+        let socket = Arc::new(tokio::net::UnixStream::from_std(stream)?);
+        let greeted = greeting::greet_server(&socket, service, config).await?;
+        let counters = Arc::new(Counters::default());
+        let inbox = Inbox::new(Role::Client, config.limits, Arc::clone(&counters));
+        let shared = Arc::new(Shared {
+            link: AsyncLink::new(Link::new(Arc::clone(&socket) as _, Wait::Never, greeted.limits, counters)),
+            service,
+            numbers: greeted.numbers,
+            thresholds,
+            state: Mutex::new(State { calls: Calls::new(), over: None }),
+        });
+        tokio::spawn(drive(Arc::clone(&shared), socket, inbox));
+        Ok(Self(Arc::new(Connected(shared))))
+    }
+
+    /// What went through which lane so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.0.link.link().counters().read()
+    }
+
+    /// Calls a method of the service's table. For generated code.
+    #[doc(hidden)]
+    pub async fn call<R: Outcome>(
+        &self,
+        method: u32,
+        encode: impl FnOnce(&mut Encoder<'_>) -> Result<()> + Send,
+    ) -> R {
+        let shared = &*self.0.0;
+        shared.link.uncongested().await;
+        let outcome = match shared.start(method, encode) {
+            Ok(call) => call.reply().await.and_then(|reply| {
+                let body = reply.read();
+                decode_outcome(&body, shared.service, method).inspect_err(|_| shared.link.link().close())
+            }),
+            Err(error) => Err(error),
+        };
+        outcome.unwrap_or_else(|error| {
+            shared.link.link().counters().error();
+            R::failed(error)
+        })
+    }
+}
+
+impl Shared {
+    /// Encodes and sends a call.
+    fn start(&self, method: u32, encode: impl FnOnce(&mut Encoder<'_>) -> Result<()>) -> Result<Call<'_>> {
+        let index = method as usize;
+        let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
+        let link = self.link.link();
+        let mut encoder = Encoder::new(link, self.service, method, number, self.thresholds[index]);
+        encode(&mut encoder)?;
+        let mut request = encoder.finish();
+        let waiting = Waiting { _block: request.take_block(), waker: None, reply: None, is_abandoned: false };
+        let id = {
+            let mut state = self.state();
+            if let Some(error) = &state.over {
+                return Err(error.clone().with_progress(Progress::NotSent));
+            }
+            state.calls.insert(waiting)
+        };
+        link.counters().call();
+        request.seal(id);
+        if let Err(error) = self.link.send(request.frame()) {
+            // The frame did not go out as a whole, so the server cannot have called anything.
+            let mut state = self.state();
+            state.calls.remove(id);
+            let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
+            return Err(error.with_progress(Progress::NotSent));
+        }
+        Ok(Call { shared: self, id, is_over: false })
+    }
+
+    /// Gives a reply to the task that waits for it.
+    fn deliver(&self, call: CallId, reply: Result<Arrived>) -> Result<()> {
+        let mut state = self.state();
+        let waiting = state.calls.get_mut(call).filter(|waiting| waiting.reply.is_none());
+        let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
+        if waiting.is_abandoned {
+            state.calls.remove(call);
+            drop(state);
+            self.release(call, &reply);
+            return Ok(());
+        }
+        waiting.reply = Some(reply);
+        let waker = waiting.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Lets the server know that the block of a reply is free again.
+    fn release(&self, call: CallId, reply: &Result<Arrived>) {
+        if reply.as_ref().is_ok_and(Arrived::is_mapped) {
+            // Goes out with the next call; if that is long in coming, the server merely keeps a block longer. A
+            // connection that is over has no need of it.
+            let _ = self.link.link().push(&frame::release(call));
+        }
+    }
+
+    /// Fails all calls at once: the connection is over.
+    fn end(&self, error: &Error) {
+        self.link.link().close();
+        let mut wakers = Vec::new();
+        let mut state = self.state();
+        state.over = Some(error.clone());
+        for waiting in state.calls.iter_mut() {
+            if waiting.reply.is_none() {
+                waiting.reply = Some(Err(error.clone().with_progress(Progress::MayHaveRun)));
+            }
+            wakers.extend(waiting.waker.take());
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that was sent. Dropping it gives the reply up.
+struct Call<'s> {
+    shared: &'s Shared,
+    id: CallId,
+    is_over: bool,
+}
+
+impl Call<'_> {
+    async fn reply(mut self) -> Result<Arrived> {
+        let reply = poll_fn(|cx| {
+            let mut state = self.shared.state();
+            let waiting =
+                state.calls.get_mut(self.id).expect("only its future removes a call that it awaits");
+            match waiting.reply.take() {
+                Some(reply) => {
+                    state.calls.remove(self.id);
+                    Poll::Ready(reply)
+                }
+                None => {
+                    let known = waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+                    if !known {
+                        waiting.waker = Some(cx.waker().clone());
+                    }
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        self.is_over = true;
+        self.shared.release(self.id, &reply);
+        reply
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let mut state = self.shared.state();
+        let Some(waiting) = state.calls.get_mut(self.id) else { return };
+        let Some(reply) = waiting.reply.take() else {
+            waiting.is_abandoned = true;
+            return;
+        };
+        state.calls.remove(self.id);
+        drop(state);
+        self.shared.release(self.id, &reply);
+    }
+}
+
+/// The connection's task: receives until the connection is over.
+async fn drive(shared: Arc<Shared>, socket: Arc<tokio::net::UnixStream>, mut inbox: Inbox) {
+    let error = match race(receive(&shared, &socket, &mut inbox), shared.link.resume(&socket)).await {
+        Either::First(Err(error)) => error,
+        Either::First(Ok(never)) => match never {},
+        Either::Second(error) => crate::greeting::disconnected(&error),
+    };
+    tracing::debug!(service = shared.service.name, %error, "connection ended");
+    shared.end(&error);
+}
+
+async fn receive(
+    shared: &Shared,
+    socket: &tokio::net::UnixStream,
+    inbox: &mut Inbox,
+) -> Result<std::convert::Infallible> {
+    loop {
+        if fill(socket, inbox).await? == Filled::End {
+            inbox.ended()?;
+            return Err(Error::new(ErrorKind::Disconnected, "the server hung up"));
+        }
+        while let Some(message) = inbox.next()? {
+            match message {
+                Message::Reply { call, body } => shared.deliver(call, Ok(body))?,
+                Message::Failure { call, error } => shared.deliver(call, Err(error))?,
+                // `Receiver` lets only replies through to a client.
+                Message::Call { call, .. } | Message::Release { call } => {
+                    return Err(Violation::UnknownCall(call).into());
+                }
+            }
+        }
+    }
+}
+
+impl<C: Stub> ClientBuilder<C> {
+    /// Connects to the service at a [`Port`]: a name or an absolute path.
+    ///
+    /// # Errors
+    ///
+    /// - [`NotFound`](ErrorKind::NotFound): nobody serves the port.
+    /// - [`WrongService`](ErrorKind::WrongService): somebody serves something else there.
+    /// - [`Protocol`](ErrorKind::Protocol): what answers does not speak this version of lpc.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): it runs for another user.
+    /// - [`TimedOut`](ErrorKind::TimedOut): it does not answer.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O and time enabled. The connection belongs to the runtime it was made in.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the connection.
+    pub async fn connect(self, port: impl AsRef<Path>) -> Result<C> {
+        let port = Port::new(port)?;
+        let connected = async {
+            let stream = port.connect()?;
+            crate::greeting::check_user(&stream)?;
+            self.connect_stream(stream).await
+        };
+        connected.await.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
+    }
+
+    /// Connects through a stream whose other end somebody serves, of a connected pair for one.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Panics
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn connect_stream(self, stream: UnixStream) -> Result<C> {
+        Client::new(stream, Description::of::<C::Service>(), &self.config).await.map(C::from_client)
+    }
+
+    /// Starts `command` with one end of a connected pair as its standard input, and connects through the other. The
+    /// child serves with [`serve_parent`](super::serve_parent), or that of the blocking side.
+    ///
+    /// No name is involved, so nobody else can connect; when this process ends, the child's `serve_parent` returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), and [`Io`](ErrorKind::Io) where the command does not start. A child that does
+    /// not serve is killed.
+    ///
+    /// # Panics
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn spawn(self, command: &mut Command) -> Result<(C, Child)> {
+        let (stream, mut child) = crate::child::spawn(command)?;
+        match self.connect_stream(stream).await {
+            Ok(client) => Ok((client, child)),
+            Err(error) => {
+                crate::child::end(&mut child);
+                Err(error.with_context(format_args!("child process {:?}", command.get_program())))
+            }
+        }
+    }
+
+    /// Serves `service` on a task of this runtime and connects to it: the whole way of a call, for tests.
+    ///
+    /// The task ends when the last clone of the client is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Panics
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn in_process<S>(self, service: S) -> Result<C>
+    where
+        Dispatcher: AsyncDispatch<C::Service, S>,
+        S: Send + Sync + 'static,
+    {
+        let (ours, theirs) = UnixStream::pair()?;
+        let server = ServerBuilder::with_config(self.config.clone());
+        tokio::spawn(async move {
+            if let Err(error) = server.serve_stream::<C::Service, S>(theirs, service).await {
+                tracing::warn!(%error, "connection in process ended");
+            }
+        });
+        self.connect_stream(ours).await
+    }
+}

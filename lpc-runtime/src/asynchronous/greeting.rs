@@ -1,0 +1,92 @@
+//! The handshake on tokio, in bounded time.
+
+use std::io;
+
+use lpc_core::handshake::Preamble;
+use lpc_core::receiver::Role;
+use lpc_core::{Error, Limits, Result};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::greeting::{self, Greeted};
+use crate::service::Description;
+use crate::sys::socket::{self, Control, Wait};
+
+/// The client's side of it.
+pub(super) async fn greet_server(
+    socket: &UnixStream,
+    service: Description,
+    config: &Config,
+) -> Result<Greeted> {
+    let greeting = async {
+        write(socket, &greeting::client_hello(service, config)).await?;
+        let preamble = greeting::preamble(&read_preamble(socket).await?, Role::Server)?;
+        greeting::understand_server(&read(socket, preamble.len).await?, service, config)
+    };
+    timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(greeting::silent(config)))
+}
+
+/// The server's side of it. A client of another version is told ours before it is refused.
+pub(super) async fn greet_client(
+    socket: &UnixStream,
+    service: Description,
+    config: &Config,
+) -> Result<Limits> {
+    let greeting = async {
+        let preamble = read_preamble(socket).await?;
+        write(socket, &greeting::server_hello(service, config)).await?;
+        let preamble = greeting::preamble(&preamble, Role::Client)?;
+        greeting::understand_client(&read(socket, preamble.len).await?, config)
+    };
+    timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(greeting::silent(config)))
+}
+
+async fn read_preamble(socket: &UnixStream) -> Result<[u8; Preamble::LEN]> {
+    let bytes = read(socket, Preamble::LEN).await?;
+    Ok(bytes.try_into().expect("as long as was asked for"))
+}
+
+async fn read(socket: &UnixStream, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let mut done = 0;
+    let mut control = Control::new();
+    while done < len {
+        socket.readable().await?;
+        // No descriptor belongs here: one that comes is closed at once.
+        let mut strays = Vec::new();
+        let received = socket.try_io(Interest::READABLE, || {
+            socket::receive(socket, &mut bytes[done..], &mut control, &mut strays, Wait::Never)
+        });
+        match received {
+            Ok(0) => return Err(greeting::hung_up()),
+            Ok(more) => done += more,
+            Err(error) => check(error)?,
+        }
+    }
+    Ok(bytes)
+}
+
+async fn write(socket: &UnixStream, bytes: &[u8]) -> Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        socket.writable().await?;
+        let sent =
+            socket.try_io(Interest::WRITABLE, || socket::send(socket, &bytes[done..], None, Wait::Never));
+        match sent {
+            Ok(more) => done += more,
+            Err(error) => check(error)?,
+        }
+    }
+    Ok(())
+}
+
+/// `Ok` where the socket has to be waited for.
+fn check(error: io::Error) -> Result<()> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Ok(()),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Err(greeting::hung_up()),
+        _ => Err(Error::from(error)),
+    }
+}

@@ -1,0 +1,335 @@
+//! The async server: takes connections, and gives each a task.
+
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use lpc_core::receiver::Role;
+use lpc_core::{Error, ErrorKind, Result, Service};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::connection::{Connection, Implementation};
+use super::race::{Either, race};
+use super::{ServerBuilder, greeting};
+use crate::config::Config;
+use crate::lane::incoming::Inbox;
+use crate::link::Link;
+use crate::port::{Listener, Port};
+use crate::service::{AsyncDispatch, Description, Dispatcher, Reply, Request};
+use crate::serving::{self, Served};
+use crate::stats::{Counters, Stats};
+use crate::sys::socket::Wait;
+
+/// An async server that holds its port and has not begun to serve.
+///
+/// See the [crate's page](crate) for an example, and [`ServerBuilder`] for the knobs.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    config: Config,
+    handle: Handle,
+}
+
+/// Watches and stops an async server, from anywhere.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Control>);
+
+#[derive(Debug, Default)]
+struct Control {
+    counters: Arc<Counters>,
+    stopping: AtomicBool,
+    stop: Notify,
+    /// The streams of connections that may be alive.
+    streams: Mutex<Vec<Weak<UnixStream>>>,
+}
+
+/// How long to wait where the system has no descriptor for a connection.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Server {
+    /// Takes hold of a [`Port`], a name or an absolute path, with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerBuilder::bind`](crate::config::ServerBuilder::bind).
+    pub fn bind(port: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().bind(port)
+    }
+
+    /// The listening socket that the service manager opened for this process (systemd.socket(5), `LISTEN_FDS`): the
+    /// first one that is a Unix stream socket.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where there is none.
+    pub fn from_env() -> Result<Self> {
+        Self::builder().from_env()
+    }
+
+    /// All knobs.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::new()
+    }
+
+    /// Watches and stops this server while it serves.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered.
+    ///
+    /// `service` is an implementation of an `async fn` trait marked `#[service]`; a call whose method is not known
+    /// to be quick becomes a task. A type that implements several such traits says which one with
+    /// `serve::<DocumentsService, _>(…)`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where `LPC_THRESHOLD` is no threshold, and
+    /// [`Io`](ErrorKind::Io) where the listening socket fails for good. What goes wrong with one connection ends
+    /// that connection, and is logged with `tracing`.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O and time enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the port and all connections; calls that run go on, unheard.
+    pub async fn serve<M: Service, S: Send + Sync + 'static>(self, service: S) -> Result<()>
+    where
+        Dispatcher: AsyncDispatch<M, S>,
+    {
+        self.serve_arc::<M, S>(Arc::new(service)).await
+    }
+
+    /// As [`serve`](Self::serve), with an implementation that this process uses as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    ///
+    /// # Panics
+    ///
+    /// As [`serve`](Self::serve).
+    pub async fn serve_arc<M: Service, S: Send + Sync + 'static>(self, service: Arc<S>) -> Result<()>
+    where
+        Dispatcher: AsyncDispatch<M, S>,
+    {
+        let served = served::<M, S>(service, &self.config)?;
+        let control = &self.handle.0;
+        let mut connections = JoinSet::new();
+        let accepting = self.accept(&served, &mut connections);
+        let result = match race(accepting, control.stop.notified()).await {
+            Either::First(result) => result,
+            Either::Second(()) => Ok(()),
+        };
+        self.handle.shutdown();
+        while connections.join_next().await.is_some() {}
+        result
+    }
+
+    async fn accept<D: Implementation>(
+        &self,
+        served: &Arc<Served<D>>,
+        connections: &mut JoinSet<()>,
+    ) -> Result<()> {
+        self.listener.socket().set_nonblocking(true)?;
+        let listener = UnixListener::from_std(self.listener.socket().try_clone()?)?;
+        loop {
+            while connections.try_join_next().is_some() {}
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) if crate::port::is_passing(&error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                Err(error) => {
+                    let message = format!("connections cannot be accepted any more: {error}");
+                    return Err(Error::new(ErrorKind::Io, message).with_source(error));
+                }
+            };
+            let (control, served, config) =
+                (Arc::clone(&self.handle.0), Arc::clone(served), self.config.clone());
+            connections.spawn(async move {
+                let result = match crate::greeting::check_user(&stream) {
+                    Ok(()) => serve_stream(stream, &served, &config, &control).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = result {
+                    serving::log_end(served.service, &error);
+                }
+            });
+        }
+    }
+}
+
+/// Greets a client and serves it.
+async fn serve_stream<D: Implementation>(
+    stream: UnixStream,
+    served: &Arc<Served<D>>,
+    config: &Config,
+    control: &Control,
+) -> Result<()> {
+    let stream = Arc::new(stream);
+    control.watch(&stream);
+    let limits = greeting::greet_client(&stream, served.service, config).await?;
+    let counters = Arc::clone(&control.counters);
+    let inbox = Inbox::new(Role::Server, config.limits, Arc::clone(&counters));
+    let connection = Connection::new(
+        Link::new(Arc::clone(&stream) as _, Wait::Never, limits, counters),
+        Arc::clone(served),
+    );
+    if control.stopping.load(SeqCst) {
+        connection.link().close_receiving();
+    }
+    connection.serve(&stream, inbox).await
+}
+
+/// An implementation `S` of the service `M`.
+struct Implements<M, S>(Arc<S>, PhantomData<fn() -> M>);
+
+impl<M: Service, S: Send + Sync + 'static> Implementation for Implements<M, S>
+where
+    Dispatcher: AsyncDispatch<M, S>,
+{
+    fn call<'a>(&'a self, request: Request<'a>) -> impl Future<Output = Result<Reply>> + Send + 'a {
+        <Dispatcher as AsyncDispatch<M, S>>::dispatch(&self.0, request)
+    }
+}
+
+fn served<M: Service, S: Send + Sync + 'static>(
+    service: Arc<S>,
+    config: &Config,
+) -> Result<Arc<Served<Implements<M, S>>>>
+where
+    Dispatcher: AsyncDispatch<M, S>,
+{
+    Served::new(Description::of::<M>(), config, Box::new(Implements(service, PhantomData))).map(Arc::new)
+}
+
+/// Serves the process that started this one, over the connection that it left on standard input, until it hangs up
+/// and the last running call is over. See [`ClientBuilder::spawn`](crate::config::ClientBuilder::spawn).
+///
+/// # Errors
+///
+/// As [`ServerBuilder::serve_parent`](crate::config::ServerBuilder::serve_parent).
+///
+/// # Panics
+///
+/// Outside a tokio runtime with I/O and time enabled.
+pub async fn serve_parent<M: Service, S: Send + Sync + 'static>(service: S) -> Result<()>
+where
+    Dispatcher: AsyncDispatch<M, S>,
+{
+    Server::builder().serve_parent::<M, S>(service).await
+}
+
+impl ServerBuilder {
+    /// Takes hold of a [`Port`], a name or an absolute path. Clients can connect from now on; they are answered once
+    /// [`Server::serve`] is called.
+    ///
+    /// The socket has mode 0600, and clients of other users are turned away. A lock file `PATH.lock` stays beside it.
+    ///
+    /// # Errors
+    ///
+    /// - [`AddrInUse`](ErrorKind::AddrInUse): another server holds the port.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): its directory is not ours alone.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port.
+    pub fn bind(self, port: impl AsRef<Path>) -> Result<Server> {
+        let listener = Listener::Port(Port::new(port)?.bind()?);
+        Ok(Server { listener, config: self.config, handle: Handle(Arc::default()) })
+    }
+
+    /// Takes the listening socket that the service manager opened: see [`Server::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::from_env`].
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "the standard name of what takes sockets from the environment"
+    )]
+    pub fn from_env(self) -> Result<Server> {
+        let listener = Listener::Inherited(crate::port::inherited()?);
+        Ok(Server { listener, config: self.config, handle: Handle(Arc::default()) })
+    }
+
+    /// Serves one connection, whose other end somebody connects through, until that hangs up and the last running
+    /// call is over.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong in the handshake, or ended the connection before the client did.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O and time enabled.
+    pub async fn serve_stream<M: Service, S: Send + Sync + 'static>(
+        self,
+        stream: std::os::unix::net::UnixStream,
+        service: S,
+    ) -> Result<()>
+    where
+        Dispatcher: AsyncDispatch<M, S>,
+    {
+        stream.set_nonblocking(true)?;
+        let stream = UnixStream::from_std(stream)?;
+        let served = served::<M, S>(Arc::new(service), &self.config)?;
+        serve_stream(stream, &served, &self.config, &Control::default()).await
+    }
+
+    /// Serves the process that started this one: see [`serve_parent`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where this process was not started that way, and as
+    /// [`serve_stream`](Self::serve_stream).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O and time enabled.
+    pub async fn serve_parent<M: Service, S: Send + Sync + 'static>(self, service: S) -> Result<()>
+    where
+        Dispatcher: AsyncDispatch<M, S>,
+    {
+        self.serve_stream::<M, S>(crate::child::parent()?, service).await
+    }
+}
+
+impl Handle {
+    /// What went through which lane so far, on all connections.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.counters.read()
+    }
+
+    /// Stops the server: no connection is taken and no call read any more; those that run are answered. The
+    /// `serve` of the server returns when they are.
+    pub fn shutdown(&self) {
+        if self.0.stopping.swap(true, SeqCst) {
+            return;
+        }
+        self.0.stop.notify_one();
+        for stream in self.0.streams().iter().filter_map(Weak::upgrade) {
+            crate::sys::socket::shutdown(&*stream, nix::sys::socket::Shutdown::Read);
+        }
+    }
+}
+
+impl Control {
+    fn watch(&self, stream: &Arc<UnixStream>) {
+        let mut streams = self.streams();
+        streams.retain(|stream| stream.strong_count() > 0);
+        streams.push(Arc::downgrade(stream));
+    }
+
+    fn streams(&self) -> std::sync::MutexGuard<'_, Vec<Weak<UnixStream>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,114 @@
+//! Waiting for a [`Link`]'s socket, the one thing that the tokio driver does with tokio's reactor.
+
+use std::io;
+
+use lpc_core::{Error, Result};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+
+use crate::lane::incoming::{FillError, Filled, Inbox};
+use crate::link::{Flow, Link};
+use crate::sys::socket::Wait;
+
+/// A link whose queue goes on when the socket is writable again.
+///
+/// Senders write by themselves as long as the socket takes it all. Once it does not, [`resume`](Self::resume), which
+/// runs on the connection's task, waits for it and writes what was queued.
+#[derive(Debug)]
+pub(super) struct AsyncLink {
+    link: Link,
+    stalled: Notify,
+    resumed: Notify,
+}
+
+impl AsyncLink {
+    pub(super) fn new(link: Link) -> Self {
+        Self { link, stalled: Notify::new(), resumed: Notify::new() }
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Sends a frame, at once if the socket takes it.
+    pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.note(self.link.send(frame)?);
+        Ok(())
+    }
+
+    /// Sends what was queued.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.note(self.link.flush()?);
+        Ok(())
+    }
+
+    fn note(&self, flow: Flow) {
+        if flow == Flow::Stalled {
+            self.stalled.notify_one();
+        }
+    }
+
+    /// Waits until there is room in the queue for more.
+    pub(super) async fn uncongested(&self) {
+        while self.link.is_congested() {
+            let resumed = self.resumed.notified();
+            if self.link.is_congested() {
+                resumed.await;
+            }
+        }
+    }
+
+    /// Writes queued frames whenever the socket is writable again; ends only with an error.
+    pub(super) async fn resume(&self, socket: &UnixStream) -> io::Error {
+        loop {
+            self.stalled.notified().await;
+            if let Err(error) = self.flush_all(socket).await {
+                self.resumed.notify_waiters();
+                return error;
+            }
+        }
+    }
+
+    /// Writes until nothing is queued.
+    pub(super) async fn flush_all(&self, socket: &UnixStream) -> io::Result<()> {
+        loop {
+            socket.writable().await?;
+            let flushed = socket.try_io(Interest::WRITABLE, || match self.link.flush()? {
+                Flow::Sent => Ok(()),
+                // Tells tokio to wait for the socket again.
+                Flow::Stalled => Err(io::ErrorKind::WouldBlock.into()),
+            });
+            self.resumed.notify_waiters();
+            match flushed {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Receives once, as soon as there is something.
+pub(super) async fn fill(socket: &UnixStream, inbox: &mut Inbox) -> Result<Filled> {
+    loop {
+        socket.readable().await.map_err(Error::from)?;
+        let mut filled = None;
+        let _ = socket.try_io(Interest::READABLE, || {
+            match inbox.fill(socket, Wait::Never) {
+                Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+                // All there was: tells tokio to wait for the socket, and spares the system call that would find out.
+                Ok(Filled::All) => {
+                    filled = Some(Ok(Filled::All));
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                result => {
+                    filled = Some(result);
+                    Ok(())
+                }
+            }
+        });
+        if let Some(filled) = filled {
+            return Ok(filled?);
+        }
+    }
+}

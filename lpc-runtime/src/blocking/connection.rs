@@ -1,0 +1,184 @@
+//! One connection of a blocking server: who reads it, what runs on it, and how its calls are answered.
+//!
+//! Exactly one thread leads a connection: it holds the [`Inbox`] and reads. What the leader does with a call depends
+//! on the method's [`Pace`](lpc_core::pace::Pace): a quick one runs on the spot, with the inbox put aside so that the
+//! [watch](super::workers) can have another thread take over should the call take long after all; for any other the
+//! leader passes the inbox to another thread before it runs the call.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use lpc_core::Result;
+use lpc_core::frame::CallId;
+use lpc_core::receiver::Violation;
+
+use super::server::Live;
+use super::workers::{IDLE, Lead, Workers};
+use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
+use crate::link::Link;
+use crate::service::{Reply, Request};
+use crate::serving::{self, Results, Served};
+use crate::sys::socket::Wait;
+
+/// The implementation that a server calls, its type forgotten.
+pub(super) type Dispatch = dyn Fn(Request<'_>) -> Result<Reply> + Send + Sync;
+
+pub(super) struct Connection {
+    link: Link,
+    served: Arc<Served<Dispatch>>,
+    results: Results,
+    state: Mutex<State>,
+    /// The watcher's tick at which the leader began to run a call itself; [`IDLE`] while it does not.
+    busy: AtomicU32,
+    _live: Live,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Calls that run.
+    running: usize,
+    /// The inbox, while the leader runs a call itself: whoever takes it out is the leader.
+    aside: Option<Box<Inbox>>,
+}
+
+/// A call that has arrived.
+struct Call {
+    id: CallId,
+    method: u16,
+    body: Arrived,
+}
+
+impl Connection {
+    pub(super) fn new(link: Link, served: Arc<Served<Dispatch>>, live: Live) -> Arc<Self> {
+        let state = Mutex::new(State { running: 0, aside: None });
+        Arc::new(Self {
+            link,
+            served,
+            results: Results::default(),
+            state,
+            busy: AtomicU32::new(IDLE),
+            _live: live,
+        })
+    }
+
+    pub(super) fn busy(&self) -> &AtomicU32 {
+        &self.busy
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Leads until somebody else does, or the connection is over.
+    pub(super) fn lead(self: &Arc<Self>, inbox: Box<Inbox>, workers: &Arc<Workers>) {
+        if let Err(error) = self.try_lead(inbox, workers) {
+            serving::log_end(self.served.service, &error);
+            self.link.close();
+        }
+    }
+
+    fn try_lead(self: &Arc<Self>, mut inbox: Box<Inbox>, workers: &Arc<Workers>) -> Result<()> {
+        loop {
+            let Some(message) = inbox.next()? else {
+                // All that arrived is answered or on its way: send the answers before waiting for more.
+                let _ = self.link.flush().map_err(serving::broken)?;
+                if inbox.fill(self.link.socket(), Wait::Sleep)? == Filled::End {
+                    // Calls that run may still answer: the client may have closed its sending side only.
+                    return inbox.ended();
+                }
+                continue;
+            };
+            let call = match message {
+                Message::Call { call, method, body } => Call { id: call, method, body },
+                Message::Release { call } => {
+                    self.results.release(call)?;
+                    continue;
+                }
+                // `Receiver` lets only these through to a server.
+                Message::Reply { call, .. } | Message::Failure { call, .. } => {
+                    return Err(Violation::UnknownCall(call).into());
+                }
+            };
+            self.link.counters().call();
+            let quick = self.served.is_quick(call.method);
+            let may_pass_on = {
+                let mut state = self.state();
+                state.running += 1;
+                state.running < self.served.max_calls
+            };
+            if may_pass_on && !quick {
+                match workers.lead(Lead { connection: Arc::clone(self), inbox }) {
+                    Ok(()) => {
+                        let result = self.run(call, false);
+                        let aside = self.ended();
+                        result?;
+                        // At the limit of calls at once the one who led then is running a call itself: go on for it.
+                        match aside {
+                            Some(next) => inbox = next,
+                            None => return Ok(()),
+                        }
+                        continue;
+                    }
+                    Err(Lead { inbox: back, .. }) => inbox = back,
+                }
+            }
+            let more = inbox.has_next();
+            self.state().aside = Some(inbox);
+            workers.begin(&self.busy);
+            let result = self.run(call, more);
+            Workers::end(&self.busy);
+            let aside = self.ended();
+            result?;
+            match aside {
+                Some(back) => inbox = back,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// A call is over. Gives the inbox if it stands aside: the caller leads from then on.
+    fn ended(&self) -> Option<Box<Inbox>> {
+        let mut state = self.state();
+        state.running -= 1;
+        state.aside.take()
+    }
+
+    /// Has another thread lead, because the leader is held up; not where that would be a call too many.
+    pub(super) fn take_over(self: &Arc<Self>, workers: &Arc<Workers>) {
+        let inbox = {
+            let mut state = self.state();
+            if state.running >= self.served.max_calls { None } else { state.aside.take() }
+        };
+        if let Some(inbox) = inbox
+            && let Err(Lead { inbox, .. }) = workers.lead(Lead { connection: Arc::clone(self), inbox })
+        {
+            self.state().aside = Some(inbox);
+        }
+    }
+
+    /// Runs a call and answers it. An error ends the connection.
+    ///
+    /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them together.
+    fn run(&self, call: Call, more: bool) -> Result<()> {
+        let Call { id, method, body } = call;
+        let started = Instant::now();
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            let arguments = body.read();
+            (self.served.dispatch)(self.served.request(&self.link, method, &arguments))
+        }));
+        self.served.took(method, started.elapsed());
+        let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, &*panic)));
+        let over = serving::is_fatal(&answer);
+        let frame = self.results.frame(&self.link, id, answer)?;
+        let sent =
+            if more && over.is_none() { self.link.push(&frame) } else { self.link.send(&frame).map(drop) };
+        sent.map_err(serving::broken)?;
+        over.map_or(Ok(()), Err)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,102 @@
+//! The handshake on a blocking socket, in bounded time.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use lpc_core::handshake::Preamble;
+use lpc_core::receiver::Role;
+use lpc_core::{Error, Limits, Result};
+
+use crate::config::Config;
+use crate::greeting::{self, Greeted};
+use crate::service::Description;
+
+/// The client's side of it.
+pub(super) fn greet_server(stream: &UnixStream, service: Description, config: &Config) -> Result<Greeted> {
+    let mut peer = Timed::new(stream, config);
+    peer.write(&greeting::client_hello(service, config))?;
+    let preamble = greeting::preamble(&peer.read_preamble()?, Role::Server)?;
+    let greeted = greeting::understand_server(&peer.read_body(preamble)?, service, config)?;
+    peer.done()?;
+    Ok(greeted)
+}
+
+/// The server's side of it. A client of another version is told ours before it is refused.
+pub(super) fn greet_client(stream: &UnixStream, service: Description, config: &Config) -> Result<Limits> {
+    let mut peer = Timed::new(stream, config);
+    let preamble = peer.read_preamble()?;
+    peer.write(&greeting::server_hello(service, config))?;
+    let preamble = greeting::preamble(&preamble, Role::Client)?;
+    let limits = greeting::understand_client(&peer.read_body(preamble)?, config)?;
+    peer.done()?;
+    Ok(limits)
+}
+
+/// A stream that has to be through with the handshake by some time.
+struct Timed<'s> {
+    stream: &'s UnixStream,
+    config: &'s Config,
+    deadline: Instant,
+}
+
+impl<'s> Timed<'s> {
+    fn new(stream: &'s UnixStream, config: &'s Config) -> Self {
+        Self { stream, config, deadline: Instant::now() + config.handshake_timeout }
+    }
+
+    fn read_preamble(&mut self) -> Result<[u8; Preamble::LEN]> {
+        let mut bytes = [0; Preamble::LEN];
+        self.read(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_body(&mut self, preamble: Preamble) -> Result<Vec<u8>> {
+        let mut body = vec![0; preamble.len];
+        self.read(&mut body)?;
+        Ok(body)
+    }
+
+    fn read(&mut self, mut space: &mut [u8]) -> Result<()> {
+        while !space.is_empty() {
+            self.stream.set_read_timeout(Some(self.left()?))?;
+            match self.stream.read(space) {
+                Ok(0) => return Err(greeting::hung_up()),
+                Ok(len) => space = &mut space[len..],
+                Err(error) => self.check(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            self.stream.set_write_timeout(Some(self.left()?))?;
+            match self.stream.write(bytes) {
+                Ok(len) => bytes = &bytes[len..],
+                Err(error) => self.check(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// `Ok` where trying again makes sense.
+    fn check(&self, error: io::Error) -> Result<()> {
+        match error.kind() {
+            io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Ok(()),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Err(greeting::hung_up()),
+            _ => Err(Error::from(error)),
+        }
+    }
+
+    fn left(&self) -> Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(greeting::silent(self.config)) } else { Ok(left) }
+    }
+
+    /// From here on the stream waits as long as it takes.
+    fn done(&self) -> Result<()> {
+        self.stream.set_read_timeout(None)?;
+        Ok(self.stream.set_write_timeout(None)?)
+    }
+}

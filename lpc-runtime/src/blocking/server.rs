@@ -1,0 +1,330 @@
+//! The blocking server: takes connections, and gives each a thread to lead it.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use lpc_core::receiver::Role;
+use lpc_core::{Error, ErrorKind, Result, Service};
+use nix::sys::socket::Shutdown;
+
+use super::connection::{Connection, Dispatch as DispatchFn};
+use super::workers::Workers;
+use super::{ServerBuilder, greeting};
+use crate::config::Config;
+use crate::lane::incoming::Inbox;
+use crate::link::Link;
+use crate::port::{Listener, Port};
+use crate::service::{Description, Dispatch, Dispatcher};
+use crate::serving::Served;
+use crate::stats::{Counters, Stats};
+use crate::sys::socket::{self, Wait};
+
+/// A blocking server that holds its port and has not begun to serve.
+///
+/// See the [module](super) for an example, and [`ServerBuilder`] for the knobs.
+#[derive(Debug)]
+pub struct Server {
+    listener: Arc<Listener>,
+    config: Config,
+    handle: Handle,
+}
+
+/// Watches and stops a server, from any thread.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Control>);
+
+#[derive(Debug)]
+struct Control {
+    counters: Arc<Counters>,
+    stopping: AtomicBool,
+    workers: Arc<Workers>,
+    listener: Option<Arc<Listener>>,
+    /// Connections that are not over, and who waits for there being none.
+    live: Mutex<usize>,
+    none_left: Condvar,
+}
+
+/// How long to wait where the system has no descriptor for a connection.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Server {
+    /// Takes hold of a [`Port`], a name or an absolute path, with the default settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerBuilder::bind`](crate::config::ServerBuilder::bind).
+    pub fn bind(port: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().bind(port)
+    }
+
+    /// The listening socket that the service manager opened for this process (systemd.socket(5), `LISTEN_FDS`): the
+    /// first one that is a Unix stream socket.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where there is none.
+    pub fn from_env() -> Result<Self> {
+        Self::builder().from_env()
+    }
+
+    /// All knobs.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::new()
+    }
+
+    fn new(listener: Listener, config: Config) -> Self {
+        let listener = Arc::new(listener);
+        let handle = Handle::new(Some(Arc::clone(&listener)));
+        Self { listener, config, handle }
+    }
+
+    /// Watches and stops this server while it serves.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered.
+    ///
+    /// `service` is an implementation of a trait marked `#[service]`; each connection calls it from threads of its
+    /// own. A type that implements several such traits says which one with `serve::<DocumentsService, _>(…)`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where `LPC_THRESHOLD` is no threshold, and
+    /// [`Io`](ErrorKind::Io) where the listening socket fails for good. What goes wrong with one connection ends
+    /// that connection, and is logged with `tracing`.
+    pub fn serve<M: Service, S: Send + Sync + 'static>(self, service: S) -> Result<()>
+    where
+        Dispatcher: Dispatch<M, S>,
+    {
+        self.serve_arc::<M, S>(Arc::new(service))
+    }
+
+    /// As [`serve`](Self::serve), with an implementation that this process uses as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    pub fn serve_arc<M: Service, S: Send + Sync + 'static>(self, service: Arc<S>) -> Result<()>
+    where
+        Dispatcher: Dispatch<M, S>,
+    {
+        let served = served::<M, S>(service, &self.config)?;
+        let result = self.accept(&served);
+        self.handle.shutdown();
+        self.handle.0.wait();
+        result
+    }
+
+    fn accept(&self, served: &Arc<Served<DispatchFn>>) -> Result<()> {
+        let control = &self.handle.0;
+        loop {
+            let accepted = self.listener.socket().accept();
+            if control.stopping.load(SeqCst) {
+                return Ok(());
+            }
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) if crate::port::is_passing(&error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(error) => {
+                    let message = format!("connections cannot be accepted any more: {error}");
+                    return Err(Error::new(ErrorKind::Io, message).with_source(error));
+                }
+            };
+            let (control, served, config) = (Arc::clone(control), Arc::clone(served), self.config.clone());
+            let live = Live::new(&control);
+            let spawned = thread::Builder::new().name("lpc-connection".into()).spawn(move || {
+                let led =
+                    crate::greeting::check_user(&stream).and_then(|()| lead(stream, &served, &config, live));
+                if let Err(error) = led {
+                    tracing::warn!(service = served.service.name, %error, "connection refused");
+                }
+            });
+            if let Err(error) = spawned {
+                tracing::warn!(%error, "no thread for a connection");
+            }
+        }
+    }
+}
+
+/// Greets a client, and leads the connection on this thread for as long as that is this thread's part.
+fn lead(stream: UnixStream, served: &Arc<Served<DispatchFn>>, config: &Config, live: Live) -> Result<()> {
+    let limits = greeting::greet_client(&stream, served.service, config)?;
+    let control = Arc::clone(&live.0);
+    let counters = Arc::clone(&control.counters);
+    let inbox = Box::new(Inbox::new(Role::Server, config.limits, Arc::clone(&counters)));
+    let link = Link::new(Arc::new(stream), Wait::Sleep, limits, counters);
+    let connection = Connection::new(link, Arc::clone(served), live);
+    control.workers.watch(&connection);
+    if control.stopping.load(SeqCst) {
+        connection.link().close_receiving();
+    }
+    connection.lead(inbox, &control.workers);
+    Ok(())
+}
+
+fn served<M: Service, S: Send + Sync + 'static>(
+    service: Arc<S>,
+    config: &Config,
+) -> Result<Arc<Served<DispatchFn>>>
+where
+    Dispatcher: Dispatch<M, S>,
+{
+    let dispatch: Box<DispatchFn> =
+        Box::new(move |request| <Dispatcher as Dispatch<M, S>>::dispatch(&service, request));
+    Served::new(Description::of::<M>(), config, dispatch).map(Arc::new)
+}
+
+/// Serves the process that started this one, over the connection that it left on standard input, until it hangs up
+/// and the last running call is over. See [`ClientBuilder::spawn`](crate::config::ClientBuilder::spawn).
+///
+/// # Errors
+///
+/// As [`ServerBuilder::serve_parent`](crate::config::ServerBuilder::serve_parent).
+pub fn serve_parent<M: Service, S: Send + Sync + 'static>(service: S) -> Result<()>
+where
+    Dispatcher: Dispatch<M, S>,
+{
+    Server::builder().serve_parent::<M, S>(service)
+}
+
+impl ServerBuilder {
+    /// Takes hold of a [`Port`], a name or an absolute path. Clients can connect from now on; they are answered once
+    /// [`Server::serve`] is called.
+    ///
+    /// The socket has mode 0600, and clients of other users are turned away. A lock file `PATH.lock` stays beside it.
+    ///
+    /// # Errors
+    ///
+    /// - [`AddrInUse`](ErrorKind::AddrInUse): another server holds the port.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): its directory is not ours alone.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port.
+    pub fn bind(self, port: impl AsRef<Path>) -> Result<Server> {
+        Ok(Server::new(Listener::Port(Port::new(port)?.bind()?), self.config))
+    }
+
+    /// Takes the listening socket that the service manager opened: see [`Server::from_env`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::from_env`].
+    #[expect(
+        clippy::wrong_self_convention,
+        reason = "the standard name of what takes sockets from the environment"
+    )]
+    pub fn from_env(self) -> Result<Server> {
+        Ok(Server::new(Listener::Inherited(crate::port::inherited()?), self.config))
+    }
+
+    /// Serves one connection, whose other end somebody connects through, until that hangs up and the last running
+    /// call is over.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong in the handshake. Whatever ends the connection later is logged.
+    pub fn serve_stream<M: Service, S: Send + Sync + 'static>(
+        self,
+        stream: UnixStream,
+        service: S,
+    ) -> Result<()>
+    where
+        Dispatcher: Dispatch<M, S>,
+    {
+        stream.set_nonblocking(false)?;
+        let served = served::<M, S>(Arc::new(service), &self.config)?;
+        let handle = Handle::new(None);
+        lead(stream, &served, &self.config, Live::new(&handle.0))?;
+        handle.0.wait();
+        Ok(())
+    }
+
+    /// Serves the process that started this one: see [`serve_parent`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) where this process was not started that way, and as
+    /// [`serve_stream`](Self::serve_stream).
+    pub fn serve_parent<M: Service, S: Send + Sync + 'static>(self, service: S) -> Result<()>
+    where
+        Dispatcher: Dispatch<M, S>,
+    {
+        self.serve_stream::<M, S>(crate::child::parent()?, service)
+    }
+}
+
+impl Handle {
+    fn new(listener: Option<Arc<Listener>>) -> Self {
+        Self(Arc::new(Control {
+            counters: Arc::default(),
+            stopping: AtomicBool::new(false),
+            workers: Arc::default(),
+            listener,
+            live: Mutex::default(),
+            none_left: Condvar::new(),
+        }))
+    }
+
+    /// What went through which lane so far, on all connections.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.counters.read()
+    }
+
+    /// Stops the server: no connection is taken and no call read any more; those that run are answered. The
+    /// `serve` of the server returns when they are.
+    pub fn shutdown(&self) {
+        if self.0.stopping.swap(true, SeqCst) {
+            return;
+        }
+        if let Some(listener) = &self.0.listener {
+            // Wakes the thread in accept(2).
+            socket::shutdown(listener.socket(), Shutdown::Both);
+        }
+        for connection in self.0.workers.connections() {
+            connection.link().close_receiving();
+        }
+    }
+}
+
+impl Control {
+    fn wait(&self) {
+        let mut live = self.live();
+        while *live > 0 {
+            live = self.none_left.wait(live).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn live(&self) -> MutexGuard<'_, usize> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that is not over, as its server counts it.
+#[derive(Debug)]
+pub(super) struct Live(Arc<Control>);
+
+impl Live {
+    fn new(control: &Arc<Control>) -> Self {
+        *control.live() += 1;
+        Self(Arc::clone(control))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let mut live = self.0.live();
+        *live -= 1;
+        if *live == 0 {
+            self.0.none_left.notify_all();
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What both drivers do with a handshake's bytes, and with the peer's credentials.
+
+use std::os::fd::AsFd;
+
+use lpc_core::handshake::{Hello, Preamble};
+use lpc_core::receiver::Role;
+use lpc_core::{Error, ErrorKind, Limits, Result};
+use nix::unistd::Uid;
+
+use crate::config::Config;
+use crate::service::Description;
+use crate::sys::socket::peer_credentials;
+
+/// What a client learnt of its server.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    /// For each method of the stub its number at the server.
+    pub(crate) numbers: Box<[Option<u16>]>,
+    /// The limits for what is sent.
+    pub(crate) limits: Limits,
+}
+
+/// What a client says first.
+pub(crate) fn client_hello(service: Description, config: &Config) -> Vec<u8> {
+    Hello::client(service.name, &config.limits).encode(Role::Client)
+}
+
+/// What a server answers.
+pub(crate) fn server_hello(service: Description, config: &Config) -> Vec<u8> {
+    Hello::server(service.name, service.methods, &config.limits).encode(Role::Server)
+}
+
+/// What a client makes of the server's answer.
+pub(crate) fn understand_server(body: &[u8], service: Description, config: &Config) -> Result<Greeted> {
+    let hello = Hello::decode(body)?;
+    let numbers = hello.resolve(service.name, service.methods)?.into();
+    Ok(Greeted { numbers, limits: hello.narrow(&config.limits) })
+}
+
+/// What a server makes of a client's hello: the limits for what is sent.
+pub(crate) fn understand_client(body: &[u8], config: &Config) -> Result<Limits> {
+    Ok(Hello::decode(body)?.narrow(&config.limits))
+}
+
+/// The preamble of a peer in this role.
+pub(crate) fn preamble(bytes: &[u8; Preamble::LEN], peer: Role) -> Result<Preamble> {
+    Preamble::decode(bytes, peer)
+}
+
+/// The peer's end of the stream in the middle of its hello.
+pub(crate) fn hung_up() -> Error {
+    Error::new(ErrorKind::Disconnected, "the peer hung up before it said who it is")
+}
+
+/// A peer that does not say who it is.
+pub(crate) fn silent(config: &Config) -> Error {
+    let limit = config.handshake_timeout;
+    Error::new(
+        ErrorKind::TimedOut,
+        format!("the peer did not say who it is within {limit:?} (handshake_timeout)"),
+    )
+}
+
+/// Whether the process at the other end of a named socket runs for the same user.
+pub(crate) fn check_user(stream: impl AsFd) -> Result<()> {
+    let peer = peer_credentials(stream)?;
+    if peer.uid() == Uid::effective().as_raw() {
+        return Ok(());
+    }
+    let message =
+        format!("the peer runs for user {}, this process for user {}", peer.uid(), Uid::effective());
+    Err(Error::new(ErrorKind::PermissionDenied, message))
+}
+
+/// A call that the socket did not take.
+pub(crate) fn disconnected(error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Disconnected, format!("the connection to the server is over: {error}"))
+}

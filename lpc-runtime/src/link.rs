@@ -1,0 +1,279 @@
+//! [`Link`]: the sending side of a connection, shared by all who send on it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use lpc_core::Limits;
+use lpc_core::frame;
+use nix::sys::socket::Shutdown;
+
+use crate::lane::pool::{Pool, PoolBlock};
+use crate::stats::Counters;
+use crate::sys::socket::{self, Wait};
+
+/// The socket, what waits to go out on it, and the memory for large bodies.
+///
+/// Invariant: no lock is held over a system call. Of several senders one writes, without the lock; the others leave
+/// their frames in the queue, and the writer takes them along in one batch.
+pub(crate) struct Link {
+    /// A stream of the standard library or of tokio; both are driven by the same system calls.
+    socket: Arc<dyn AsFd + Send + Sync>,
+    wait: Wait,
+    outbox: Mutex<Outbox>,
+    /// Signalled when the writer has taken the queue.
+    taken: Condvar,
+    pool: Arc<Pool>,
+    limits: Limits,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    queue: Vec<u8>,
+    /// Descriptors in the queue: each goes with the byte at its place.
+    descriptors: Vec<(usize, OwnedFd)>,
+    /// An empty vector with capacity: the queue of the next batch.
+    spare: Vec<u8>,
+    /// Somebody is writing.
+    busy: bool,
+    /// The socket took no more: whoever waits for it to be writable flushes, senders only queue.
+    stalled: bool,
+    /// A write failed: nothing goes out any more.
+    broken: bool,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Flow {
+    /// It is on its way.
+    Sent,
+    /// It waits for the socket to be writable; somebody has to [`flush`](Link::flush) then.
+    Stalled,
+}
+
+/// Bytes in the queue above which senders wait for the writer.
+const CONGESTED: usize = 1 << 20;
+
+/// A queue that had to grow beyond this is given back after use.
+const KEPT: usize = 256 << 10;
+
+impl Link {
+    pub(crate) fn new(
+        socket: Arc<dyn AsFd + Send + Sync>,
+        wait: Wait,
+        limits: Limits,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            socket,
+            wait,
+            outbox: Mutex::default(),
+            taken: Condvar::new(),
+            pool: Pool::new(limits.pool),
+            limits,
+            counters,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The limits for what is sent: the narrower of both sides'.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// A block of at least `len` bytes, if the pool and the system have it.
+    pub(crate) fn alloc(&self, len: u64) -> Option<PoolBlock> {
+        let announce = |number, len, descriptor| {
+            let mut outbox = self.outbox();
+            let place = outbox.queue.len();
+            outbox.queue.extend_from_slice(&frame::segment(number, len));
+            outbox.descriptors.push((place, descriptor));
+        };
+        self.pool.alloc(len, announce).unwrap_or_else(|error| {
+            tracing::warn!(%error, len, "no shared memory for a large body: it takes the socket");
+            None
+        })
+    }
+
+    /// Sends a frame, and whatever was queued before it.
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<Flow> {
+        let mut outbox = self.uncongested()?;
+        if outbox.busy || outbox.stalled || !outbox.queue.is_empty() {
+            outbox.queue.extend_from_slice(frame);
+            return self.drain(outbox);
+        }
+        // The common case: straight from the sender's buffer.
+        outbox.busy = true;
+        drop(outbox);
+        let sent = self.write(frame, None);
+        let mut outbox = self.outbox();
+        outbox.busy = false;
+        match sent {
+            Ok(len) if len == frame.len() && outbox.queue.is_empty() => Ok(Flow::Sent),
+            Ok(len) => {
+                outbox.put_back(&frame[len..], Vec::new());
+                outbox.stalled = len < frame.len();
+                self.drain(outbox)
+            }
+            Err(error) => Err(self.fail(outbox, error)),
+        }
+    }
+
+    /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon.
+    pub(crate) fn push(&self, frame: &[u8]) -> io::Result<()> {
+        self.uncongested()?.queue.extend_from_slice(frame);
+        Ok(())
+    }
+
+    /// Sends what was queued.
+    pub(crate) fn flush(&self) -> io::Result<Flow> {
+        let mut outbox = self.outbox();
+        outbox.stalled = false;
+        self.drain(outbox)
+    }
+
+    /// Whether so much is queued that who sends more should wait.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_congested(&self) -> bool {
+        let outbox = self.outbox();
+        !outbox.broken && outbox.queue.len() > CONGESTED
+    }
+
+    /// Ends the connection: both sides see the end of the stream at once.
+    pub(crate) fn close(&self) {
+        socket::shutdown(self.socket(), Shutdown::Both);
+    }
+
+    /// Ends only the receiving: what was received before still gets its answer.
+    pub(crate) fn close_receiving(&self) {
+        socket::shutdown(self.socket(), Shutdown::Read);
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The outbox, once a blocking sender may add to it.
+    fn uncongested(&self) -> io::Result<MutexGuard<'_, Outbox>> {
+        let mut outbox = self.outbox();
+        while self.wait == Wait::Sleep && outbox.busy && !outbox.broken && outbox.queue.len() > CONGESTED {
+            outbox = self.taken.wait(outbox).unwrap_or_else(PoisonError::into_inner);
+        }
+        if outbox.broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(outbox) }
+    }
+
+    /// Writes the queue until it is empty or the socket takes no more, unless somebody else is at it.
+    fn drain<'l>(&'l self, mut outbox: MutexGuard<'l, Outbox>) -> io::Result<Flow> {
+        loop {
+            if outbox.broken {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            if outbox.busy || outbox.queue.is_empty() {
+                return Ok(Flow::Sent);
+            }
+            if outbox.stalled {
+                return Ok(Flow::Stalled);
+            }
+            outbox.busy = true;
+            let spare = std::mem::take(&mut outbox.spare);
+            let mut batch = std::mem::replace(&mut outbox.queue, spare);
+            let mut descriptors = std::mem::take(&mut outbox.descriptors);
+            drop(outbox);
+            self.taken.notify_all();
+            let result = self.write_batch(&batch, &mut descriptors);
+            outbox = self.outbox();
+            outbox.busy = false;
+            match result {
+                Ok(len) => {
+                    if len < batch.len() {
+                        outbox.put_back(&batch[len..], descriptors);
+                        outbox.stalled = true;
+                    }
+                    if batch.capacity() <= KEPT {
+                        batch.clear();
+                        outbox.spare = batch;
+                    }
+                }
+                Err(error) => return Err(self.fail(outbox, error)),
+            }
+        }
+    }
+
+    /// Writes a batch whose descriptors each go with the byte at their place. Returns how much went out, and leaves
+    /// the descriptors of the rest, their places counted from there.
+    fn write_batch(&self, batch: &[u8], descriptors: &mut Vec<(usize, OwnedFd)>) -> io::Result<usize> {
+        let mut done = 0;
+        while done < batch.len() {
+            // From a descriptor's byte to before the next one's.
+            let with = descriptors.first().filter(|(place, _)| *place == done).is_some();
+            let next = descriptors.get(usize::from(with)).map_or(batch.len(), |(place, _)| *place);
+            let descriptor = with.then(|| descriptors[0].1.as_fd());
+            let len = self.write(&batch[done..next], descriptor)?;
+            if with && len > 0 {
+                descriptors.remove(0);
+            }
+            done += len;
+            if done < next {
+                break;
+            }
+        }
+        for (place, _) in descriptors {
+            *place -= done;
+        }
+        Ok(done)
+    }
+
+    /// Writes until all is out or, if this side never sleeps, the socket takes no more.
+    fn write(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<usize> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let descriptor = descriptor.filter(|_| done == 0);
+            match socket::send(self.socket(), &bytes[done..], descriptor, self.wait) {
+                Ok(len) => done += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Gives the connection up, so that whoever reads it learns at once.
+    fn fail(&self, mut outbox: MutexGuard<'_, Outbox>, error: io::Error) -> io::Error {
+        *outbox = Outbox { broken: true, ..Outbox::default() };
+        drop(outbox);
+        self.taken.notify_all();
+        self.close();
+        error
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("socket", &self.socket())
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Outbox {
+    /// Puts what could not be written back in front of what was queued since.
+    fn put_back(&mut self, rest: &[u8], mut descriptors: Vec<(usize, OwnedFd)>) {
+        self.queue.splice(0..0, rest.iter().copied());
+        for (place, _) in &mut self.descriptors {
+            *place += rest.len();
+        }
+        descriptors.append(&mut self.descriptors);
+        self.descriptors = descriptors;
+    }
+}

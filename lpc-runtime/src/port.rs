@@ -1,0 +1,302 @@
+//! [`Port`]: where a service is found, and how a server takes hold of that place.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Component, Path, PathBuf};
+
+use listenfd::ListenFd;
+use lpc_core::{Error, ErrorKind, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
+use nix::unistd::Uid;
+
+/// The address of a service: a name, or the absolute path of a socket.
+///
+/// ```
+/// let port = lpc::Port::new("/run/documents/socket")?;
+/// assert_eq!(port.path().to_str(), Some("/run/documents/socket"));
+/// assert!(lpc::Port::new("no/such/name").is_err());
+/// # Ok::<(), lpc::Error>(())
+/// ```
+///
+/// A name `documents` is the socket `lpc/documents.sock` in the user's runtime directory, which only this user can
+/// enter (mode 0700). That directory is the first of these:
+///
+/// 1. `$XDG_RUNTIME_DIR`, if it is set to an absolute path;
+/// 2. `/run/user/UID`, if it exists;
+/// 3. `.local/state` in the home directory.
+///
+/// Never `/tmp`, where others can put things in the way, and never an abstract name, which has no owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// As the user wrote it, for messages.
+    name: PathBuf,
+    path: PathBuf,
+}
+
+/// Bytes of a socket's path at most: `sun_path` of unix(7), less its terminator.
+const MAX_PATH: usize = 107;
+
+impl Port {
+    /// The port of this name or absolute path.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] where it is neither, or its path is longer than a socket's may be.
+    pub fn new(port: impl AsRef<Path>) -> Result<Self> {
+        let name = port.as_ref();
+        let refuse =
+            |reason: &str| Err(Error::new(ErrorKind::InvalidInput, format!("port {name:?}: {reason}")));
+        if name.as_os_str().as_bytes().contains(&0) {
+            return refuse("it contains a zero byte");
+        }
+        let path = if name.is_absolute() {
+            name.to_owned()
+        } else {
+            let mut parts = name.components();
+            match (parts.next(), parts.next()) {
+                (Some(Component::Normal(part)), None) if part == name.as_os_str() => {
+                    let mut file = part.to_owned();
+                    file.push(".sock");
+                    runtime_directory()?.join("lpc").join(file)
+                }
+                (None, _) => return refuse("a name has at least one character"),
+                _ => return refuse("a name has no slashes; a path begins with one"),
+            }
+        };
+        if path.as_os_str().len() > MAX_PATH {
+            return refuse(&format!("the path {path:?} is longer than the {MAX_PATH} bytes of a socket's"));
+        }
+        Ok(Self { name: name.to_owned(), path })
+    }
+
+    /// The socket's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The port for messages: its name, and its path where that says more.
+    pub(crate) fn describe(&self) -> String {
+        if self.name == self.path {
+            format!("`{}`", self.path.display())
+        } else {
+            format!("`{}` ({})", self.name.display(), self.path.display())
+        }
+    }
+
+    /// A stream to whoever serves the port.
+    ///
+    /// Connecting to a Unix socket waits for nothing but room in the server's backlog.
+    pub(crate) fn connect(&self) -> Result<UnixStream> {
+        UnixStream::connect(&self.path).map_err(|error| {
+            let (kind, reason) = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    (ErrorKind::NotFound, "nobody serves it".to_owned())
+                }
+                io::ErrorKind::PermissionDenied => (ErrorKind::PermissionDenied, error.to_string()),
+                _ => (ErrorKind::Io, error.to_string()),
+            };
+            Error::new(kind, format!("port {}: {reason}", self.describe())).with_source(error)
+        })
+    }
+
+    /// Takes hold of the port: of several servers that try, one succeeds, and no live one loses its socket.
+    ///
+    /// The right to the socket is a lock on a file beside it, which the kernel gives up with the process. Only its
+    /// holder removes a socket that an earlier server left behind.
+    pub(crate) fn bind(&self) -> Result<BoundPort> {
+        let failed = |what: &str, error: io::Error| {
+            let kind = match error.kind() {
+                io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+                _ => ErrorKind::Io,
+            };
+            Error::new(kind, format!("port {}: {what}: {error}", self.describe())).with_source(error)
+        };
+        if self.name != self.path {
+            let directory = self.path.parent().unwrap_or(Path::new("/"));
+            private_directory(directory).map_err(|error| failed("its directory cannot be used", error))?;
+        }
+        let lock = self.lock().map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                let message = format!("port {}: another server holds it", self.describe());
+                Error::new(ErrorKind::AddrInUse, message)
+            }
+            _ => failed("its lock file cannot be used", error),
+        })?;
+        remove_stale(&self.path).map_err(|error| failed("there is something in its place", error))?;
+        let listener = UnixListener::bind(&self.path).map_err(|error| failed("it cannot be bound", error))?;
+        fs::set_permissions(&self.path, Permissions::from_mode(0o600))
+            .map_err(|error| failed("its mode cannot be set", error))?;
+        Ok(BoundPort { listener, path: self.path.clone(), _lock: lock })
+    }
+
+    fn lock(&self) -> io::Result<Flock<File>> {
+        let mut path = self.path.clone().into_os_string();
+        path.push(OsStr::new(".lock"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(path)?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
+    }
+}
+
+/// A port that this process holds. Dropping it removes the socket, then lets go of the lock.
+#[derive(Debug)]
+pub(crate) struct BoundPort {
+    listener: UnixListener,
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// Where a server's connections come from.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Port(BoundPort),
+    Inherited(UnixListener),
+}
+
+impl Listener {
+    pub(crate) fn socket(&self) -> &UnixListener {
+        match self {
+            Self::Port(port) => &port.listener,
+            Self::Inherited(listener) => listener,
+        }
+    }
+}
+
+/// Errors of accept(2) that are about one connection, or go away when others end.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    let passing =
+        [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::ECONNABORTED, Errno::EINTR];
+    error.raw_os_error().map(Errno::from_raw).is_some_and(|code| passing.contains(&code))
+}
+
+impl Drop for BoundPort {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The first Unix stream socket of those that the service manager opened for this process.
+pub(crate) fn inherited() -> Result<UnixListener> {
+    let mut sockets = ListenFd::from_env();
+    for index in 0..sockets.len() {
+        // Of another kind: not ours, and left alone.
+        if let Ok(Some(listener)) = sockets.take_unix_listener(index) {
+            listener.set_nonblocking(false)?;
+            return Ok(listener);
+        }
+    }
+    let message = "the service manager passed no Unix stream socket (LISTEN_FDS, LISTEN_PID)";
+    Err(Error::new(ErrorKind::InvalidInput, message))
+}
+
+fn runtime_directory() -> Result<PathBuf> {
+    if let Some(directory) =
+        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
+    {
+        return Ok(directory);
+    }
+    let directory = PathBuf::from(format!("/run/user/{}", Uid::effective()));
+    if directory.is_dir() {
+        return Ok(directory);
+    }
+    let home = std::env::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
+        let message = "a port's name needs a runtime directory: neither XDG_RUNTIME_DIR nor HOME is set";
+        Error::new(ErrorKind::InvalidInput, message)
+    })?;
+    Ok(home.join(".local/state"))
+}
+
+/// Makes the directory if need be, and makes sure that it is ours alone.
+fn private_directory(directory: &Path) -> io::Result<()> {
+    if let Some(parent) = directory.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => result?,
+    }
+    let found = fs::symlink_metadata(directory)?;
+    let refuse = |reason: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    if !found.is_dir() {
+        return refuse(format!("{} is no directory", directory.display()));
+    }
+    if found.uid() != Uid::effective().as_raw() {
+        return refuse(format!("{} belongs to user {}", directory.display(), found.uid()));
+    }
+    if found.mode() & 0o077 != 0 {
+        return refuse(format!("{} has mode {:o}, not 700", directory.display(), found.mode() & 0o777));
+    }
+    Ok(())
+}
+
+/// Removes the socket of a server that is gone; the lock says that it is.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "not a socket")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_plain_component() {
+        for name in ["", ".", "..", "a/b", "a/", "./a", "../a", "a\0b", &"x".repeat(200)] {
+            assert_eq!(Port::new(name).unwrap_err().kind(), ErrorKind::InvalidInput, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn one_server_holds_a_port_and_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = Port::new(directory.path().join("socket")).unwrap();
+        assert!(port.connect().unwrap_err().is_not_found());
+        let held = port.bind().unwrap();
+        assert_eq!(port.bind().unwrap_err().kind(), ErrorKind::AddrInUse);
+        port.connect().unwrap();
+        drop(held);
+        assert!(!port.path().exists());
+        drop(port.bind().unwrap());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_anything_else_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = Port::new(directory.path().join("socket")).unwrap();
+        drop(UnixListener::bind(port.path()).unwrap()); // as a killed server leaves it
+        assert!(port.connect().unwrap_err().is_not_found());
+        drop(port.bind().unwrap());
+        fs::write(port.path(), "precious").unwrap();
+        assert!(port.bind().unwrap_err().to_string().contains("not a socket"));
+        assert_eq!(fs::read(port.path()).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_directory_that_others_can_enter_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = directory.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, Permissions::from_mode(0o755)).unwrap();
+        assert!(private_directory(&open).unwrap_err().to_string().contains("mode 755"));
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&open, &link).unwrap();
+        assert!(private_directory(&link).unwrap_err().to_string().contains("no directory"));
+        private_directory(&directory.path().join("new/lpc")).unwrap();
+    }
+}

@@ -1,0 +1,303 @@
+//! What generated code is made of: how a stub encodes a call, and how a service answers one.
+//!
+//! Users meet [`Service`](lpc_core::Service) and the clients; the rest is for the expansion of `#[service]`.
+
+use lpc_core::codec::{DecodeError, Decoder, EncodeError, Lend, encode};
+use lpc_core::{Error, ErrorKind, Method, Progress, Service, Threshold, frame};
+use serde::de::DeserializeOwned;
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::lane::outgoing::{Encoded, Outgoing};
+use crate::link::Link;
+
+/// A service's description as values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Description {
+    pub(crate) name: &'static str,
+    pub(crate) methods: &'static [Method],
+}
+
+impl Description {
+    pub(crate) fn of<M: Service>() -> Self {
+        Self { name: M::NAME, methods: M::METHODS }
+    }
+
+    pub(crate) fn method(&self, method: u32) -> &'static str {
+        self.methods.get(method as usize).map_or("?", Method::name)
+    }
+
+    /// The error of a call whose method the server does not have.
+    pub(crate) fn unknown_method(&self, method: u32) -> Error {
+        let message = format!("the server's {} has no method `{}`", self.name, self.method(method));
+        Error::new(ErrorKind::UnknownMethod, message)
+    }
+}
+
+/// Encodes the arguments of a call.
+pub struct Encoder<'e> {
+    outgoing: Outgoing<'e>,
+    service: Description,
+    method: u32,
+}
+
+impl<'e> Encoder<'e> {
+    pub(crate) fn new(
+        link: &'e Link,
+        service: Description,
+        method: u32,
+        number: u16,
+        threshold: Threshold,
+    ) -> Self {
+        let outgoing = Outgoing::new(link, threshold, |frame| frame::begin_call(frame, number));
+        Self { outgoing, service, method }
+    }
+
+    /// Encodes the argument called `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`] or [`ErrorKind::Encode`], naming argument and method.
+    pub fn push<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
+        encode(value, &mut self.outgoing).map_err(|error| {
+            let place =
+                format!("argument `{name}` of {}.{}", self.service.name, self.service.method(self.method));
+            refused(error, &place, self.outgoing.limit_name())
+        })
+    }
+
+    pub(crate) fn finish(self) -> Encoded {
+        self.outgoing.finish()
+    }
+}
+
+/// The error of a value that refused to be encoded, or that a limit refused.
+fn refused(error: EncodeError, place: &str, knob: &str) -> Error {
+    let kind = if error.is_too_large() { ErrorKind::TooLarge } else { ErrorKind::Encode };
+    let knob = if error.is_too_large() { knob } else { "" };
+    Error::new(kind, format!("{place}: {error}{knob}"))
+}
+
+/// A call that a service is to answer.
+pub struct Request<'a> {
+    link: &'a Link,
+    service: Description,
+    method: u32,
+    arguments: &'a [u8],
+    threshold: Threshold,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(
+        link: &'a Link,
+        service: Description,
+        method: u32,
+        arguments: &'a [u8],
+        threshold: Threshold,
+    ) -> Self {
+        Self { link, service, method, arguments, threshold }
+    }
+
+    /// The method's index in the service's table.
+    #[must_use]
+    pub fn method(&self) -> u32 {
+        self.method
+    }
+
+    /// The arguments, to be decoded in order.
+    #[must_use]
+    pub fn arguments(&self) -> Arguments<'a> {
+        Arguments { decoder: Decoder::new(self.arguments), service: self.service, method: self.method }
+    }
+
+    /// Encodes what the method returned.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`] or [`ErrorKind::Encode`], naming the method.
+    pub fn reply<R: Outcome>(self, outcome: &R) -> Result<Reply, Error> {
+        let mut outgoing = Outgoing::new(self.link, self.threshold, frame::begin_reply);
+        match encode(outcome, &mut outgoing) {
+            Ok(()) => Ok(Reply(outgoing.finish())),
+            Err(error) => {
+                let place = format!("result of {}.{}", self.service.name, self.service.method(self.method));
+                Err(refused(error, &place, outgoing.limit_name()).with_progress(Progress::Ran))
+            }
+        }
+    }
+
+    /// The answer to a call of a method that there is not.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownMethod`], always.
+    pub fn unknown_method(self) -> Result<Reply, Error> {
+        let message = format!("{} has no method of number {}", self.service.name, self.method);
+        Err(Error::new(ErrorKind::UnknownMethod, message))
+    }
+}
+
+/// The encoded answer to a call.
+#[derive(Debug)]
+pub struct Reply(pub(crate) Encoded);
+
+/// The arguments of a call, decoded one by one.
+pub struct Arguments<'a> {
+    decoder: Decoder<'a>,
+    service: Description,
+    method: u32,
+}
+
+impl<'a> Arguments<'a> {
+    /// Decodes the next argument, which is called `name`. It may borrow from the received bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Decode`], naming argument and method.
+    pub fn next<T: Deserialize<'a>>(&mut self, name: &'static str) -> Result<T, Error> {
+        self.decoder.next().map_err(|error| {
+            let method = self.service.method(self.method);
+            undecodable(error, &format!("argument `{name}` of {}.{method}", self.service.name))
+        })
+    }
+
+    /// Makes sure that there is no argument more.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Decode`], naming the method.
+    pub fn end(self) -> Result<(), Error> {
+        let method = self.service.method(self.method);
+        self.decoder
+            .end()
+            .map_err(|error| undecodable(error, &format!("arguments of {}.{method}", self.service.name)))
+    }
+}
+
+fn undecodable(error: DecodeError, place: &str) -> Error {
+    Error::new(ErrorKind::Decode, format!("{place} does not decode: {error}"))
+}
+
+/// Decodes the result of a call.
+pub(crate) fn decode_outcome<R: Outcome>(
+    bytes: &[u8],
+    service: Description,
+    method: u32,
+) -> Result<R, Error> {
+    let mut decoder = Decoder::new(bytes);
+    let decoded = decoder.next().and_then(|outcome| decoder.end().map(|()| outcome));
+    decoded.map_err(|error| {
+        undecodable(error, &format!("result of {}.{}", service.name, service.method(method)))
+            .with_progress(Progress::Ran)
+    })
+}
+
+/// What a method of a service returns: a `Result<T, E>` whose sides serialize, with `E: From<lpc::Error>`.
+#[diagnostic::on_unimplemented(
+    message = "a method of a service returns `Result<T, E>`, and `{Self}` is none that can cross a process",
+    label = "write `lpc::Result<{Self}>`, or a `Result` with an error of your own",
+    note = "`T` and `E` must be `Serialize + DeserializeOwned`, and `E: From<lpc::Error>`: any call may fail"
+)]
+pub trait Outcome: Serialize + DeserializeOwned {
+    /// The result of a call that failed on its way.
+    fn failed(error: Error) -> Self;
+}
+
+impl<T, E> Outcome for Result<T, E>
+where
+    T: Serialize + DeserializeOwned,
+    E: Serialize + DeserializeOwned + From<Error>,
+{
+    fn failed(error: Error) -> Self {
+        Err(error.into())
+    }
+}
+
+/// Where dispatch is implemented by generated code: for each service `M`, over every `S` that implements its trait.
+#[derive(Debug)]
+pub struct Dispatcher;
+
+/// How a blocking server calls the implementation `S` of the service `M`.
+#[diagnostic::on_unimplemented(
+    message = "`{S}` cannot be served by a blocking server",
+    label = "implements no `fn` trait marked `#[service]`, or is not `Send + Sync + 'static`",
+    note = "an `async fn` service is served by `lpc::Server`"
+)]
+pub trait Dispatch<M: Service, S> {
+    /// Decodes the request, calls the method, encodes its result.
+    ///
+    /// # Errors
+    ///
+    /// What kept the method from being called, or its result from being encoded.
+    fn dispatch(service: &S, request: Request<'_>) -> Result<Reply, Error>;
+}
+
+/// How an async server calls the implementation `S` of the service `M`.
+#[diagnostic::on_unimplemented(
+    message = "`{S}` cannot be served by an async server",
+    label = "implements no `async fn` trait marked `#[service]`, or is not `Send + Sync + 'static`",
+    note = "an `fn` service is served by `lpc::blocking::Server`"
+)]
+pub trait AsyncDispatch<M: Service, S> {
+    /// Decodes the request, calls the method, encodes its result.
+    ///
+    /// # Errors
+    ///
+    /// What kept the method from being called, or its result from being encoded.
+    fn dispatch<'a>(
+        service: &'a S,
+        request: Request<'a>,
+    ) -> impl Future<Output = Result<Reply, Error>> + Send + 'a;
+}
+
+/// How an argument `&T` is encoded.
+#[derive(Debug)]
+pub struct ByRef<'a, T: ?Sized>(pub &'a T);
+
+impl<T: Lend + ?Sized> Serialize for ByRef<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.sent().serialize(serializer)
+    }
+}
+
+/// What is decoded where the method takes `&T`.
+pub type Held<'de, T> = <T as Lend>::Held<'de>;
+
+/// The `&T` to what was decoded for it.
+pub fn lend<'h, T: Lend + ?Sized>(held: &'h Held<'_, T>) -> &'h T {
+    T::lend(held)
+}
+
+/// A sequence of what a function gives, encoded as a slice of it would be.
+#[derive(Debug)]
+pub struct Each<F>(pub F);
+
+impl<F, I> Serialize for Each<F>
+where
+    F: Fn() -> I,
+    I: IntoIterator<Item: Serialize, IntoIter: ExactSizeIterator>,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let items = (self.0)().into_iter();
+        let mut sequence = serializer.serialize_seq(Some(items.len()))?;
+        for item in items {
+            sequence.serialize_element(&item)?;
+        }
+        sequence.end()
+    }
+}
+
+/// The threshold that `#[lpc(threshold = "…")]` names.
+///
+/// # Panics
+///
+/// At compile time, where the text is none.
+#[must_use]
+pub const fn threshold(text: &str) -> Threshold {
+    match Threshold::parse(text) {
+        Some(threshold) => threshold,
+        None => {
+            panic!("a threshold is \"off\", \"always\" or a size such as \"4096\", \"64KiB\" or \"1MiB\"")
+        }
+    }
+}

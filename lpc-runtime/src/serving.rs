@@ -1,0 +1,147 @@
+//! What the servers of both drivers have in common: the service, and how its calls are answered.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use lpc_core::frame::{self, Body, CallId};
+use lpc_core::pace::Pace;
+use lpc_core::receiver::Violation;
+use lpc_core::{Error, ErrorKind, Progress, Result, Threshold, codec};
+
+use crate::buffer::Buffer;
+use crate::config::Config;
+use crate::lane::outgoing::Encoded;
+use crate::lane::pool::PoolBlock;
+use crate::link::Link;
+use crate::service::{Description, Reply, Request};
+
+/// A service and all that its connections share. `D` is how the driver calls it.
+pub(crate) struct Served<D: ?Sized> {
+    pub(crate) service: Description,
+    pub(crate) max_calls: usize,
+    thresholds: Box<[Threshold]>,
+    /// How long each method takes.
+    paces: Box<[Pace]>,
+    pub(crate) dispatch: Box<D>,
+}
+
+impl<D: ?Sized> Served<D> {
+    pub(crate) fn new(service: Description, config: &Config, dispatch: Box<D>) -> Result<Self> {
+        Ok(Self {
+            service,
+            max_calls: config.max_calls,
+            thresholds: config.thresholds(service.methods)?,
+            paces: service.methods.iter().map(|_| Pace::new()).collect(),
+            dispatch,
+        })
+    }
+
+    pub(crate) fn request<'a>(&self, link: &'a Link, method: u16, arguments: &'a [u8]) -> Request<'a> {
+        let threshold = self.thresholds.get(usize::from(method)).copied().unwrap_or_default();
+        Request::new(link, self.service, u32::from(method), arguments, threshold)
+    }
+
+    /// Whether the method is expected to take less than handing it to another thread would. One that there is not
+    /// is answered at once.
+    pub(crate) fn is_quick(&self, method: u16) -> bool {
+        self.paces.get(usize::from(method)).is_none_or(Pace::is_quick)
+    }
+
+    pub(crate) fn took(&self, method: u16, time: Duration) {
+        if let Some(pace) = self.paces.get(usize::from(method)) {
+            pace.took(time);
+        }
+    }
+
+    /// The error of a call whose implementation panicked.
+    pub(crate) fn panicked(&self, method: u16, panic: &(dyn Any + Send)) -> Error {
+        let name = self.service.method(u32::from(method));
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let text = text.map(|text| format!(": {text}")).unwrap_or_default();
+        Error::new(ErrorKind::Panicked, format!("{}.{name} panicked{text}", self.service.name))
+            .with_progress(Progress::Ran)
+    }
+}
+
+/// The error that ends a connection after its call was answered: a peer that sends what does not decode is not to be
+/// trusted with the rest.
+pub(crate) fn is_fatal(answer: &Result<Reply>) -> Option<Error> {
+    answer.as_ref().err().filter(|error| error.kind() == ErrorKind::Decode).cloned()
+}
+
+/// The results of one connection that its client has not read yet.
+#[derive(Debug, Default)]
+pub(crate) struct Results(Mutex<HashMap<CallId, PoolBlock>>);
+
+impl Results {
+    /// The frame that answers `call`. A result in a block stays until it is released.
+    pub(crate) fn frame(&self, link: &Link, call: CallId, answer: Result<Reply>) -> Result<Answer> {
+        match answer {
+            Ok(Reply(mut reply)) => {
+                reply.seal(call);
+                if let Some(block) = reply.take_block()
+                    && self.lock().insert(call, block).is_some()
+                {
+                    let reason = "is called again before the result of its first was released";
+                    return Err(Violation::CallState { call, reason }.into());
+                }
+                Ok(Answer::Reply(reply))
+            }
+            Err(error) => {
+                link.counters().error();
+                let mut frame = Buffer::take();
+                frame::begin_failure(&mut frame);
+                codec::encode(&error.to_wire(), &mut *frame).expect("numbers and a string encode");
+                frame::seal(&mut frame, call, Body::Inline);
+                Ok(Answer::Failure(frame))
+            }
+        }
+    }
+
+    /// The client has read the result of `call`.
+    pub(crate) fn release(&self, call: CallId) -> Result<()> {
+        let reason = "has no result to be released";
+        self.lock().remove(&call).ok_or(Violation::CallState { call, reason })?;
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, PoolBlock>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A frame that answers a call.
+pub(crate) enum Answer {
+    Reply(Encoded),
+    Failure(Buffer),
+}
+
+impl std::ops::Deref for Answer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Reply(reply) => reply.frame(),
+            Self::Failure(frame) => frame,
+        }
+    }
+}
+
+/// A reply that could not be sent.
+pub(crate) fn broken(error: io::Error) -> Error {
+    Error::new(ErrorKind::Disconnected, format!("the client does not take its replies: {error}"))
+        .with_source(error)
+}
+
+/// Says in the log why a connection is over.
+pub(crate) fn log_end(service: Description, error: &Error) {
+    if error.is_disconnected() {
+        tracing::debug!(service = service.name, %error, "connection ended");
+    } else {
+        tracing::warn!(service = service.name, %error, "connection closed");
+    }
+}

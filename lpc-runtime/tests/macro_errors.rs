@@ -1,0 +1,10 @@
+//! The errors of `#[service]`, as a user sees them: one file of `tests/ui` a topic.
+//!
+//! After a change of words, `TRYBUILD=overwrite cargo test --test macro_errors` writes them anew.
+
+#[test]
+#[cfg_attr(miri, ignore)]
+fn mistakes_are_explained_where_they_are() {
+    let cases = trybuild::TestCases::new();
+    cases.compile_fail("tests/ui/*.rs");
+}

@@ -293,6 +293,7 @@ where
 ///
 /// At compile time, where the text is none.
 #[must_use]
+#[track_caller]
 pub const fn threshold(text: &str) -> Threshold {
     match Threshold::parse(text) {
         Some(threshold) => threshold,

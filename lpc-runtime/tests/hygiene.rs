@@ -1,5 +1,6 @@
 //! Generated code in a crate that makes it hard: strict lints, names of the prelude and of the generated
 //! code's own taken for other things, the runtime under another name.
+#![cfg(feature = "tokio")]
 #![deny(
     missing_docs,
     missing_debug_implementations,
@@ -350,6 +351,11 @@ mod asynchronous {
         /// A generic local method.
         async fn generic<T: Into<String> + Send>(&self, text: T) -> u64 {
             self.remote(&text.into(), Vec::new()).await.unwrap_or_default()
+        }
+
+        /// A short local method.
+        async fn short(&self) -> u64 {
+            self.local(1, Arc::new(())).await
         }
 
         /// Of the other colour, and of what cannot be sent.

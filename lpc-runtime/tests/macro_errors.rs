@@ -3,8 +3,15 @@
 //! After a change of words, `TRYBUILD=overwrite cargo test --test macro_errors` writes them anew.
 
 #[test]
-#[cfg_attr(miri, ignore)]
+#[cfg(feature = "tokio")]
 fn mistakes_are_explained_where_they_are() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/ui/*.rs");
+}
+
+#[test]
+#[cfg(not(feature = "tokio"))]
+fn async_services_name_the_feature_that_they_need() {
+    let cases = trybuild::TestCases::new();
+    cases.compile_fail("tests/ui/without_tokio/*.rs");
 }

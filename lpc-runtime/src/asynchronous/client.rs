@@ -19,6 +19,7 @@ use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
 use super::race::{Either, race};
 use super::socket::{AsyncLink, fill};
 use super::{ClientBuilder, ServerBuilder, greeting};
+use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::lane::pool::PoolBlock;
@@ -121,8 +122,7 @@ impl Client {
         let shared = &*self.0.0;
         shared.link.uncongested().await;
         let outcome = match shared.start(method, encode) {
-            Ok(call) => call.reply().await.and_then(|reply| {
-                let body = reply.read();
+            Ok(call) => call.reply().await.and_then(|body| {
                 decode_outcome(&body, shared.service, method).inspect_err(|_| shared.link.link().close())
             }),
             Err(error) => Err(error),
@@ -171,7 +171,9 @@ impl Shared {
         if waiting.is_abandoned {
             state.calls.remove(call);
             drop(state);
-            self.release(call, &reply);
+            if reply.is_ok_and(|body| body.is_mapped()) {
+                self.release(call);
+            }
             return Ok(());
         }
         waiting.reply = Some(reply);
@@ -183,13 +185,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Lets the server know that the block of a reply is free again.
-    fn release(&self, call: CallId, reply: &Result<Arrived>) {
-        if reply.as_ref().is_ok_and(Arrived::is_mapped) {
-            // Goes out with the next call; if that is long in coming, the server merely keeps a block longer. A
-            // connection that is over has no need of it.
-            let _ = self.link.link().push(&frame::release(call));
+    /// Takes a reply's body out of the server's memory, and lets the server know.
+    fn fetch(&self, call: CallId, body: Arrived) -> Buffer {
+        let is_mapped = body.is_mapped();
+        let bytes = body.read();
+        if is_mapped {
+            self.release(call);
         }
+        bytes
+    }
+
+    /// Lets the server know that nobody reads the block of its reply any more.
+    fn release(&self, call: CallId) {
+        // Goes out with the next call; if that is long in coming, the server merely keeps a block longer. A
+        // connection that is over has no need of it.
+        let _ = self.link.link().push(&frame::release(call));
     }
 
     /// Fails all calls at once: the connection is over.
@@ -221,7 +231,7 @@ struct Call<'s> {
 }
 
 impl Call<'_> {
-    async fn reply(mut self) -> Result<Arrived> {
+    async fn reply(mut self) -> Result<Buffer> {
         let reply = poll_fn(|cx| {
             let mut state = self.shared.state();
             let waiting =
@@ -242,8 +252,7 @@ impl Call<'_> {
         })
         .await;
         self.is_over = true;
-        self.shared.release(self.id, &reply);
-        reply
+        reply.map(|body| self.shared.fetch(self.id, body))
     }
 }
 
@@ -260,7 +269,9 @@ impl Drop for Call<'_> {
         };
         state.calls.remove(self.id);
         drop(state);
-        self.shared.release(self.id, &reply);
+        if reply.is_ok_and(|body| body.is_mapped()) {
+            self.shared.release(self.id);
+        }
     }
 }
 

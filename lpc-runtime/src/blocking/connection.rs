@@ -133,7 +133,8 @@ impl Connection {
             result?;
             match aside {
                 Some(back) => inbox = back,
-                None => return Ok(()),
+                // Who leads now may have looked at the queue before the answer was in it.
+                None => return self.link.flush().map(drop).map_err(serving::broken),
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -42,7 +42,8 @@ struct Control {
     counters: Arc<Counters>,
     stopping: AtomicBool,
     workers: Arc<Workers>,
-    listener: Option<Arc<Listener>>,
+    /// The server holds it, so that the port is free once the server is gone, whoever still has a handle.
+    listener: Weak<Listener>,
     /// Connections that are not over, and who waits for there being none.
     live: Mutex<usize>,
     none_left: Condvar,
@@ -78,7 +79,7 @@ impl Server {
 
     fn new(listener: Listener, config: Config) -> Self {
         let listener = Arc::new(listener);
-        let handle = Handle::new(Some(Arc::clone(&listener)));
+        let handle = Handle::new(Arc::downgrade(&listener));
         Self { listener, config, handle }
     }
 
@@ -241,7 +242,7 @@ impl ServerBuilder {
     {
         stream.set_nonblocking(false)?;
         let served = served::<M, S>(Arc::new(service), &self.config)?;
-        let handle = Handle::new(None);
+        let handle = Handle::new(Weak::new());
         lead(stream, &served, &self.config, Live::new(&handle.0))?;
         handle.0.wait();
         Ok(())
@@ -262,7 +263,7 @@ impl ServerBuilder {
 }
 
 impl Handle {
-    fn new(listener: Option<Arc<Listener>>) -> Self {
+    fn new(listener: Weak<Listener>) -> Self {
         Self(Arc::new(Control {
             counters: Arc::default(),
             stopping: AtomicBool::new(false),
@@ -285,7 +286,7 @@ impl Handle {
         if self.0.stopping.swap(true, SeqCst) {
             return;
         }
-        if let Some(listener) = &self.0.listener {
+        if let Some(listener) = self.0.listener.upgrade() {
             // Wakes the thread in accept(2).
             socket::shutdown(listener.socket(), Shutdown::Both);
         }

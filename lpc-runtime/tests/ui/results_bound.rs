@@ -1,7 +1,5 @@
 //! An alias may stand for a `Result`, so its bound finds what is none.
 
-use std::io;
-
 use lpc::service;
 
 pub type Fine = lpc::Result<u32>;
@@ -22,7 +20,6 @@ pub trait Aliases {
 #[service]
 pub trait Errors {
     fn no_serde(&self) -> Result<u32, Silent>;
-    fn io(&self) -> io::Result<u32>;
 }
 
 fn main() {}

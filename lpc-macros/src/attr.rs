@@ -1,0 +1,242 @@
+//! The attributes `#[service(..)]` and `#[lpc(..)]`, and which of the user's own attributes are
+//! carried over to generated items.
+
+use proc_macro2::{Span, TokenStream};
+use syn::ext::IdentExt;
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token, parse_quote};
+
+use crate::ctxt::Ctxt;
+
+/// What `#[service(..)]` says.
+pub(crate) struct ServiceAttributes {
+    /// Where generated code finds the runtime.
+    pub(crate) krate: Path,
+}
+
+impl ServiceAttributes {
+    pub(crate) fn parse(ctxt: &Ctxt, tokens: TokenStream) -> Self {
+        let mut krate = None;
+        for setting in settings(ctxt, tokens) {
+            match setting.name().as_str() {
+                "crate" => {
+                    let example = "a path in a string, as in `crate = \"path::to::lpc\"`";
+                    if let Some(text) = setting.string(ctxt, example) {
+                        setting.set(ctxt, &mut krate, parse_path(ctxt, &text));
+                    }
+                }
+                name => ctxt.error(
+                    &setting.key,
+                    format!(
+                        "unknown key `{name}`; `#[service]` knows: `crate`{}",
+                        if METHOD_KEYS.contains(&name) {
+                            " (a method's `#[lpc]` knows this one)"
+                        } else {
+                            ""
+                        }
+                    ),
+                ),
+            }
+        }
+        Self { krate: krate.flatten().unwrap_or_else(|| parse_quote!(::lpc)) }
+    }
+}
+
+/// The keys of `#[lpc(..)]`. A key to come is a field of [`MethodAttributes`], a name here, and a match arm.
+const METHOD_KEYS: &[&str] = &["threshold"];
+
+/// What `#[lpc(..)]` says of a method.
+#[derive(Default)]
+pub(crate) struct MethodAttributes {
+    /// The size in the user's words: the runtime parses it, while it is compiled.
+    pub(crate) threshold: Option<LitStr>,
+}
+
+impl MethodAttributes {
+    /// Reads the attributes of one method and takes them out of `attributes`.
+    pub(crate) fn take(ctxt: &Ctxt, attributes: &mut Vec<Attribute>) -> Self {
+        let mut this = Self::default();
+        for attribute in take_lpc(ctxt, attributes) {
+            match &attribute.meta {
+                Meta::List(list) => this.read(ctxt, list.tokens.clone()),
+                _ => ctxt
+                    .error(&attribute, "write the settings in parentheses: `#[lpc(threshold = \"64KiB\")]`"),
+            }
+        }
+        this
+    }
+
+    fn read(&mut self, ctxt: &Ctxt, tokens: TokenStream) {
+        for setting in settings(ctxt, tokens) {
+            match setting.name().as_str() {
+                "threshold" => {
+                    let example =
+                        "a size in a string, as in `threshold = \"64KiB\"`, or \"off\", or \"always\"";
+                    if let Some(text) = setting.string(ctxt, example) {
+                        setting.set(ctxt, &mut self.threshold, text);
+                    }
+                }
+                name => {
+                    let known = METHOD_KEYS.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>();
+                    ctxt.error(
+                        &setting.key,
+                        format!("unknown key `{name}`; `#[lpc]` knows: {}", known.join(", ")),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Takes the `#[lpc]` attributes out, for no other macro reads them.
+pub(crate) fn take_lpc(ctxt: &Ctxt, attributes: &mut Vec<Attribute>) -> Vec<Attribute> {
+    let is_conditional =
+        |attribute: &Attribute| conditional(attribute).iter().any(|meta| meta.path().is_ident("lpc"));
+    for attribute in attributes.extract_if(.., |attribute| is_conditional(attribute)) {
+        let message =
+            "`#[lpc]` cannot depend on a `cfg`; write it without, or write two methods of different names";
+        ctxt.error(attribute, message);
+    }
+    attributes.extract_if(.., |attribute| attribute.path().is_ident("lpc")).collect()
+}
+
+/// Attributes that decide whether an item exists: everything made from the item has them too.
+pub(crate) fn cfgs(attributes: &[Attribute]) -> Vec<Attribute> {
+    let keep = |attribute: &Attribute| {
+        if attribute.path().is_ident("cfg") {
+            return Some(attribute.clone());
+        }
+        let nested = conditional(attribute);
+        let cfgs = nested.iter().filter(|meta| meta.path().is_ident("cfg")).collect::<Vec<_>>();
+        let condition = condition(attribute).filter(|_| !cfgs.is_empty())?;
+        Some(parse_quote!(#[cfg_attr(#condition, #(#cfgs),*)]))
+    };
+    attributes.iter().filter_map(keep).collect()
+}
+
+/// What the user silenced of an item, to be silent about what is made from it too.
+pub(crate) fn allowed(attributes: &[Attribute]) -> impl Iterator<Item = Attribute> {
+    attributes.iter().filter(|attribute| attribute.path().is_ident("allow")).cloned()
+}
+
+/// Attributes that a reader or a caller of a method wants at its copy on another client.
+pub(crate) fn for_callers(attributes: &[Attribute]) -> Vec<Attribute> {
+    let kept = |attribute: &&Attribute| {
+        let path = attribute.path();
+        ["doc", "deprecated", "must_use", "allow"].iter().any(|name| path.is_ident(name))
+    };
+    attributes.iter().filter(kept).cloned().collect()
+}
+
+/// `#[doc(hidden)]`, if it is there.
+pub(crate) fn hidden(attributes: &[Attribute]) -> Option<Attribute> {
+    let is_hidden = |attribute: &&Attribute| match &attribute.meta {
+        Meta::List(list) => list.path.is_ident("doc") && list.tokens.to_string() == "hidden",
+        _ => false,
+    };
+    attributes.iter().find(is_hidden).cloned()
+}
+
+/// Whether to expect warnings where generated code names the item.
+pub(crate) fn is_deprecated(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("deprecated")
+            || conditional(attribute).iter().any(|meta| meta.path().is_ident("deprecated"))
+    })
+}
+
+/// Whether the user's documentation has a heading `# Errors` already.
+pub(crate) fn documents_errors(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| match &attribute.meta {
+        Meta::NameValue(pair) if pair.path.is_ident("doc") => {
+            matches!(&pair.value, Expr::Lit(ExprLit { lit: Lit::Str(text), .. })
+                if text.value().lines().any(|line| line.trim() == "# Errors"))
+        }
+        _ => false,
+    })
+}
+
+/// The attributes inside of a `cfg_attr`; none if it is none.
+fn conditional(attribute: &Attribute) -> Vec<Meta> {
+    let list = match &attribute.meta {
+        Meta::List(list) if list.path.is_ident("cfg_attr") => list,
+        _ => return Vec::new(),
+    };
+    let metas = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
+    metas.map_or_else(|_| Vec::new(), |metas| metas.into_iter().skip(1).collect())
+}
+
+/// The condition of a `cfg_attr`.
+fn condition(attribute: &Attribute) -> Option<Meta> {
+    let list = attribute.meta.require_list().ok()?;
+    list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok()?.into_iter().next()
+}
+
+/// One `key = value` of an attribute.
+struct Setting {
+    key: Ident,
+    value: Option<Expr>,
+}
+
+impl Parse for Setting {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        // `crate` is a keyword, so any identifier will do.
+        let key = input.call(Ident::parse_any)?;
+        if input.is_empty() || input.peek(Token![,]) {
+            return Ok(Self { key, value: None });
+        }
+        input.parse::<Token![=]>()?;
+        Ok(Self { key, value: Some(input.parse()?) })
+    }
+}
+
+impl Setting {
+    fn name(&self) -> String {
+        self.key.to_string()
+    }
+
+    fn string(&self, ctxt: &Ctxt, expected: &str) -> Option<LitStr> {
+        match &self.value {
+            Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. })) => return Some(text.clone()),
+            Some(other) => ctxt.error(other, format!("expected {expected}")),
+            None => ctxt.error(&self.key, format!("expected {expected}")),
+        }
+        None
+    }
+
+    fn set<T>(&self, ctxt: &Ctxt, slot: &mut Option<T>, value: T) {
+        if slot.is_some() {
+            ctxt.error(&self.key, format!("`{}` is set twice", self.key));
+        }
+        *slot = Some(value);
+    }
+}
+
+fn settings(ctxt: &Ctxt, tokens: TokenStream) -> Vec<Setting> {
+    match Punctuated::<Setting, Token![,]>::parse_terminated.parse2(tokens) {
+        Ok(settings) => settings.into_iter().collect(),
+        Err(error) => {
+            ctxt.push(error);
+            Vec::new()
+        }
+    }
+}
+
+fn parse_path(ctxt: &Ctxt, text: &LitStr) -> Option<Path> {
+    match text.parse_with(Path::parse_mod_style) {
+        Ok(path) => Some(as_generated(path, text.span())),
+        Err(_) => {
+            ctxt.error(text, "this is not a path; write for example `crate = \"path::to::lpc\"`");
+            None
+        }
+    }
+}
+
+/// The path as the macro's own, for lints: it will stand all over the generated code.
+fn as_generated(mut path: Path, span: Span) -> Path {
+    for segment in &mut path.segments {
+        segment.ident.set_span(crate::spans::item(span));
+    }
+    path
+}

@@ -1,0 +1,161 @@
+//! The callers' side: a client of each colour.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::{FnArg, Pat, PatIdent, Signature};
+
+use super::{Client, Names, docs, marker, shapes};
+use crate::ast::{self, Colour};
+use crate::validate::{Method, Service};
+use crate::{attr, spans};
+
+/// The struct.
+pub(super) fn definition(names: &Names, client: &Client) -> TokenStream {
+    let Names { krate, attributes, vis, .. } = names;
+    let (name, module) = (&client.name, client.module(krate));
+    let docs = docs::client(names, client);
+    quote_spanned! {names.span()=>
+        #(#attributes)*
+        #docs
+        #[derive(::core::clone::Clone, ::core::fmt::Debug)]
+        #vis struct #name {
+            client: #module::Client,
+        }
+    }
+}
+
+/// How a client comes to be, and its remote methods.
+pub(super) fn methods(names: &Names, client: &Client, service: &Service<'_>) -> TokenStream {
+    let (name, trait_name) = (&client.name, &names.trait_name);
+    let stub = stub(names, client);
+    let remote = service.methods.iter().map(|method| remote(names, client, method));
+    if client.is_own {
+        quote_spanned! {names.span()=>
+            #stub
+            impl #trait_name for #name { #(#remote)* }
+        }
+    } else {
+        quote_spanned! {names.span()=>
+            #stub
+            impl #name { #(#remote)* }
+        }
+    }
+}
+
+/// The constructors, and what the runtime constructs by.
+pub(super) fn stub(names: &Names, client: &Client) -> TokenStream {
+    let Names { krate, marker, .. } = names;
+    let (name, module) = (&client.name, client.module(krate));
+    let connect = docs::connect(names, client);
+    let (builder, client_doc) = (docs::builder(), docs::underlying(&module));
+    let (async_token, dot_await) = match client.colour {
+        Colour::Blocking => (TokenStream::new(), TokenStream::new()),
+        Colour::Async => (quote!(async), quote!(.await)),
+    };
+    quote_spanned! {names.span()=>
+        impl #name {
+            #connect
+            pub #async_token fn connect(
+                port: impl ::core::convert::AsRef<::std::path::Path>,
+            ) -> #krate::Result<Self> {
+                Self::builder().connect(port)#dot_await
+            }
+
+            #builder
+            #[must_use]
+            pub fn builder() -> #module::ClientBuilder<Self> {
+                #module::ClientBuilder::new()
+            }
+
+            #client_doc
+            #[must_use]
+            pub fn client(&self) -> &#module::Client {
+                &self.client
+            }
+        }
+
+        impl #module::Stub for #name {
+            type Service = #marker;
+
+            fn from_client(client: #module::Client) -> Self {
+                Self { client }
+            }
+
+            fn client(&self) -> &#module::Client {
+                &self.client
+            }
+        }
+    }
+}
+
+/// One remote method: of the trait's impl, or of the client's own.
+fn remote(names: &Names, client: &Client, method: &Method<'_>) -> TokenStream {
+    let declared = method.declared;
+    let cfgs = attr::cfgs(&declared.attributes);
+    let (docs, vis) = if client.is_own {
+        (TokenStream::new(), TokenStream::new())
+    } else {
+        let kept = attr::for_callers(&declared.attributes);
+        let docs = docs::remote(names, method);
+        (quote!(#(#kept)* #docs), quote_spanned!(names.span()=> pub))
+    };
+    let sig = signature(declared, client.colour);
+    let span = spans::local(declared.sig.ident.span());
+    let self_token = method.receiver.self_token;
+    let index = marker::index(names, method);
+    let encode = encode(names, method);
+    let call = quote_spanned!(spans::local(shapes::span_of(method.output))=> call);
+    // An argument that the client owns moves into the closure: what a future holds has to be `Send`, and a
+    // reference to the argument would ask for `Sync`.
+    let (move_token, dot_await) = match client.colour {
+        Colour::Blocking => (TokenStream::new(), TokenStream::new()),
+        Colour::Async if method.arguments.is_empty() => (TokenStream::new(), quote!(.await)),
+        Colour::Async => (quote!(move), quote!(.await)),
+    };
+    quote_spanned! {span=>
+        #docs
+        #(#cfgs)*
+        #vis #sig {
+            #self_token.client.#call(#index, #move_token #encode)#dot_await
+        }
+    }
+}
+
+/// The closure that writes the arguments.
+fn encode(names: &Names, method: &Method<'_>) -> TokenStream {
+    let span = spans::local(method.declared.sig.ident.span());
+    let encoder = quote_spanned!(span=> encoder);
+    let pushes = method.arguments.iter();
+    let mut pushes =
+        pushes.map(|(argument, shape)| shapes::send(names, &encoder, argument, shape)).collect::<Vec<_>>();
+    match (pushes.pop(), pushes.is_empty()) {
+        (None, _) => quote_spanned!(span=> |_| ::core::result::Result::Ok(())),
+        (Some(last), true) => quote_spanned!(span=> |#encoder| #last),
+        (Some(last), false) => quote_spanned!(span=> |#encoder| { #(#pushes?;)* #last }),
+    }
+}
+
+/// The signature as declared, each argument under a name, in the client's colour.
+pub(super) fn signature(method: &ast::Method, colour: Colour) -> Signature {
+    let mut sig = method.sig.clone();
+    sig.ident = spans::as_item(&sig.ident);
+    sig.asyncness = match colour {
+        Colour::Blocking => None,
+        Colour::Async => Some(syn::Token![async](spans::item(sig.ident.span()))),
+    };
+    let mut bindings = method.arguments.iter().map(|argument| &argument.binding);
+    for input in &mut sig.inputs {
+        let FnArg::Typed(typed) = input else { continue };
+        typed.attrs.clear();
+        if let Some(ident) = bindings.next().cloned() {
+            *typed.pat = Pat::Ident(PatIdent {
+                attrs: Vec::new(),
+                by_ref: None,
+                mutability: None,
+                ident,
+                subpat: None,
+            });
+        }
+    }
+    sig
+}

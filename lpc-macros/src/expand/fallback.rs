@@ -1,0 +1,104 @@
+//! What is emitted beside errors: enough of everything that the rest of the user's crate type-checks, so
+//! that one mistake is one error. Nothing of it will run.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::{FnArg, GenericParam, Generics, Pat, Signature, TraitItem, parse_quote};
+
+use super::{Client, Names, client, dispatch, hide, marker, trait_def};
+use crate::ast::{Colour, Declaration, Method};
+use crate::{attr, spans, validate};
+
+/// The trait, and stubs of what would have been generated from it.
+pub(crate) fn fallback(declaration: &Declaration) -> TokenStream {
+    let mut item = declaration.item.clone();
+    for part in &mut item.items {
+        if let TraitItem::Fn(method) = part {
+            // The compiler has an error of its own for these.
+            method.sig.constness = None;
+        }
+    }
+    let trait_def = trait_def::trait_def(item, declaration.colour);
+    let names = Names::new(declaration);
+    let marker_def = marker::definition(&names);
+    if declaration.colour.is_async() && !cfg!(feature = "tokio") {
+        return quote!(#trait_def #marker_def);
+    }
+    let clients = names.clients().map(|client| client::definition(&names, &client));
+    let stubs = names.clients().map(|client| stub(&names, &client, declaration));
+    let marker_impl = marker::implementation(&names, &quote!(&[]));
+    let anything = quote!(::core::marker::Send + ::core::marker::Sync + 'static);
+    let dispatch = dispatch::implementation(&names, &anything, &quote!(::core::unreachable!()));
+    let hidden = hide(&names, &quote!(#marker_impl #dispatch #(#stubs)*));
+    quote!(#trait_def #marker_def #(#clients)* #hidden)
+}
+
+fn stub(names: &Names, client: &Client, declaration: &Declaration) -> TokenStream {
+    let stub = client::stub(names, client);
+    let (name, trait_name) = (&client.name, &names.trait_name);
+    if !client.is_own {
+        let methods = declaration.methods.iter().filter(|method| !validate::is_reserved(&method.sig.ident));
+        let methods = methods
+            .filter_map(|method| diverging(method, client.colour, &declaration.item.generics, &quote!(pub)));
+        return quote_spanned! {names.span()=>
+            #stub
+            impl #name { #(#methods)* }
+        };
+    }
+    // Of the trait's own, all methods or none: with one missing, the compiler would complain of that.
+    let of_trait = |method: &Method| {
+        diverging(method, Colour::of(&method.sig), &Generics::default(), &TokenStream::new())
+    };
+    let methods = declaration.methods.iter().map(of_trait).collect::<Option<Vec<_>>>();
+    let methods = methods.filter(|_| declaration.item.items.iter().all(is_known));
+    let implementation = methods.map(|methods| {
+        let (impl_generics, ty_generics, where_clause) = declaration.item.generics.split_for_impl();
+        let unsafety = declaration.item.unsafety;
+        quote_spanned! {names.span()=>
+            #unsafety impl #impl_generics #trait_name #ty_generics for #name #where_clause { #(#methods)* }
+        }
+    });
+    quote!(#stub #implementation)
+}
+
+/// Whether an impl can do without the item, or has it.
+fn is_known(item: &TraitItem) -> bool {
+    match item {
+        TraitItem::Fn(_) => true,
+        TraitItem::Type(ty) => ty.default.is_some(),
+        TraitItem::Const(constant) => constant.default.is_some(),
+        _ => false,
+    }
+}
+
+/// A method of this signature that does not return, generic over `outer` too.
+fn diverging(method: &Method, colour: Colour, outer: &Generics, vis: &TokenStream) -> Option<TokenStream> {
+    if !validate::is_stubbable(&method.sig) {
+        return None;
+    }
+    let cfgs = attr::cfgs(&method.attributes);
+    let mut sig: Signature = client::signature(method, colour);
+    sig.constness = None;
+    add_generics(&mut sig, outer);
+    for input in &mut sig.inputs {
+        if let FnArg::Typed(argument) = input {
+            let underscore: Pat = parse_quote!(_);
+            *argument.pat = underscore;
+        }
+    }
+    Some(quote_spanned!(spans::local(sig.ident.span())=> #(#cfgs)* #vis #sig { ::core::unreachable!() }))
+}
+
+/// Adds the parameters of the trait, lifetimes first.
+fn add_generics(sig: &mut Signature, outer: &Generics) {
+    let mut params = sig.generics.params.iter().chain(&outer.params).cloned().collect::<Vec<_>>();
+    for param in &mut params {
+        match param {
+            GenericParam::Type(param) => param.default = None,
+            GenericParam::Const(param) => param.default = None,
+            GenericParam::Lifetime(_) => {}
+        }
+    }
+    params.sort_by_key(|param| !matches!(param, GenericParam::Lifetime(_)));
+    sig.generics.params = params.into_iter().collect();
+}

@@ -1,0 +1,77 @@
+//! The type that stands for the service, and what the runtime asks of it: its methods, in order.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
+
+use super::{Names, docs};
+use crate::validate::{Method, Service};
+use crate::{attr, spans};
+
+/// `enum DocumentsService {}`
+pub(super) fn definition(names: &Names) -> TokenStream {
+    let Names { attributes, vis, marker, .. } = names;
+    let docs = docs::marker(names);
+    quote_spanned! {names.span()=>
+        #(#attributes)*
+        #docs
+        #[derive(::core::fmt::Debug)]
+        #vis enum #marker {}
+    }
+}
+
+/// The indices of the methods, and the table that gives the index a name.
+pub(super) fn methods(names: &Names, service: &Service<'_>) -> TokenStream {
+    let methods = &names.methods;
+    let variants = service.methods.iter().map(|method| {
+        let (cfgs, variant) = (attr::cfgs(&method.declared.attributes), variant(method));
+        quote!(#(#cfgs)* #variant,)
+    });
+    let entries = service.methods.iter().map(|method| entry(names, method));
+    let implementation = implementation(names, &quote!(&[#(#entries)*]));
+    quote_spanned! {names.span()=>
+        // The compiler counts, for it alone knows which methods are configured out.
+        enum #methods { #(#variants)* }
+
+        #implementation
+    }
+}
+
+/// The impl with a given table.
+pub(super) fn implementation(names: &Names, table: &TokenStream) -> TokenStream {
+    let Names { krate, trait_name, marker, .. } = names;
+    let name = trait_name.unraw().to_string();
+    quote_spanned! {names.span()=>
+        impl #krate::Service for #marker {
+            const NAME: &'static str = #name;
+            const METHODS: &'static [#krate::Method] = #table;
+        }
+    }
+}
+
+/// A method in the table.
+fn entry(names: &Names, method: &Method<'_>) -> TokenStream {
+    let krate = &names.krate;
+    let cfgs = attr::cfgs(&method.declared.attributes);
+    let name = method.declared.sig.ident.unraw().to_string();
+    let threshold = threshold(names, method).map(|threshold| quote!(.with_threshold(#threshold)));
+    quote_spanned!(names.span()=> #(#cfgs)* #krate::Method::new(#name)#threshold,)
+}
+
+/// The setting, parsed at compile time by the runtime.
+fn threshold(names: &Names, method: &Method<'_>) -> Option<TokenStream> {
+    let krate = &names.krate;
+    let text = method.declared.settings.threshold.as_ref()?;
+    // All at the literal, and as if the user had written it: that is where the compiler is to complain.
+    Some(spans::respan(quote!(#krate::__private::threshold(#text)), text.span()))
+}
+
+/// The index of a method, as an expression.
+pub(super) fn index(names: &Names, method: &Method<'_>) -> TokenStream {
+    let (methods, variant) = (&names.methods, variant(method));
+    quote_spanned!(names.span()=> #methods::#variant as u32)
+}
+
+fn variant(method: &Method<'_>) -> syn::Ident {
+    spans::as_item(&method.declared.sig.ident)
+}

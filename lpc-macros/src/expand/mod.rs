@@ -1,0 +1,123 @@
+//! From a [`Service`] to code, one file a product.
+//!
+//! The order of what is emitted: the trait, the types that users name (the marker and the clients), and
+//! then one `const _` with all that nobody names, so that it adds no names to the user's module.
+
+mod client;
+mod dispatch;
+mod docs;
+mod fallback;
+mod marker;
+mod shapes;
+mod trait_def;
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::{Attribute, Path, TraitItem, Visibility, parse_quote};
+
+use crate::ast::{Colour, Declaration};
+use crate::validate::Service;
+use crate::{attr, spans};
+
+pub(crate) use fallback::fallback;
+
+/// All code for a service.
+pub(crate) fn service(service: &Service<'_>) -> TokenStream {
+    let names = Names::new(service.declaration);
+    let trait_def = trait_def::trait_def(service.declaration.item.clone(), service.declaration.colour);
+    let marker = marker::definition(&names);
+    let clients = names.clients().map(|client| client::definition(&names, &client));
+    let hidden = [
+        shapes::imports(service),
+        marker::methods(&names, service),
+        dispatch::dispatch(&names, service),
+        names.clients().map(|client| client::methods(&names, &client, service)).collect(),
+    ];
+    let hidden = hide(&names, &quote!(#(#hidden)*));
+    quote!(#trait_def #marker #(#clients)* #hidden)
+}
+
+/// What the parts of the code have to agree on.
+struct Names {
+    krate: Path,
+    trait_name: Ident,
+    /// The visibility of all that users name.
+    vis: TokenStream,
+    /// The enum that stands for the service in types.
+    marker: Ident,
+    /// The enum of methods, which knows their indices.
+    methods: Ident,
+    colour: Colour,
+    /// Attributes of the trait that are true of everything made from it: `cfg`s, `doc(hidden)`, `allow`s.
+    attributes: Vec<Attribute>,
+    /// Whether to silence warnings of deprecation inside of generated code.
+    is_deprecated: bool,
+}
+
+impl Names {
+    fn new(declaration: &Declaration) -> Self {
+        let item = &declaration.item;
+        let trait_name = spans::as_item(&item.ident);
+        let mut attributes = attr::cfgs(&item.attrs);
+        attributes.extend(attr::hidden(&item.attrs));
+        attributes.extend(attr::allowed(&item.attrs));
+        let vis: &Visibility = &item.vis;
+        let of_item =
+            |item: &TraitItem| matches!(item, TraitItem::Fn(method) if attr::is_deprecated(&method.attrs));
+        Self {
+            krate: declaration.krate.clone(),
+            vis: spans::as_items(quote!(#vis)),
+            marker: format_ident!("{trait_name}Service"),
+            methods: Ident::new("__Method", Span::mixed_site()),
+            colour: declaration.colour,
+            attributes,
+            is_deprecated: attr::is_deprecated(&item.attrs) || item.items.iter().any(of_item),
+            trait_name,
+        }
+    }
+
+    /// The clients to write: the trait's own colour first.
+    fn clients(&self) -> impl Iterator<Item = Client> {
+        let name = |suffix| format_ident!("{}{suffix}", self.trait_name);
+        let own = Client { name: name("Client"), colour: self.colour, is_own: true };
+        let other = match self.colour {
+            Colour::Blocking => Client { name: name("AsyncClient"), colour: Colour::Async, is_own: false },
+            Colour::Async => Client { name: name("BlockingClient"), colour: Colour::Blocking, is_own: false },
+        };
+        [own, other].into_iter().filter(|client| !client.colour.is_async() || cfg!(feature = "tokio"))
+    }
+
+    /// A span for code that is made from the trait as a whole.
+    fn span(&self) -> Span {
+        spans::local(self.trait_name.span())
+    }
+}
+
+/// One generated client.
+struct Client {
+    name: Ident,
+    colour: Colour,
+    /// Whether it is of the trait's colour, and so implements it.
+    is_own: bool,
+}
+
+impl Client {
+    /// The module of the runtime where its parts are: reqwest's convention.
+    fn module(&self, krate: &Path) -> Path {
+        match self.colour {
+            Colour::Blocking => parse_quote!(#krate::blocking),
+            Colour::Async => krate.clone(),
+        }
+    }
+}
+
+/// Items that nobody names.
+fn hide(names: &Names, items: &TokenStream) -> TokenStream {
+    let attributes = &names.attributes;
+    let deprecated = names.is_deprecated.then(|| quote!(#[allow(deprecated)]));
+    quote_spanned! {names.span()=>
+        #(#attributes)*
+        #deprecated
+        const _: () = { #items };
+    }
+}

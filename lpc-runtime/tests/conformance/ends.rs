@@ -1,0 +1,243 @@
+//! Calls that do not come back, and how connections end.
+
+use std::time::Duration;
+
+use lpc::{ErrorKind, Progress};
+
+use crate::pairs::{self, Driver, RUNTIME, Setup, Way};
+use crate::probe::blocking::Probe;
+use crate::probe::{Implementation, asynchronous, blocking};
+
+fn at_ports() -> impl Iterator<Item = Setup> {
+    pairs::all().into_iter().filter(|setup| setup.way == Way::Port)
+}
+
+#[test]
+fn shutdown_answers_what_runs_and_then_closes() {
+    for setup in at_ports() {
+        let probe = Implementation::new();
+        let mut server = pairs::Running::new(&setup, &probe);
+        let (client, idle) = (setup.connect_port(&server), setup.connect_port(&server));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| client.wait(1));
+            while (server.stats)().calls == 0 {
+                std::thread::yield_now();
+            }
+            server.shutdown();
+            probe.open_now(1);
+            waiting.join().unwrap().unwrap();
+        });
+        server.join().unwrap();
+        assert!(!server.port.exists(), "the socket is removed");
+        for client in [client, idle] {
+            let error = client.echo(b"late").unwrap_err();
+            assert!(error.is_disconnected(), "{error:?}");
+            let error = client.echo(b"later").unwrap_err();
+            assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_dies_fails_all_calls_at_once() {
+    for client in [Driver::Blocking, Driver::Tokio] {
+        let setup = Setup { client, ..pairs::all().remove(0) };
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stop = theirs.try_clone().unwrap();
+        let server = std::thread::spawn(move || {
+            let server = lpc::blocking::Server::builder();
+            server.serve_stream::<blocking::ProbeService, _>(theirs, Forever)
+        });
+        let client = setup.connect_stream(ours);
+        std::thread::scope(|scope| {
+            let calls: Vec<_> = (0..4)
+                .map(|key| {
+                    scope.spawn({
+                        let client = &client;
+                        move || client.wait(key)
+                    })
+                })
+                .collect();
+            while client.stats().calls < 4 {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(20)); // let some of them fall asleep
+            stop.shutdown(std::net::Shutdown::Both).unwrap(); // what the kernel does for a process that dies
+            for call in calls {
+                let error = call.join().unwrap().unwrap_err();
+                assert!(error.is_disconnected() && error.progress() == Progress::MayHaveRun, "{error:?}");
+            }
+        });
+        assert!(!client.echo(b"").unwrap_err().may_have_run());
+        drop(server); // its calls never end
+    }
+}
+
+/// Every call of `wait` waits until the test is over.
+struct Forever;
+
+impl blocking::Probe for Forever {
+    fn echo(&self, _: &[u8]) -> lpc::Result<Vec<u8>> {
+        unreachable!()
+    }
+    fn sum(&self, _: &[u64], _: &str) -> lpc::Result<(u64, String)> {
+        unreachable!()
+    }
+    fn refuse(&self, _: &str) -> Result<(), crate::probe::ProbeError> {
+        unreachable!()
+    }
+    fn relay(&self, _: &str) -> lpc::Result<()> {
+        unreachable!()
+    }
+    fn panic(&self, _: &str) -> lpc::Result<()> {
+        unreachable!()
+    }
+    fn make(&self, _: u64) -> lpc::Result<Vec<u8>> {
+        unreachable!()
+    }
+    fn wait(&self, _: u64) -> lpc::Result<()> {
+        loop {
+            std::thread::park();
+        }
+    }
+    fn open(&self, _: u64) -> lpc::Result<()> {
+        unreachable!()
+    }
+    fn most_at_once(&self) -> lpc::Result<u64> {
+        unreachable!()
+    }
+    fn nap(&self, _: u64) -> lpc::Result<()> {
+        unreachable!()
+    }
+    fn echo_by_socket(&self, _: &[u8]) -> lpc::Result<Vec<u8>> {
+        unreachable!()
+    }
+    fn echo_by_mapping(&self, _: &[u8]) -> lpc::Result<Vec<u8>> {
+        unreachable!()
+    }
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_call_disturbs_nobody() {
+    for setup in at_ports() {
+        let probe = Implementation::new();
+        let server = pairs::Running::new(&setup, &probe);
+        let honest = setup.connect_port(&server);
+        for _ in 0..10 {
+            let stream = std::os::unix::net::UnixStream::connect(&server.port).unwrap();
+            let close = stream.try_clone().unwrap();
+            let leaver = setup.connect_stream(stream);
+            let call = std::thread::spawn(move || leaver.wait(7));
+            while (server.stats)().calls == 0 {
+                std::thread::yield_now();
+            }
+            close.shutdown(std::net::Shutdown::Both).unwrap();
+            assert!(call.join().unwrap().unwrap_err().is_disconnected());
+            assert_eq!(honest.echo(b"fine").unwrap(), b"fine");
+        }
+        probe.open_now(7);
+    }
+}
+
+#[test]
+fn a_dropped_future_gives_its_reply_up_and_nothing_else() {
+    for setup in at_ports().filter(|setup| setup.client == Driver::Tokio) {
+        let probe = Implementation::new();
+        let server = pairs::Running::new(&setup, &probe);
+        let pairs::AnyClient::Tokio(client) = setup.connect_port(&server) else { unreachable!() };
+        RUNTIME.block_on(async {
+            use asynchronous::Probe;
+            let large = vec![5; 1 << 20];
+            for round in 0..300 {
+                let abandoned =
+                    tokio::time::timeout(Duration::from_micros(round * 3), client.echo(&large)).await;
+                if let Ok(reply) = abandoned {
+                    assert!(reply.unwrap() == large);
+                }
+            }
+            // All blocks came back: else the pool would have run out.
+            assert_eq!(client.client().stats().fallbacks, 0);
+            assert_eq!(client.echo(b"goes on").await.unwrap(), b"goes on");
+        });
+    }
+}
+
+#[test]
+fn methods_are_known_by_name_whatever_their_order() {
+    mod newer {
+        #[lpc::service]
+        pub trait Probe {
+            fn made_up(&self) -> lpc::Result<()>;
+            fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+        }
+    }
+    use newer::Probe;
+    for setup in at_ports() {
+        let server = pairs::Running::new(&setup, &Implementation::new());
+        let client = newer::ProbeClient::connect(&server.port).unwrap();
+        assert_eq!(client.echo(b"found").unwrap(), b"found");
+        let error = client.made_up().unwrap_err();
+        assert_eq!((error.kind(), error.progress()), (ErrorKind::UnknownMethod, Progress::NotSent));
+        assert!(error.to_string().contains("Probe has no method `made_up`"), "{error}");
+        assert_eq!(client.echo(b"goes on").unwrap(), b"goes on");
+        RUNTIME.block_on(async {
+            let client = newer::ProbeAsyncClient::connect(&server.port).await.unwrap();
+            assert_eq!(client.made_up().await.unwrap_err().kind(), ErrorKind::UnknownMethod);
+            assert_eq!(client.echo(b"found").await.unwrap(), b"found");
+        });
+    }
+}
+
+#[test]
+fn another_service_is_refused_at_connect() {
+    mod other {
+        #[lpc::service]
+        pub trait Images {
+            fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+        }
+    }
+    for setup in at_ports() {
+        let server = pairs::Running::new(&setup, &Implementation::new());
+        let blocking = other::ImagesClient::connect(&server.port).map(drop);
+        let asynchronous = RUNTIME.block_on(other::ImagesAsyncClient::connect(&server.port)).map(drop);
+        for result in [blocking, asynchronous] {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::WrongService);
+            assert!(error.to_string().contains("serves `Probe`, not `Images`"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_does_not_decode_ends_that_connection_and_no_other() {
+    mod liar {
+        #[lpc::service]
+        pub trait Probe {
+            fn echo(&self, number: u32) -> lpc::Result<Vec<u8>>;
+            fn make(&self, len: u64) -> lpc::Result<(u8, String)>;
+        }
+    }
+    use liar::Probe;
+    for setup in at_ports() {
+        let server = pairs::Running::new(&setup, &Implementation::new());
+        let honest = setup.connect_port(&server);
+        let client = liar::ProbeClient::connect(&server.port).unwrap();
+        let error = client.echo(77).unwrap_err();
+        assert_eq!((error.kind(), error.progress()), (ErrorKind::Decode, Progress::NotSent));
+        assert!(error.to_string().contains("argument `bytes` of Probe.echo"), "{error}");
+        assert!(client.echo(77).unwrap_err().is_disconnected());
+
+        let client = liar::ProbeClient::connect(&server.port).unwrap();
+        let error = client.make(300).unwrap_err();
+        assert_eq!((error.kind(), error.progress()), (ErrorKind::Decode, Progress::Ran));
+        assert!(error.to_string().contains("result of Probe.make"), "{error}");
+        assert!(client.make(300).unwrap_err().is_disconnected());
+
+        RUNTIME.block_on(async {
+            let client = liar::ProbeAsyncClient::connect(&server.port).await.unwrap();
+            assert_eq!(client.make(300).await.unwrap_err().kind(), ErrorKind::Decode);
+            assert!(client.make(300).await.unwrap_err().is_disconnected());
+        });
+        assert_eq!(honest.echo(b"honest").unwrap(), b"honest");
+    }
+}

@@ -1,0 +1,16 @@
+//! What every client may expect of every server: each behaviour once, over all pairs of drivers, lanes and ways to
+//! connect.
+//!
+//! # Layout
+//!
+//! - `probe`: one service as an `fn` trait and as an `async fn` trait of the same name, and its implementation.
+//! - `pairs`: all ways to get a client of it.
+//! - `calls`, `ends`: the behaviours.
+//! - `strangers`: peers that speak something else, or nothing.
+#![allow(missing_docs, unreachable_pub, reason = "a test")]
+
+mod calls;
+mod ends;
+mod pairs;
+mod probe;
+mod strangers;

@@ -14,6 +14,8 @@
 //! | Segment | both | 0 | the segment's number, from 0 | its size, u64 | its memfd |
 //! | Release | client | 0 | a call's id: the block of its reply is free again | | |
 //!
+//! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies (Call).
+//!
 //! The block of a call's arguments is free again when its Reply or Failure arrives: that needs no frame of its own.
 
 /// Names a call of one connection. Chosen by the client; the server gives it back.
@@ -72,6 +74,9 @@ impl Kind {
 /// The flag of a body that stands in a block of the sender's pool; the frame's own bytes are a [`BlockRef`].
 const MAPPED: u8 = 1;
 
+/// The flag of a call whose client has others waiting: a hint that running them side by side pays.
+const BUSY: u8 = 2;
+
 /// The first bytes of every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -81,6 +86,8 @@ pub struct Header {
     pub kind: Kind,
     /// Whether the body is in a block of shared memory.
     pub is_mapped: bool,
+    /// Whether the client has other calls waiting.
+    pub is_busy: bool,
     /// Index of the method in the server's table.
     pub method: u16,
     /// The call, or the segment.
@@ -97,7 +104,7 @@ impl Header {
         let mut bytes = [0; Self::LEN];
         bytes[0..4].copy_from_slice(&self.len.to_le_bytes());
         bytes[4] = self.kind as u8;
-        bytes[5] = if self.is_mapped { MAPPED } else { 0 };
+        bytes[5] = u8::from(self.is_mapped) * MAPPED | u8::from(self.is_busy) * BUSY;
         bytes[6..8].copy_from_slice(&self.method.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.call.0.to_le_bytes());
         bytes
@@ -110,14 +117,14 @@ impl Header {
     /// The byte that is none of this version's: the kind or the flags.
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, BadHeader> {
         let [l0, l1, l2, l3, kind, flags, m0, m1, call @ ..] = *bytes;
+        if flags & !(MAPPED | BUSY) != 0 {
+            return Err(BadHeader::Flags(flags));
+        }
         Ok(Self {
             len: u32::from_le_bytes([l0, l1, l2, l3]),
             kind: Kind::parse(kind).ok_or(BadHeader::Kind(kind))?,
-            is_mapped: match flags {
-                0 => false,
-                MAPPED => true,
-                _ => return Err(BadHeader::Flags(flags)),
-            },
+            is_mapped: flags & MAPPED != 0,
+            is_busy: flags & BUSY != 0,
             method: u16::from_le_bytes([m0, m1]),
             call: CallId(u64::from_le_bytes(call)),
         })
@@ -199,7 +206,9 @@ pub fn begin_failure(frame: &mut Vec<u8>) {
 
 fn begin(frame: &mut Vec<u8>, kind: Kind, method: u16) {
     frame.clear();
-    frame.extend_from_slice(&Header { len: 0, kind, is_mapped: false, method, call: CallId(0) }.encode());
+    frame.extend_from_slice(
+        &Header { len: 0, kind, is_mapped: false, is_busy: false, method, call: CallId(0) }.encode(),
+    );
 }
 
 /// Completes a frame that one of the `begin_…` functions started.
@@ -211,18 +220,29 @@ pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body) {
     if let Body::Mapped(block) = body {
         frame.truncate(Header::LEN);
         frame.extend_from_slice(&block.encode());
-        frame[5] = MAPPED;
+        frame[5] |= MAPPED;
     }
     let len = u32::try_from(frame.len() - Header::LEN).expect("an inline body is capped below 4 GiB");
     frame[0..4].copy_from_slice(&len.to_le_bytes());
     frame[8..16].copy_from_slice(&call.0.to_le_bytes());
 }
 
+/// Marks a Call whose client has others waiting.
+pub fn mark_busy(frame: &mut [u8]) {
+    frame[5] |= BUSY;
+}
+
 /// A Segment frame; its descriptor goes with its first byte.
 #[must_use]
 pub fn segment(number: u32, len: u64) -> [u8; Header::LEN + 8] {
-    let header =
-        Header { len: 8, kind: Kind::Segment, is_mapped: false, method: 0, call: CallId(u64::from(number)) };
+    let header = Header {
+        len: 8,
+        kind: Kind::Segment,
+        is_mapped: false,
+        is_busy: false,
+        method: 0,
+        call: CallId(u64::from(number)),
+    };
     let mut bytes = [0; Header::LEN + 8];
     bytes[..Header::LEN].copy_from_slice(&header.encode());
     bytes[Header::LEN..].copy_from_slice(&len.to_le_bytes());
@@ -232,7 +252,7 @@ pub fn segment(number: u32, len: u64) -> [u8; Header::LEN + 8] {
 /// A Release frame for the block of the reply to `call`.
 #[must_use]
 pub fn release(call: CallId) -> [u8; Header::LEN] {
-    Header { len: 0, kind: Kind::Release, is_mapped: false, method: 0, call }.encode()
+    Header { len: 0, kind: Kind::Release, is_mapped: false, is_busy: false, method: 0, call }.encode()
 }
 
 #[cfg(test)]
@@ -267,7 +287,7 @@ mod tests {
         bytes[4] = 6;
         assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(6)));
         bytes[4] = 5;
-        bytes[5] = 2;
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Flags(2)));
+        bytes[5] = 4;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Flags(4)));
     }
 }

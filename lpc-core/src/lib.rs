@@ -15,7 +15,7 @@
 //! let mut receiver = Receiver::<()>::new(Role::Server, Limits::default());
 //! receiver.space()[..bytes.len()].copy_from_slice(&bytes);
 //! receiver.received(bytes.len(), [])?;
-//! let Some(Incoming::Call { call, method, payload }) = receiver.next()? else { panic!("one call was sent") };
+//! let Some(Incoming::Call { call, method, payload, .. }) = receiver.next()? else { panic!("one call was sent") };
 //! assert_eq!((call, method), (CallId::new(1), 7));
 //! assert!(matches!(payload, Payload::Inline(b"argument")));
 //! # Ok::<(), lpc_core::receiver::Violation>(())

@@ -79,6 +79,8 @@ pub enum Incoming<'a, F> {
         call: CallId,
         /// The method's number; whether there is one is for the dispatcher to say.
         method: u16,
+        /// Whether the client has other calls waiting: a hint.
+        is_busy: bool,
         /// The arguments.
         payload: Payload<'a>,
     },
@@ -283,9 +285,12 @@ impl<F> Receiver<F> {
         self.start = from + len;
         let call = header.call;
         Ok(Some(match header.kind {
-            Kind::Call => {
-                Incoming::Call { call, method: header.method, payload: self.payload(&header, from)? }
-            }
+            Kind::Call => Incoming::Call {
+                call,
+                method: header.method,
+                is_busy: header.is_busy,
+                payload: self.payload(&header, from)?,
+            },
             Kind::Reply => Incoming::Reply { call, payload: self.payload(&header, from)? },
             Kind::Failure => {
                 let mut decoder = Decoder::new(&self.buffer[from..from + len]);
@@ -334,8 +339,9 @@ impl<F> Receiver<F> {
         if fixed.is_some_and(|fixed| fixed != len) {
             return Err(Violation::Length { kind, len });
         }
-        if header.is_mapped && !matches!(kind, Kind::Call | Kind::Reply) {
-            return Err(Violation::Header(BadHeader::Flags(1)));
+        let may_be_mapped = matches!(kind, Kind::Call | Kind::Reply);
+        if header.is_mapped && !may_be_mapped || header.is_busy && kind != Kind::Call {
+            return Err(Violation::Header(BadHeader::Flags(bytes[5])));
         }
         Ok(Some(header))
     }

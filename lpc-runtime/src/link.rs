@@ -42,6 +42,9 @@ struct Outbox {
     stalled: bool,
     /// A write failed: nothing goes out any more.
     broken: bool,
+    /// Senders that wait for the queue to be taken. A condition variable does not know whether it has any, and waking
+    /// nobody is a system call too.
+    waiting: usize,
 }
 
 /// What became of a frame.
@@ -167,7 +170,9 @@ impl Link {
     fn uncongested(&self) -> io::Result<MutexGuard<'_, Outbox>> {
         let mut outbox = self.outbox();
         while self.wait == Wait::Sleep && outbox.busy && !outbox.broken && outbox.queue.len() > CONGESTED {
+            outbox.waiting += 1;
             outbox = self.taken.wait(outbox).unwrap_or_else(PoisonError::into_inner);
+            outbox.waiting -= 1;
         }
         if outbox.broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(outbox) }
     }
@@ -188,8 +193,10 @@ impl Link {
             let spare = std::mem::take(&mut outbox.spare);
             let mut batch = std::mem::replace(&mut outbox.queue, spare);
             let mut descriptors = std::mem::take(&mut outbox.descriptors);
+            if outbox.waiting > 0 {
+                self.taken.notify_all();
+            }
             drop(outbox);
-            self.taken.notify_all();
             let result = self.write_batch(&batch, &mut descriptors);
             outbox = self.outbox();
             outbox.busy = false;
@@ -249,7 +256,7 @@ impl Link {
 
     /// Gives the connection up, so that whoever reads it learns at once.
     fn fail(&self, mut outbox: MutexGuard<'_, Outbox>, error: io::Error) -> io::Error {
-        *outbox = Outbox { broken: true, ..Outbox::default() };
+        *outbox = Outbox { broken: true, waiting: outbox.waiting, ..Outbox::default() };
         drop(outbox);
         self.taken.notify_all();
         self.close();

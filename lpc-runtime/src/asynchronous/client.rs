@@ -149,6 +149,9 @@ impl Shared {
             if let Some(error) = &state.over {
                 return Err(error.clone().with_progress(Progress::NotSent));
             }
+            if !state.calls.is_empty() {
+                request.mark_busy();
+            }
             state.calls.insert(waiting)
         };
         link.counters().call();

@@ -81,7 +81,7 @@ impl<D: Implementation> Connection<D> {
             }
             while let Some(message) = inbox.next()? {
                 match message {
-                    Message::Call { call, method, body } => {
+                    Message::Call { call, method, body, .. } => {
                         self.link().counters().call();
                         let permit = self.permit().await?;
                         self.start(Call { id: call, method, body, permit }, inbox.has_next()).await?;

@@ -1,9 +1,9 @@
 //! One connection of a blocking server: who reads it, what runs on it, and how its calls are answered.
 //!
-//! Exactly one thread leads a connection: it holds the [`Inbox`] and reads. What the leader does with a call depends
-//! on the method's [`Pace`](lpc_core::pace::Pace): a quick one runs on the spot, with the inbox put aside so that the
-//! [watch](super::workers) can have another thread take over should the call take long after all; for any other the
-//! leader passes the inbox to another thread before it runs the call.
+//! Exactly one thread leads a connection: it holds the [`Inbox`] and reads. A call of a quick method (see
+//! [`Pace`](lpc_core::pace::Pace)), or of a client that has no other call waiting, it runs on the spot, with the inbox
+//! put aside so that the [watch](super::workers) can have another thread take over should the call take long after
+//! all. For any other the leader passes the inbox to another thread before it runs the call: that costs a wake-up.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU32;
@@ -47,6 +47,7 @@ struct State {
 struct Call {
     id: CallId,
     method: u16,
+    is_busy: bool,
     body: Arrived,
 }
 
@@ -91,7 +92,7 @@ impl Connection {
                 continue;
             };
             let call = match message {
-                Message::Call { call, method, body } => Call { id: call, method, body },
+                Message::Call { call, method, is_busy, body } => Call { id: call, method, is_busy, body },
                 Message::Release { call } => {
                     self.results.release(call)?;
                     continue;
@@ -102,13 +103,14 @@ impl Connection {
                 }
             };
             self.link.counters().call();
-            let quick = self.served.is_quick(call.method);
-            let may_pass_on = {
+            let is_quick = self.served.is_quick(call.method);
+            let passes_on = {
                 let mut state = self.state();
                 state.running += 1;
-                state.running < self.served.max_calls
+                let is_alone = state.running == 1 && !call.is_busy;
+                !is_quick && !is_alone && state.running < self.served.max_calls
             };
-            if may_pass_on && !quick {
+            if passes_on {
                 match workers.lead(Lead { connection: Arc::clone(self), inbox }) {
                     Ok(()) => {
                         let result = self.run(call, false);
@@ -163,7 +165,7 @@ impl Connection {
     ///
     /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them together.
     fn run(&self, call: Call, more: bool) -> Result<()> {
-        let Call { id, method, body } = call;
+        let Call { id, method, body, .. } = call;
         let started = Instant::now();
         let answer = catch_unwind(AssertUnwindSafe(|| {
             let arguments = body.read();

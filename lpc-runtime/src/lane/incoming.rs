@@ -28,7 +28,7 @@ pub(crate) struct Inbox {
 /// A message of the peer that is for the driver.
 #[derive(Debug)]
 pub(crate) enum Message {
-    Call { call: CallId, method: u16, body: Arrived },
+    Call { call: CallId, method: u16, is_busy: bool, body: Arrived },
     Reply { call: CallId, body: Arrived },
     Failure { call: CallId, error: Error },
     Release { call: CallId },
@@ -94,8 +94,9 @@ impl Inbox {
                     self.segments.push(Arc::new(mapping));
                     continue;
                 }
-                Incoming::Call { call, method, payload } => {
-                    Message::Call { call, method, body: take(payload, &self.segments, &self.counters) }
+                Incoming::Call { call, method, is_busy, payload } => {
+                    let body = take(payload, &self.segments, &self.counters);
+                    Message::Call { call, method, is_busy, body }
                 }
                 Incoming::Reply { call, payload } => {
                     Message::Reply { call, body: take(payload, &self.segments, &self.counters) }

@@ -148,6 +148,11 @@ impl Encoded {
         frame::seal(&mut self.frame, call, self.body);
     }
 
+    /// Says that its client has other calls waiting.
+    pub(crate) fn mark_busy(&mut self) {
+        frame::mark_busy(&mut self.frame);
+    }
+
     /// The sealed frame, as it goes over the socket.
     pub(crate) fn frame(&self) -> &[u8] {
         &self.frame

@@ -1,0 +1,113 @@
+//! The service under measurement, once for each driver, served by a child process.
+
+use std::process::{Child, Command};
+
+use lpc::Threshold;
+
+pub(crate) mod blocking {
+    /// The work, as blocking calls.
+    #[lpc::service]
+    pub(crate) trait Work {
+        /// Two integers there, one back.
+        fn add(&self, a: u64, b: u64) -> lpc::Result<u64>;
+        /// Bytes there, every one of them read.
+        fn upload(&self, bytes: &[u8]) -> lpc::Result<u64>;
+        /// Bytes back, every one of them written.
+        fn download(&self, len: u64, seed: u8) -> lpc::Result<Vec<u8>>;
+        /// Bytes there and back.
+        fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+    }
+}
+
+pub(crate) mod asynchronous {
+    /// The same as async calls.
+    #[lpc::service]
+    pub(crate) trait Work {
+        /// Two integers there, one back.
+        async fn add(&self, a: u64, b: u64) -> lpc::Result<u64>;
+        /// Bytes there, every one of them read.
+        async fn upload(&self, bytes: &[u8]) -> lpc::Result<u64>;
+        /// Bytes back, every one of them written.
+        async fn download(&self, len: u64, seed: u8) -> lpc::Result<Vec<u8>>;
+        /// Bytes there and back.
+        async fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+    }
+}
+
+struct Worker;
+
+impl blocking::Work for Worker {
+    fn add(&self, a: u64, b: u64) -> lpc::Result<u64> {
+        Ok(a.wrapping_add(b))
+    }
+
+    fn upload(&self, bytes: &[u8]) -> lpc::Result<u64> {
+        Ok(sum(bytes))
+    }
+
+    fn download(&self, len: u64, seed: u8) -> lpc::Result<Vec<u8>> {
+        Ok(vec![seed; len as usize])
+    }
+
+    fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>> {
+        Ok(bytes.to_vec())
+    }
+}
+
+impl asynchronous::Work for Worker {
+    async fn add(&self, a: u64, b: u64) -> lpc::Result<u64> {
+        Ok(a.wrapping_add(b))
+    }
+
+    async fn upload(&self, bytes: &[u8]) -> lpc::Result<u64> {
+        Ok(sum(bytes))
+    }
+
+    async fn download(&self, len: u64, seed: u8) -> lpc::Result<Vec<u8>> {
+        Ok(vec![seed; len as usize])
+    }
+
+    async fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>> {
+        Ok(bytes.to_vec())
+    }
+}
+
+/// Reads every byte, eight at a time.
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(u64::from_ne_bytes(*word)));
+    rest.iter().fold(words, |sum, byte| sum.wrapping_add(u64::from(*byte)))
+}
+
+/// Serves the parent process.
+pub(crate) fn serve(tokio: bool) -> lpc::Result<()> {
+    if tokio {
+        runtime()?.block_on(lpc::serve_parent::<asynchronous::WorkService, _>(Worker))
+    } else {
+        lpc::blocking::serve_parent::<blocking::WorkService, _>(Worker)
+    }
+}
+
+pub(crate) fn runtime() -> lpc::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// This program as the service's process; with its threshold in the environment.
+pub(crate) fn command(tokio: bool, threshold: Threshold) -> lpc::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("serve").env("LPC_THRESHOLD", threshold.to_string());
+    if tokio {
+        command.arg("--tokio");
+    }
+    Ok(command)
+}
+
+/// A child process that serves, until it is dropped.
+pub(crate) struct Serving(pub(crate) Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -104,7 +104,7 @@ impl Header {
         let mut bytes = [0; Self::LEN];
         bytes[0..4].copy_from_slice(&self.len.to_le_bytes());
         bytes[4] = self.kind as u8;
-        bytes[5] = u8::from(self.is_mapped) * MAPPED | u8::from(self.is_busy) * BUSY;
+        bytes[5] = (u8::from(self.is_mapped) * MAPPED) | (u8::from(self.is_busy) * BUSY);
         bytes[6..8].copy_from_slice(&self.method.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.call.0.to_le_bytes());
         bytes

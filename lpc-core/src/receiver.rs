@@ -364,12 +364,10 @@ impl<F> Receiver<F> {
             return Ok(Payload::Inline(body));
         }
         let block = BlockRef::decode(body.try_into().expect("length was checked"));
-        let size = self.segments.get(block.segment as usize).copied().unwrap_or(0);
-        let fits = u64::from(block.page)
-            .checked_mul(PAGE)
-            .and_then(|start| start.checked_add(block.len))
-            .is_some_and(|end| end <= size);
-        if !fits {
+        let size = self.segments.get(block.segment as usize);
+        let end = u64::from(block.page).checked_mul(PAGE).and_then(|start| start.checked_add(block.len));
+        // Both must be there: even an empty block is of a segment that was announced.
+        if size.zip(end).is_none_or(|(size, end)| end > *size) {
             return Err(Violation::Block(block));
         }
         if block.len > self.limits.max_message {

@@ -23,8 +23,24 @@ use crate::ctxt::Ctxt;
 
 /// Makes a trait a service: its methods can run in another process.
 ///
-/// ```ignore
+/// ```
 /// use lpc::service;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, Serialize, Deserialize)]
+/// pub struct DocumentId(u64);
+///
+/// #[derive(Debug, Serialize, Deserialize)]
+/// pub enum StoreError {
+///     Full,
+///     Call(lpc::Error),
+/// }
+///
+/// impl From<lpc::Error> for StoreError {
+///     fn from(error: lpc::Error) -> Self {
+///         Self::Call(error)
+///     }
+/// }
 ///
 /// #[service]
 /// pub trait Documents {

@@ -81,7 +81,7 @@ pub struct ServerBuilder<D> {
 
 impl<C, D> ClientBuilder<C, D> {
     /// The default settings.
-    #[expect(clippy::new_without_default, reason = "a client is made by its `builder()`")]
+    #[allow(clippy::new_without_default, reason = "a client is made by its `builder()`")]
     pub fn new() -> Self {
         Self { config: Config::new(), made: PhantomData }
     }

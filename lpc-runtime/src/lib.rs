@@ -87,7 +87,9 @@ pub use lpc_core::{Error, ErrorKind, Method, Progress, Result, Service, Threshol
 pub use lpc_macros::service;
 
 #[cfg(feature = "tokio")]
-pub use crate::asynchronous::{Client, ClientBuilder, Handle, Server, ServerBuilder, Stub, Tokio, serve_parent};
+pub use crate::asynchronous::{
+    Client, ClientBuilder, Handle, Server, ServerBuilder, Stub, Tokio, serve_parent,
+};
 pub use crate::port::Port;
 pub use crate::stats::{Lanes, Stats, Traffic};
 
@@ -97,8 +99,8 @@ pub mod __private {
     pub use lpc_core::codec::Lend;
 
     pub use crate::service::{
-        Arguments, AsyncDispatch, ByRef, Dispatch, Dispatcher, Each, Encoder, Held, Outcome, Reply, Request, lend,
-        threshold,
+        Arguments, AsyncDispatch, ByRef, Dispatch, Dispatcher, Each, Encoder, Held, Outcome, Reply, Request,
+        lend, threshold,
     };
 }
 

@@ -251,10 +251,6 @@ impl ServerBuilder {
     /// # Errors
     ///
     /// As [`Server::from_env`].
-    #[expect(
-        clippy::wrong_self_convention,
-        reason = "the standard name of what takes sockets from the environment"
-    )]
     pub fn from_env(self) -> Result<Server> {
         let listener = Listener::Inherited(crate::port::inherited()?);
         Ok(Server { listener, config: self.config, handle: Handle(Arc::default()) })

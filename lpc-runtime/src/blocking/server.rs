@@ -218,10 +218,6 @@ impl ServerBuilder {
     /// # Errors
     ///
     /// As [`Server::from_env`].
-    #[expect(
-        clippy::wrong_self_convention,
-        reason = "the standard name of what takes sockets from the environment"
-    )]
     pub fn from_env(self) -> Result<Server> {
         Ok(Server::new(Listener::Inherited(crate::port::inherited()?), self.config))
     }

@@ -172,7 +172,7 @@ mod tests {
         peer.copy_out(place.page as usize * 4096, 6, &mut copy);
         assert_eq!(copy, b"\0\0\0abc");
 
-        let mut second = pool.alloc(10, |..| panic!("there is room")).unwrap().unwrap();
+        let mut second = pool.alloc(10, |_, _, _| panic!("there is room")).unwrap().unwrap();
         second.write_from(&block, 6);
         let mut own = b"> ".to_vec();
         second.read(6, &mut own);
@@ -181,17 +181,17 @@ mod tests {
         drop(second);
         assert!(block.extend(5000));
         drop(block);
-        let again = pool.alloc(10, |..| panic!("there is room")).unwrap().unwrap();
+        let again = pool.alloc(10, |_, _, _| panic!("there is room")).unwrap().unwrap();
         assert_eq!(again.reference(6), place, "the warm pages first");
     }
 
     #[test]
     fn the_limit_is_no_error_and_no_panic() {
         let pool = Pool::new(1 << 20);
-        let block = pool.alloc(1 << 20, |..| {}).unwrap().unwrap();
-        assert!(pool.alloc(1, |..| {}).unwrap().is_none());
-        assert!(pool.alloc(u64::MAX, |..| {}).unwrap().is_none());
+        let block = pool.alloc(1 << 20, |_, _, _| {}).unwrap().unwrap();
+        assert!(pool.alloc(1, |_, _, _| {}).unwrap().is_none());
+        assert!(pool.alloc(u64::MAX, |_, _, _| {}).unwrap().is_none());
         drop(block);
-        assert!(pool.alloc(1, |..| {}).unwrap().is_some());
+        assert!(pool.alloc(1, |_, _, _| {}).unwrap().is_some());
     }
 }

@@ -7,7 +7,7 @@
 //! - `pairs`: all ways to get a client of it.
 //! - `calls`, `ends`: the behaviours.
 //! - `strangers`: peers that speak something else, or nothing.
-#![allow(missing_docs, unreachable_pub, reason = "a test")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod calls;
 mod ends;

@@ -205,12 +205,12 @@ impl Shared {
         let _ = self.link.link().push(&frame::release(call));
     }
 
-    /// Fails all calls at once: the connection is over.
+    /// Fails all calls at once: the connection is over. The first reason stays.
     fn end(&self, error: &Error) {
         self.link.link().close();
         let mut wakers = Vec::new();
         let mut state = self.state();
-        state.over = Some(error.clone());
+        let error = state.over.get_or_insert_with(|| error.clone()).clone();
         for waiting in state.calls.iter_mut() {
             if waiting.reply.is_none() {
                 waiting.reply = Some(Err(error.clone().with_progress(Progress::MayHaveRun)));
@@ -280,6 +280,7 @@ impl Drop for Call<'_> {
 
 /// The connection's task: receives until the connection is over.
 async fn drive(shared: Arc<Shared>, socket: Arc<tokio::net::UnixStream>, mut inbox: Inbox) {
+    let _guard = EndOnDrop(&shared);
     let error = match race(receive(&shared, &socket, &mut inbox), shared.link.resume(&socket)).await {
         Either::First(Err(error)) => error,
         Either::First(Ok(never)) => match never {},
@@ -287,6 +288,16 @@ async fn drive(shared: Arc<Shared>, socket: Arc<tokio::net::UnixStream>, mut inb
     };
     tracing::debug!(service = shared.service.name, %error, "connection ended");
     shared.end(&error);
+}
+
+/// Fails the calls of a connection whose task is dropped with its runtime: callers may be elsewhere.
+struct EndOnDrop<'s>(&'s Shared);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        let message = "the runtime in which the connection was made has ended";
+        self.0.end(&Error::new(ErrorKind::Disconnected, message));
+    }
 }
 
 async fn receive(

@@ -60,12 +60,12 @@ impl<D: Implementation> Connection<D> {
 
     /// Serves until the client hangs up and the calls that run are answered.
     pub(super) async fn serve(self: &Arc<Self>, socket: &UnixStream, inbox: Inbox) -> Result<()> {
-        let served = race(self.receive(socket, inbox), self.link.resume(socket)).await;
-        match served {
+        // Calls that still run keep the socket open: also where this future is dropped, the client has to know.
+        let _guard = CloseOnDrop(self.link());
+        match race(self.receive(socket, inbox), self.link.resume(socket)).await {
             Either::First(result) => result,
             Either::Second(error) => Err(serving::broken(error)),
         }
-        .inspect_err(|_| self.link().close())
     }
 
     async fn receive(self: &Arc<Self>, socket: &UnixStream, mut inbox: Inbox) -> Result<()> {
@@ -155,6 +155,14 @@ impl<D: Implementation> Connection<D> {
             serving::log_end(self.served.service, &error);
             self.link().close();
         }
+    }
+}
+
+struct CloseOnDrop<'l>(&'l Link);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -241,3 +241,25 @@ fn a_body_that_does_not_decode_ends_that_connection_and_no_other() {
         assert_eq!(honest.echo(b"honest").unwrap(), b"honest");
     }
 }
+
+#[test]
+fn the_end_of_a_clients_runtime_fails_its_calls_wherever_they_are() {
+    let setup = pairs::all().into_iter().find(|setup| setup.way == Way::Port).unwrap();
+    let probe = Implementation::new();
+    let server = pairs::Running::new(&setup, &probe);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = runtime.block_on(asynchronous::ProbeClient::connect(&server.port)).unwrap();
+    let waiting = std::thread::spawn({
+        let client = client.clone();
+        move || RUNTIME.block_on(asynchronous::Probe::wait(&client, 1))
+    });
+    while (server.stats)().calls == 0 {
+        std::thread::yield_now();
+    }
+    runtime.shutdown_background();
+    let error = waiting.join().unwrap().unwrap_err();
+    assert!(error.is_disconnected() && error.may_have_run(), "{error:?}");
+    let error = RUNTIME.block_on(asynchronous::Probe::open(&client, 1)).unwrap_err();
+    assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
+    probe.open_now(1);
+}

@@ -12,9 +12,19 @@ pub(crate) struct Arguments {
     /// Rounds: in each, every size is measured once on each lane, one after the other
     #[arg(long, default_value_t = 15)]
     rounds: usize,
+    /// Both processes on one CPU, each on its own, or wherever the system puts them
+    #[arg(long, value_enum, default_value = "free")]
+    pin: Pinning,
     /// The largest size
     #[arg(long, default_value_t = 16 << 20)]
     largest: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Pinning {
+    Together,
+    Apart,
+    Free,
 }
 
 /// One lane: a client and a service whose thresholds allow no other.
@@ -24,8 +34,13 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(threshold: Threshold) -> lpc::Result<Self> {
+    fn new(threshold: Threshold, pin: Pinning) -> lpc::Result<Self> {
         let mut command = service::command(false, threshold)?;
+        match pin {
+            Pinning::Together => drop(command.args(["--cpu", "0"])),
+            Pinning::Apart => drop(command.args(["--cpu", "1"])),
+            Pinning::Free => {}
+        }
         let (client, child) = WorkClient::builder().threshold(threshold).spawn(&mut command)?;
         Ok(Self { client, _child: Serving(child) })
     }
@@ -47,7 +62,10 @@ impl Lane {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
-    let lanes = [Lane::new(Threshold::OFF)?, Lane::new(Threshold::ALWAYS)?];
+    let lanes = [Lane::new(Threshold::OFF, arguments.pin)?, Lane::new(Threshold::ALWAYS, arguments.pin)?];
+    if arguments.pin != Pinning::Free {
+        service::pin(0)?;
+    }
     let sizes: Vec<u64> = std::iter::successors(Some(256), |size| Some(size * 2))
         .take_while(|size| *size <= arguments.largest)
         .collect();
@@ -67,7 +85,10 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
         }
     }
     eprintln!();
-    println!("medians of {} interleaved rounds, microseconds a call, every byte read\n", arguments.rounds);
+    println!(
+        "{:?}: medians of {} interleaved rounds, microseconds a call, every byte read\n",
+        arguments.pin, arguments.rounds
+    );
     println!("|     bytes | upload: socket | mapping | ratio | download: socket | mapping | ratio |");
     println!("|----------:|---------------:|--------:|------:|-----------------:|--------:|------:|");
     for (size, [socket, mapping]) in sizes.iter().zip(&mut times) {

@@ -37,6 +37,9 @@ enum Work {
         /// With the async driver
         #[arg(long)]
         tokio: bool,
+        /// On this CPU only
+        #[arg(long)]
+        cpu: Option<usize>,
     },
 }
 
@@ -45,7 +48,7 @@ fn main() -> ExitCode {
         Work::Lanes(arguments) => lanes::run(&arguments),
         Work::Stress(arguments) => stress::run(&arguments),
         Work::Calls(arguments) => calls::run(&arguments),
-        Work::Serve { tokio } => service::serve(tokio),
+        Work::Serve { tokio, cpu } => service::serve(tokio, cpu),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

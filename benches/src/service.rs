@@ -3,6 +3,8 @@
 use std::process::{Child, Command};
 
 use lpc::Threshold;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 pub(crate) mod blocking {
     /// The work, as blocking calls.
@@ -80,12 +82,22 @@ pub(crate) fn sum(bytes: &[u8]) -> u64 {
 }
 
 /// Serves the parent process.
-pub(crate) fn serve(tokio: bool) -> lpc::Result<()> {
+pub(crate) fn serve(tokio: bool, cpu: Option<usize>) -> lpc::Result<()> {
+    if let Some(cpu) = cpu {
+        pin(cpu)?;
+    }
     if tokio {
         runtime()?.block_on(lpc::serve_parent::<asynchronous::WorkService, _>(Worker))
     } else {
         lpc::blocking::serve_parent::<blocking::WorkService, _>(Worker)
     }
+}
+
+/// Keeps this thread, and those that it starts, on one CPU.
+pub(crate) fn pin(cpu: usize) -> lpc::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).map_err(std::io::Error::from)?;
+    Ok(())
 }
 
 pub(crate) fn runtime() -> lpc::Result<tokio::runtime::Runtime> {

@@ -1,1 +1,15 @@
-//! Examples
+//! Programs to start from. Each is about one idea, and each is run by a test as the processes that it is.
+//!
+//! # Layout
+//!
+//! - `src/bin/quickstart.rs`: a trait, its implementation, and calls that read the same in one process and across
+//!   two. Start here.
+//! - `src/bin/search/`: calls in flight. Counts matching lines in a tree of files as `grep -rc` does; a process of
+//!   its own runs the regular expressions, and must be allowed to die.
+//!
+//! ```text
+//! cargo run --bin quickstart
+//! cargo run --release --bin search -- unsafe . --stats
+//! ```
+//!
+//! The crate is empty: a program here is complete in its own file or folder, so that it can be copied from there.

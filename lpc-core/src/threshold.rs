@@ -23,6 +23,9 @@ impl Threshold {
     /// Every body that is not empty takes the mapping lane.
     pub const ALWAYS: Self = Self(0);
 
+    /// What holds where nothing else is set: 4 KiB. See `benches/README.md` for the measurement.
+    pub const DEFAULT: Self = Self(4 << 10);
+
     /// Bodies of more than `bytes` bytes take the mapping lane.
     #[must_use]
     pub const fn bytes(bytes: u64) -> Self {
@@ -79,9 +82,9 @@ impl Threshold {
 }
 
 impl Default for Threshold {
-    /// 16 KiB: see `benches/README.md` for the measurement.
+    /// [`Threshold::DEFAULT`].
     fn default() -> Self {
-        Self::bytes(16 << 10)
+        Self::DEFAULT
     }
 }
 

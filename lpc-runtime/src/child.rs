@@ -21,7 +21,7 @@ pub(crate) fn spawn(command: &mut Command) -> Result<(UnixStream, Child)> {
     command.stdin(Stdio::from(OwnedFd::from(theirs))).env(VARIABLE, "stdin");
     let child = command.spawn().map_err(|error| {
         let message = format!("child process {:?} does not start: {error}", command.get_program());
-        Error::new(ErrorKind::Io, message).with_source(error)
+        Error::new(ErrorKind::Io, message)
     });
     // The command keeps its end of the pair, through which the stream would seem alive after the child's death.
     command.stdin(Stdio::null());

@@ -102,7 +102,7 @@ impl Port {
                 io::ErrorKind::PermissionDenied => (ErrorKind::PermissionDenied, error.to_string()),
                 _ => (ErrorKind::Io, error.to_string()),
             };
-            Error::new(kind, format!("port {}: {reason}", self.describe())).with_source(error)
+            Error::new(kind, format!("port {}: {reason}", self.describe()))
         })
     }
 
@@ -116,7 +116,7 @@ impl Port {
                 io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
                 _ => ErrorKind::Io,
             };
-            Error::new(kind, format!("port {}: {what}: {error}", self.describe())).with_source(error)
+            Error::new(kind, format!("port {}: {what}: {error}", self.describe()))
         };
         if self.name != self.path {
             let directory = self.path.parent().unwrap_or(Path::new("/"));

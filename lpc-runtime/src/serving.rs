@@ -132,9 +132,9 @@ impl std::ops::Deref for Answer {
 }
 
 /// A reply that could not be sent.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(crate) fn broken(error: io::Error) -> Error {
     Error::new(ErrorKind::Disconnected, format!("the client does not take its replies: {error}"))
-        .with_source(error)
 }
 
 /// Says in the log why a connection is over.

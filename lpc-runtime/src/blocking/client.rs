@@ -95,6 +95,13 @@ impl Client {
         self.0.link.counters().read()
     }
 
+    /// Bytes of one encoded body of arguments at most: the narrower of what client and server were built with. A few of
+    /// them are taken by the lengths that are encoded along.
+    #[must_use]
+    pub fn max_message(&self) -> u64 {
+        self.0.link.limits().max_message
+    }
+
     /// Calls a method of the service's table. For generated code.
     #[doc(hidden)]
     pub fn call<R: Outcome>(&self, method: u32, encode: impl FnOnce(&mut Encoder<'_>) -> Result<()>) -> R {
@@ -298,7 +305,8 @@ impl<C: Stub> ClientBuilder<C> {
     /// Starts `command` with one end of a connected pair as its standard input, and connects through the other. The
     /// child serves with [`serve_parent`](super::serve_parent), or that of the async side.
     ///
-    /// No name is involved, so nobody else can connect; when this process ends, the child's `serve_parent` returns.
+    /// No name is involved, so nobody else can connect. When the last clone of the client is dropped, or this process
+    /// ends, the child's `serve_parent` returns: drop the client before waiting for the child.
     ///
     /// # Errors
     ///

@@ -138,7 +138,7 @@ impl Server {
                 }
                 Err(error) => {
                     let message = format!("connections cannot be accepted any more: {error}");
-                    return Err(Error::new(ErrorKind::Io, message).with_source(error));
+                    return Err(Error::new(ErrorKind::Io, message));
                 }
             };
             let (control, served, config) = (Arc::clone(control), Arc::clone(served), self.config.clone());

@@ -67,8 +67,11 @@ impl Inbox {
     pub(crate) fn fill(&mut self, socket: impl AsFd, wait: Wait) -> Result<Filled, FillError> {
         let space = self.receiver.space();
         let room = space.len();
-        let len = socket::receive(socket, space, &mut self.control, &mut self.descriptors, wait)
-            .map_err(FillError::Io)?;
+        let len = match socket::receive(socket, space, &mut self.control, &mut self.descriptors, wait) {
+            // How the kernel puts it where the peer left something unread.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            result => result.map_err(FillError::Io)?,
+        };
         if len == 0 {
             return Ok(Filled::End);
         }
@@ -117,7 +120,7 @@ impl Inbox {
         if self.receiver.is_drained() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Disconnected, "the peer hung up in the middle of a message"))
+        Err(Error::new(ErrorKind::Disconnected, "the other side hung up in the middle of a message"))
     }
 }
 
@@ -137,7 +140,6 @@ impl From<FillError> for Error {
             }
             FillError::Io(error) => {
                 Self::new(ErrorKind::Disconnected, format!("the connection broke: {error}"))
-                    .with_source(error)
             }
         }
     }

@@ -305,7 +305,8 @@ impl Handle {
         self.0.counters.read()
     }
 
-    /// Stops the server: no connection is taken and no call read any more; those that run are answered. The
+    /// Stops the server: no connection is taken and nothing is received any more; the calls that have arrived are
+    /// answered. The
     /// `serve` of the server returns when they are.
     pub fn shutdown(&self) {
         if self.0.stopping.swap(true, SeqCst) {

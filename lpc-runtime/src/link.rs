@@ -284,3 +284,116 @@ impl Outbox {
         self.descriptors = descriptors;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use lpc_core::Threshold;
+    use lpc_core::codec::Sink;
+    use lpc_core::frame::CallId;
+    use lpc_core::receiver::Role;
+
+    use super::*;
+    use crate::lane::incoming::{Filled, Inbox, Message};
+    use crate::lane::outgoing::Outgoing;
+
+    fn link(wait: Wait) -> (Link, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Link::new(Arc::new(ours), wait, Limits::default(), Arc::default()), theirs)
+    }
+
+    /// A reply of `len` bytes, each of which is the call's number.
+    fn send(link: &Link, call: u64, len: usize, threshold: Threshold) -> (Flow, Option<PoolBlock>) {
+        let mut body = Outgoing::new(link, threshold, frame::begin_reply);
+        for _ in 0..len {
+            body.push(call as u8).unwrap();
+        }
+        let mut body = body.finish();
+        body.seal(CallId::new(call));
+        (link.send(body.frame()).unwrap(), body.take_block())
+    }
+
+    fn check(message: Message, expected: u64) {
+        let Message::Reply { call, body } = message else { panic!("{message:?} is no reply") };
+        assert_eq!(call.as_u64(), expected);
+        assert!(body.read().iter().all(|byte| *byte == expected as u8));
+    }
+
+    #[test]
+    fn frames_and_descriptors_keep_their_order_through_a_stall() {
+        let (link, theirs) = link(Wait::Never);
+        let mut flow = Flow::Sent;
+        let mut blocks = Vec::new();
+        for call in 0..200 {
+            // Every third one in a block; the pool doubles a few times, so that announcements stand in the queue.
+            let threshold = if call % 3 == 0 { Threshold::ALWAYS } else { Threshold::OFF };
+            let (sent, block) = send(&link, call, 20_000, threshold);
+            flow = sent;
+            blocks.push(block);
+        }
+        assert_eq!(flow, Flow::Stalled, "nobody reads yet");
+        let mut inbox = Inbox::new(Role::Client, Limits::default(), Arc::default());
+        let mut next = 0;
+        while next < 200 {
+            let _ = link.flush().unwrap();
+            while let Some(message) = inbox.next().unwrap() {
+                check(message, next);
+                next += 1;
+            }
+            if next < 200 {
+                assert_ne!(inbox.fill(&theirs, Wait::Never).unwrap(), Filled::End);
+            }
+        }
+        assert_eq!(link.flush().unwrap(), Flow::Sent);
+    }
+
+    #[test]
+    fn frames_of_many_threads_are_whole() {
+        let (link, theirs) = link(Wait::Sleep);
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let link = &link;
+                scope.spawn(move || {
+                    for round in 0..100 {
+                        let _ = send(link, thread, 100 + round * 30, Threshold::OFF);
+                    }
+                });
+            }
+            let mut inbox = Inbox::new(Role::Client, Limits::default(), Arc::default());
+            let mut seen = 0;
+            while seen < 800 {
+                inbox.fill(&theirs, Wait::Sleep).unwrap();
+                while let Some(message) = inbox.next().unwrap() {
+                    let Message::Reply { call, body } = message else { panic!("{message:?} is no reply") };
+                    assert!(body.read().iter().all(|byte| u64::from(*byte) == call.as_u64()));
+                    seen += 1;
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn senders_that_wait_for_a_peer_that_does_not_read_are_freed_by_its_end() {
+        let (link, theirs) = link(Wait::Sleep);
+        let has_failed = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (link, has_failed) = (&link, &has_failed);
+                scope.spawn(move || {
+                    let frame = vec![thread; 100_000];
+                    while link.send(&frame).is_ok() {}
+                    has_failed.store(true, Relaxed);
+                });
+            }
+            // Until the queue is full and all wait: one in the system call, the others for it.
+            while link.outbox().waiting < 3 {
+                std::thread::yield_now();
+            }
+            assert!(!has_failed.load(Relaxed));
+            drop(theirs);
+        });
+        assert!(link.push(b"late").is_err());
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::pace::Pace;
-use lpc_core::receiver::Violation;
+use lpc_core::receiver::{MAX_FAILURE, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Threshold, codec};
 
 use crate::buffer::Buffer;
@@ -95,7 +95,10 @@ impl Results {
                 link.counters().error();
                 let mut frame = Buffer::take();
                 frame::begin_failure(&mut frame);
-                codec::encode(&error.to_wire(), &mut *frame).expect("numbers and a string encode");
+                // A longer one would end the connection of a caller whose call merely failed.
+                let limit = usize::try_from(link.limits().max_message.min(MAX_FAILURE)).unwrap_or(usize::MAX);
+                codec::encode(&error.to_wire().within(limit), &mut *frame)
+                    .expect("numbers and a string encode");
                 frame::seal(&mut frame, call, Body::Inline);
                 Ok(Answer::Failure(frame))
             }

@@ -277,8 +277,7 @@ impl Handle {
     }
 
     /// Stops the server: no connection is taken and nothing is received any more; the calls that have arrived are
-    /// answered. The
-    /// `serve` of the server returns when they are.
+    /// answered. Its `serve` returns when they are.
     pub fn shutdown(&self) {
         if self.0.stopping.swap(true, SeqCst) {
             return;

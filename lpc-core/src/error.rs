@@ -192,6 +192,17 @@ pub struct WireError {
     message: String,
 }
 
+impl WireError {
+    /// The same, its text cut off where the encoded error would be longer than `len` bytes.
+    #[must_use]
+    pub fn within(mut self, len: usize) -> Self {
+        // Kind and progress, and in front of the text its length, in five bytes at most.
+        let end = self.message.floor_char_boundary(len.saturating_sub(2 + 5));
+        self.message.truncate(end);
+        self
+    }
+}
+
 impl From<WireError> for Error {
     fn from(wire: WireError) -> Self {
         let kind = KINDS.get(usize::from(wire.kind)).copied().unwrap_or(ErrorKind::Other);

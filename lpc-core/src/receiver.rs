@@ -67,8 +67,8 @@ const KEPT: usize = 256 << 10;
 /// Unclaimed descriptors at most: what the frames of one receive may bring.
 const MAX_DESCRIPTORS: usize = 16;
 
-/// Bytes of the error in a Failure frame at most.
-const MAX_FAILURE: u64 = 1 << 20;
+/// Bytes of the error in a Failure frame at most, whatever `Limits::max_message` is.
+pub const MAX_FAILURE: u64 = 64 << 10;
 
 /// A message of the peer, its form checked.
 #[derive(Debug)]
@@ -324,7 +324,7 @@ impl<F> Receiver<F> {
         }
         let limit = match kind {
             Kind::Call | Kind::Reply => self.limits.max_message,
-            Kind::Failure => self.limits.max_message.min(MAX_FAILURE),
+            Kind::Failure => MAX_FAILURE,
             Kind::Segment => 8,
             Kind::Release => 0,
         };

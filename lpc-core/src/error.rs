@@ -77,6 +77,7 @@ pub enum ErrorKind {
 
 /// How far a call got before it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 #[repr(u8)]
 pub enum Progress {
     /// It did not reach the implementation: calling again cannot run it twice.

@@ -178,6 +178,11 @@ pub enum Violation {
     /// A reply to a call that does not wait.
     #[error("a reply to call {:#x}, which does not wait for one", .0.as_u64())]
     UnknownCall(CallId),
+    /// Bodies of calls that run at once, which take more than all of the peer's shared memory: some block is in two.
+    #[error(
+        "calls at once with {0} bytes of mapped arguments, more than the shared memory that there may be"
+    )]
+    Overlap(u64),
     /// A second call of an id whose first is not over, or a Release of a block that is not out.
     #[error("call {:#x} {reason}", .call.as_u64())]
     CallState {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -31,7 +32,9 @@ pub(crate) struct Link {
 
 #[derive(Debug, Default)]
 struct Outbox {
+    /// Frames that wait, from `start` on: what is before that has been written.
     queue: Vec<u8>,
+    start: usize,
     /// Descriptors in the queue: each goes with the byte at its place.
     descriptors: Vec<(usize, OwnedFd)>,
     /// An empty vector with capacity: the queue of the next batch.
@@ -40,7 +43,7 @@ struct Outbox {
     busy: bool,
     /// The socket took no more: whoever waits for it to be writable flushes, senders only queue.
     stalled: bool,
-    /// A write failed: nothing goes out any more.
+    /// A write failed, or the connection is over: nothing goes out any more.
     broken: bool,
     /// Senders that wait for the queue to be taken. A condition variable does not know whether it has any, and waking
     /// nobody is a system call too.
@@ -59,6 +62,9 @@ pub(crate) enum Flow {
 
 /// Bytes in the queue above which senders wait for the writer.
 const CONGESTED: usize = 1 << 20;
+
+/// Bytes in the queue above which what was meant to go out with something else goes out by itself.
+const MUCH: usize = 16 << 10;
 
 /// A queue that had to grow beyond this is given back after use.
 const KEPT: usize = 256 << 10;
@@ -109,11 +115,16 @@ impl Link {
     }
 
     /// Sends a frame, and whatever was queued before it.
+    ///
+    /// # Errors
+    ///
+    /// The frame did not go out as a whole, for certain. Where that is not known, or only what others had queued did not
+    /// go out, it is no error: whoever reads the connection learns of its end.
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<Flow> {
         let mut outbox = self.uncongested()?;
-        if outbox.busy || outbox.stalled || !outbox.queue.is_empty() {
+        if outbox.busy || outbox.stalled || outbox.len() > 0 {
             outbox.queue.extend_from_slice(frame);
-            return self.drain(outbox);
+            return Ok(self.drain(outbox).unwrap_or(Flow::Sent));
         }
         // The common case: straight from the sender's buffer.
         outbox.busy = true;
@@ -122,20 +133,24 @@ impl Link {
         let mut outbox = self.outbox();
         outbox.busy = false;
         match sent {
-            Ok(len) if len == frame.len() && outbox.queue.is_empty() => Ok(Flow::Sent),
+            Ok(len) if len == frame.len() && outbox.len() == 0 => Ok(Flow::Sent),
             Ok(len) => {
-                outbox.put_back(&frame[len..], Vec::new());
-                outbox.stalled = len < frame.len();
-                self.drain(outbox)
+                if len < frame.len() {
+                    outbox.put_back(frame[len..].to_vec(), 0, Vec::new());
+                    outbox.stalled = true;
+                }
+                Ok(self.drain(outbox).unwrap_or(Flow::Sent))
             }
             Err(error) => Err(self.fail(outbox, error)),
         }
     }
 
-    /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon.
-    pub(crate) fn push(&self, frame: &[u8]) -> io::Result<()> {
-        self.uncongested()?.queue.extend_from_slice(frame);
-        Ok(())
+    /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if much is
+    /// queued already, it is sent at once.
+    pub(crate) fn push(&self, frame: &[u8]) -> io::Result<Flow> {
+        let mut outbox = self.uncongested()?;
+        outbox.queue.extend_from_slice(frame);
+        if outbox.len() < MUCH { Ok(Flow::Sent) } else { self.drain(outbox) }
     }
 
     /// Sends what was queued.
@@ -145,21 +160,17 @@ impl Link {
         self.drain(outbox)
     }
 
-    /// Whether so much is queued that who sends more should wait.
+    /// Whether so much waits for the socket to be writable that who sends more should wait, too.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_congested(&self) -> bool {
         let outbox = self.outbox();
-        !outbox.broken && outbox.queue.len() > CONGESTED
+        outbox.stalled && outbox.len() > CONGESTED
     }
 
     /// Ends the connection: both sides see the end of the stream at once.
     pub(crate) fn close(&self) {
+        self.give_up(self.outbox());
         socket::shutdown(self.socket(), Shutdown::Both);
-    }
-
-    /// Ends only the receiving: what was received before still gets its answer.
-    pub(crate) fn close_receiving(&self) {
-        socket::shutdown(self.socket(), Shutdown::Read);
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -169,7 +180,7 @@ impl Link {
     /// The outbox, once a blocking sender may add to it.
     fn uncongested(&self) -> io::Result<MutexGuard<'_, Outbox>> {
         let mut outbox = self.outbox();
-        while self.wait == Wait::Sleep && outbox.busy && !outbox.broken && outbox.queue.len() > CONGESTED {
+        while self.wait == Wait::Sleep && outbox.busy && !outbox.broken && outbox.len() > CONGESTED {
             outbox.waiting += 1;
             outbox = self.taken.wait(outbox).unwrap_or_else(PoisonError::into_inner);
             outbox.waiting -= 1;
@@ -183,46 +194,51 @@ impl Link {
             if outbox.broken {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            if outbox.busy || outbox.queue.is_empty() {
+            if outbox.busy || outbox.len() == 0 {
                 return Ok(Flow::Sent);
             }
             if outbox.stalled {
                 return Ok(Flow::Stalled);
             }
             outbox.busy = true;
-            let spare = std::mem::take(&mut outbox.spare);
-            let mut batch = std::mem::replace(&mut outbox.queue, spare);
-            let mut descriptors = std::mem::take(&mut outbox.descriptors);
+            let spare = mem::take(&mut outbox.spare);
+            let mut batch = mem::replace(&mut outbox.queue, spare);
+            let start = mem::take(&mut outbox.start);
+            let mut descriptors = mem::take(&mut outbox.descriptors);
             if outbox.waiting > 0 {
                 self.taken.notify_all();
             }
             drop(outbox);
-            let result = self.write_batch(&batch, &mut descriptors);
+            let written = self.write_batch(&batch, start, &mut descriptors);
             outbox = self.outbox();
             outbox.busy = false;
-            match result {
-                Ok(len) => {
-                    if len < batch.len() {
-                        outbox.put_back(&batch[len..], descriptors);
-                        outbox.stalled = true;
-                    }
-                    if batch.capacity() <= KEPT {
-                        batch.clear();
-                        outbox.spare = batch;
-                    }
+            match written {
+                Ok(end) if end < batch.len() => {
+                    outbox.put_back(batch, end, descriptors);
+                    outbox.stalled = true;
                 }
+                Ok(_) if batch.capacity() <= KEPT => {
+                    batch.clear();
+                    outbox.spare = batch;
+                }
+                Ok(_) => {}
                 Err(error) => return Err(self.fail(outbox, error)),
             }
         }
     }
 
-    /// Writes a batch whose descriptors each go with the byte at their place. Returns how much went out, and leaves
-    /// the descriptors of the rest, their places counted from there.
-    fn write_batch(&self, batch: &[u8], descriptors: &mut Vec<(usize, OwnedFd)>) -> io::Result<usize> {
-        let mut done = 0;
+    /// Writes a batch from `start` on, whose descriptors each go with the byte at their place. Returns up to where it
+    /// went out, and leaves the descriptors of the rest.
+    fn write_batch(
+        &self,
+        batch: &[u8],
+        start: usize,
+        descriptors: &mut Vec<(usize, OwnedFd)>,
+    ) -> io::Result<usize> {
+        let mut done = start;
         while done < batch.len() {
             // From a descriptor's byte to before the next one's.
-            let with = descriptors.first().filter(|(place, _)| *place == done).is_some();
+            let with = descriptors.first().is_some_and(|(place, _)| *place == done);
             let next = descriptors.get(usize::from(with)).map_or(batch.len(), |(place, _)| *place);
             let descriptor = with.then(|| descriptors[0].1.as_fd());
             let len = self.write(&batch[done..next], descriptor)?;
@@ -233,9 +249,6 @@ impl Link {
             if done < next {
                 break;
             }
-        }
-        for (place, _) in descriptors {
-            *place -= done;
         }
         Ok(done)
     }
@@ -254,13 +267,18 @@ impl Link {
         Ok(done)
     }
 
-    /// Gives the connection up, so that whoever reads it learns at once.
-    fn fail(&self, mut outbox: MutexGuard<'_, Outbox>, error: io::Error) -> io::Error {
-        *outbox = Outbox { broken: true, waiting: outbox.waiting, ..Outbox::default() };
+    /// Gives the sending up. What the peer answers still arrives: it may have closed only its receiving.
+    fn fail(&self, outbox: MutexGuard<'_, Outbox>, error: io::Error) -> io::Error {
+        self.give_up(outbox);
+        socket::shutdown(self.socket(), Shutdown::Write);
+        error
+    }
+
+    fn give_up(&self, mut outbox: MutexGuard<'_, Outbox>) {
+        let Outbox { busy, waiting, .. } = *outbox;
+        *outbox = Outbox { broken: true, busy, waiting, ..Outbox::default() };
         drop(outbox);
         self.taken.notify_all();
-        self.close();
-        error
     }
 }
 
@@ -274,14 +292,20 @@ impl fmt::Debug for Link {
 }
 
 impl Outbox {
-    /// Puts what could not be written back in front of what was queued since.
-    fn put_back(&mut self, rest: &[u8], mut descriptors: Vec<(usize, OwnedFd)>) {
-        self.queue.splice(0..0, rest.iter().copied());
-        for (place, _) in &mut self.descriptors {
-            *place += rest.len();
+    /// Bytes that wait.
+    fn len(&self) -> usize {
+        self.queue.len() - self.start
+    }
+
+    /// Puts a batch that was written up to `start` back in front of what was queued since.
+    fn put_back(&mut self, mut batch: Vec<u8>, start: usize, mut descriptors: Vec<(usize, OwnedFd)>) {
+        if self.broken {
+            return;
         }
-        descriptors.append(&mut self.descriptors);
-        self.descriptors = descriptors;
+        let moved = batch.len();
+        descriptors.extend(self.descriptors.drain(..).map(|(place, descriptor)| (place + moved, descriptor)));
+        batch.extend_from_slice(&self.queue);
+        (self.queue, self.start, self.descriptors) = (batch, start, descriptors);
     }
 }
 

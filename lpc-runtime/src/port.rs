@@ -3,16 +3,20 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use listenfd::ListenFd;
 use lpc_core::{Error, ErrorKind, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
 use nix::unistd::Uid;
 
 /// The address of a service: a name, or the absolute path of a socket.
@@ -90,17 +94,54 @@ impl Port {
         }
     }
 
-    /// A stream to whoever serves the port.
-    ///
-    /// Connecting to a Unix socket waits for nothing but room in the server's backlog.
-    pub(crate) fn connect(&self) -> Result<UnixStream> {
-        UnixStream::connect(&self.path).map_err(|error| {
-            let (kind, reason) = match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    (ErrorKind::NotFound, "nobody serves it".to_owned())
+    /// A stream to whoever serves the port. Waits as long as this for room in the server's backlog, which is all that
+    /// connecting to a Unix socket waits for.
+    pub(crate) fn connect(&self, timeout: Duration) -> Result<UnixStream> {
+        let connected = self.open(SockFlag::empty(), |socket| {
+            let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
+            // Zero would be no limit.
+            let micros = i64::from(timeout.subsec_micros()).max(1);
+            setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(seconds, micros))
+        });
+        connected?.ok_or_else(|| self.no_room(timeout))
+    }
+
+    /// The same without waiting: `None` while there is no room.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_connect(&self) -> Result<Option<UnixStream>> {
+        self.open(SockFlag::SOCK_NONBLOCK, |_| Ok(()))
+    }
+
+    pub(crate) fn no_room(&self, timeout: Duration) -> Error {
+        let message = format!(
+            "port {}: its server takes no connections, and has not for {timeout:?} (handshake_timeout)",
+            self.describe()
+        );
+        Error::new(ErrorKind::TimedOut, message)
+    }
+
+    fn open(
+        &self,
+        flags: SockFlag,
+        prepare: impl FnOnce(&OwnedFd) -> nix::Result<()>,
+    ) -> Result<Option<UnixStream>> {
+        let opened = || {
+            let socket = socket(AddressFamily::Unix, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, None)?;
+            prepare(&socket)?;
+            let address = UnixAddr::new(&self.path)?;
+            loop {
+                match connect(socket.as_raw_fd(), &address) {
+                    Err(Errno::EINTR) => {}
+                    Err(Errno::EAGAIN) => return Ok(None),
+                    result => return result.map(|()| Some(UnixStream::from(socket))),
                 }
-                io::ErrorKind::PermissionDenied => (ErrorKind::PermissionDenied, error.to_string()),
-                _ => (ErrorKind::Io, error.to_string()),
+            }
+        };
+        opened().map_err(|error| {
+            let (kind, reason) = match error {
+                Errno::ENOENT | Errno::ECONNREFUSED => (ErrorKind::NotFound, "nobody serves it"),
+                Errno::EACCES | Errno::EPERM => (ErrorKind::PermissionDenied, error.desc()),
+                _ => (ErrorKind::Io, error.desc()),
             };
             Error::new(kind, format!("port {}: {reason}", self.describe()))
         })
@@ -266,10 +307,10 @@ mod tests {
     fn one_server_holds_a_port_and_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
         let port = Port::new(directory.path().join("socket")).unwrap();
-        assert!(port.connect().unwrap_err().is_not_found());
+        assert!(port.connect(Duration::from_secs(10)).unwrap_err().is_not_found());
         let held = port.bind().unwrap();
         assert_eq!(port.bind().unwrap_err().kind(), ErrorKind::AddrInUse);
-        port.connect().unwrap();
+        port.connect(Duration::from_secs(10)).unwrap();
         drop(held);
         assert!(!port.path().exists());
         drop(port.bind().unwrap());
@@ -280,7 +321,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let port = Port::new(directory.path().join("socket")).unwrap();
         drop(UnixListener::bind(port.path()).unwrap()); // as a killed server leaves it
-        assert!(port.connect().unwrap_err().is_not_found());
+        assert!(port.connect(Duration::from_secs(10)).unwrap_err().is_not_found());
         drop(port.bind().unwrap());
         fs::write(port.path(), "precious").unwrap();
         assert!(port.bind().unwrap_err().to_string().contains("not a socket"));

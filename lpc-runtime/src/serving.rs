@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use lpc_core::frame::{self, Body, CallId};
@@ -13,6 +14,7 @@ use lpc_core::{Error, ErrorKind, Progress, Result, Threshold, codec};
 
 use crate::buffer::Buffer;
 use crate::config::Config;
+use crate::lane::incoming::{Arrived, Inbox};
 use crate::lane::outgoing::Encoded;
 use crate::lane::pool::PoolBlock;
 use crate::link::Link;
@@ -73,11 +75,29 @@ pub(crate) fn is_fatal(answer: &Result<Reply>) -> Option<Error> {
     answer.as_ref().err().filter(|error| error.kind() == ErrorKind::Decode).cloned()
 }
 
-/// The results of one connection that its client has not read yet.
+/// The shared memory that the calls of one connection have to do with.
 #[derive(Debug, Default)]
-pub(crate) struct Results(Mutex<HashMap<CallId, PoolBlock>>);
+pub(crate) struct Blocks {
+    /// Bytes of the arguments of calls that run, and that stand in blocks of the client.
+    arguments: AtomicU64,
+    /// The results that the client has not read yet.
+    results: Mutex<HashMap<CallId, PoolBlock>>,
+}
 
-impl Results {
+impl Blocks {
+    /// A call has arrived. Its arguments are about to be copied out of shared memory: at most as much as there is, so
+    /// that a client which names the same block in every call cannot have it copied any number of times.
+    pub(crate) fn admit(&self, link: &Link, arguments: &Arrived) -> Result<()> {
+        let len = arguments.mapped_len();
+        let sum = self.arguments.fetch_add(len, Relaxed).saturating_add(len);
+        if sum > link.limits().pool { Err(Violation::Overlap(sum).into()) } else { Ok(()) }
+    }
+
+    /// The arguments of a call are not needed any more.
+    pub(crate) fn done(&self, mapped_len: u64) {
+        self.arguments.fetch_sub(mapped_len, Relaxed);
+    }
+
     /// The frame that answers `call`. A result in a block stays until it is released.
     pub(crate) fn frame(&self, link: &Link, call: CallId, answer: Result<Reply>) -> Result<Answer> {
         match answer {
@@ -96,8 +116,7 @@ impl Results {
                 let mut frame = Buffer::take();
                 frame::begin_failure(&mut frame);
                 // A longer one would end the connection of a caller whose call merely failed.
-                let limit = usize::try_from(link.limits().max_message.min(MAX_FAILURE)).unwrap_or(usize::MAX);
-                codec::encode(&error.to_wire().within(limit), &mut *frame)
+                codec::encode(&error.to_wire().within(MAX_FAILURE as usize), &mut *frame)
                     .expect("numbers and a string encode");
                 frame::seal(&mut frame, call, Body::Inline);
                 Ok(Answer::Failure(frame))
@@ -113,7 +132,7 @@ impl Results {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, PoolBlock>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,6 +157,24 @@ impl std::ops::Deref for Answer {
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(crate) fn broken(error: io::Error) -> Error {
     Error::new(ErrorKind::Disconnected, format!("the client does not take its replies: {error}"))
+}
+
+/// Adds to a list of what may be alive, and drops what is not, now and then.
+pub(crate) fn push_weak<T>(list: &mut Vec<Weak<T>>, item: &Arc<T>) {
+    if list.len() == list.capacity() {
+        list.retain(|item| item.strong_count() > 0);
+        // So that the next time comes after as many additions as there are items.
+        list.reserve(list.len() + 1);
+    }
+    list.push(Arc::downgrade(item));
+}
+
+/// Says in the log where the end of the stream cut a message in two. That is nothing to the calls that run: the end may
+/// be that of a server's receiving, at its shutdown.
+pub(crate) fn log_cut(service: Description, inbox: &Inbox) {
+    if let Err(error) = inbox.ended() {
+        tracing::debug!(service = service.name, %error, "connection cut");
+    }
 }
 
 /// Says in the log why a connection is over.

@@ -25,9 +25,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Stats {
     /// Calls that were sent, or received.
     pub calls: u64,
-    /// Of these, how many ended with an error of lpc's own; an implementation's `Err` is a result like others.
+    /// Calls that ended with an error of lpc's own, those that were never sent included; an implementation's `Err` is
+    /// a result like others.
     pub errors: u64,
-    /// Bodies that this side sent: arguments from a client, results from a server.
+    /// Bodies that this side encoded to be sent: arguments from a client, results from a server.
     pub sent: Lanes,
     /// Bodies that this side received.
     pub received: Lanes,
@@ -38,6 +39,7 @@ pub struct Stats {
 
 /// Traffic by lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lanes {
     /// Through the Unix socket.
     pub socket: Traffic,
@@ -47,6 +49,7 @@ pub struct Lanes {
 
 /// How much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Traffic {
     /// Bodies.
     pub messages: u64,

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
@@ -54,7 +55,7 @@ struct Connected(Arc<Shared>);
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.link.link().close();
+        self.0.link.close();
     }
 }
 
@@ -102,7 +103,9 @@ impl Client {
             thresholds,
             state: Mutex::new(State { calls: Calls::new(), over: None }),
         });
-        tokio::spawn(drive(Arc::clone(&shared), socket, inbox));
+        // Made here: a task that is dropped before its first turn has to end the connection too.
+        let guard = EndOnDrop(Arc::clone(&shared));
+        tokio::spawn(drive(guard, socket, inbox));
         Ok(Self(Arc::new(Connected(shared))))
     }
 
@@ -130,7 +133,7 @@ impl Client {
         shared.link.uncongested().await;
         let outcome = match shared.start(method, encode) {
             Ok(call) => call.reply().await.and_then(|body| {
-                decode_outcome(&body, shared.service, method).inspect_err(|_| shared.link.link().close())
+                decode_outcome(&body, shared.service, method).inspect_err(|_| shared.link.close())
             }),
             Err(error) => Err(error),
         };
@@ -209,12 +212,12 @@ impl Shared {
     fn release(&self, call: CallId) {
         // Goes out with the next call; if that is long in coming, the server merely keeps a block longer. A
         // connection that is over has no need of it.
-        let _ = self.link.link().push(&frame::release(call));
+        let _ = self.link.push(&frame::release(call));
     }
 
     /// Fails all calls at once: the connection is over. The first reason stays.
     fn end(&self, error: &Error) {
-        self.link.link().close();
+        self.link.close();
         let mut wakers = Vec::new();
         let mut state = self.state();
         let error = state.over.get_or_insert_with(|| error.clone()).clone();
@@ -286,9 +289,9 @@ impl Drop for Call<'_> {
 }
 
 /// The connection's task: receives until the connection is over.
-async fn drive(shared: Arc<Shared>, socket: Arc<tokio::net::UnixStream>, mut inbox: Inbox) {
-    let _guard = EndOnDrop(&shared);
-    let error = match race(receive(&shared, &socket, &mut inbox), shared.link.resume(&socket)).await {
+async fn drive(guard: EndOnDrop, socket: Arc<tokio::net::UnixStream>, mut inbox: Inbox) {
+    let shared = &*guard.0;
+    let error = match race(receive(shared, &socket, &mut inbox), shared.link.resume(&socket)).await {
         Either::First(Err(error)) => error,
         Either::First(Ok(never)) => match never {},
         Either::Second(error) => crate::greeting::disconnected(&error),
@@ -298,9 +301,9 @@ async fn drive(shared: Arc<Shared>, socket: Arc<tokio::net::UnixStream>, mut inb
 }
 
 /// Fails the calls of a connection whose task is dropped with its runtime: callers may be elsewhere.
-struct EndOnDrop<'s>(&'s Shared);
+struct EndOnDrop(Arc<Shared>);
 
-impl Drop for EndOnDrop<'_> {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         let message = "the runtime in which the connection was made has ended";
         self.0.end(&Error::new(ErrorKind::Disconnected, message));
@@ -330,6 +333,23 @@ async fn receive(
     }
 }
 
+/// A stream to whoever serves the port, once its backlog has room.
+async fn open(port: &Port, timeout: Duration) -> Result<UnixStream> {
+    let opening = async {
+        loop {
+            if let Some(stream) = port.try_connect()? {
+                return Ok(stream);
+            }
+            // Nothing tells when there is room.
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(timeout, opening).await.unwrap_or_else(|_| Err(port.no_room(timeout)))
+}
+
+/// Between two tries to connect to a server that does not accept.
+const PAUSE: Duration = Duration::from_millis(10);
+
 impl<C: Stub> ClientBuilder<C> {
     /// Connects to the service at a [`Port`]: a name or an absolute path.
     ///
@@ -351,12 +371,12 @@ impl<C: Stub> ClientBuilder<C> {
     /// Dropping the future drops the connection.
     pub async fn connect(self, port: impl AsRef<Path>) -> Result<C> {
         let port = Port::new(port)?;
-        let connected = async {
-            let stream = port.connect()?;
-            crate::greeting::check_user(&stream)?;
-            self.connect_stream(stream).await
+        let stream = open(&port, self.config.handshake_timeout).await?;
+        let connected = match crate::greeting::check_user(&stream) {
+            Ok(()) => self.connect_stream(stream).await,
+            Err(error) => Err(error),
         };
-        connected.await.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
+        connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
     }
 
     /// Connects through a stream whose other end somebody serves, of a connected pair for one.

@@ -21,7 +21,7 @@ use super::socket::{AsyncLink, fill};
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::link::Link;
 use crate::service::{Reply, Request};
-use crate::serving::{self, Answer, Results, Served};
+use crate::serving::{self, Answer, Blocks, Served};
 
 /// The implementation that a server calls.
 pub(super) trait Implementation: Send + Sync + 'static {
@@ -32,7 +32,7 @@ pub(super) trait Implementation: Send + Sync + 'static {
 pub(super) struct Connection<D> {
     link: AsyncLink,
     served: Arc<Served<D>>,
-    results: Results,
+    blocks: Blocks,
     /// One for each call that may run.
     permits: Arc<Semaphore>,
 }
@@ -45,13 +45,17 @@ struct Call {
     permit: OwnedSemaphorePermit,
 }
 
-/// What a call ended with: the frame to send, and the error that ends the connection with it.
-type Ended = Result<(Answer, Option<Error>)>;
+/// What a call ended with. It counts as running until it is answered.
+struct Ended {
+    /// The frame to send, and the error that ends the connection with it.
+    answer: Result<(Answer, Option<Error>)>,
+    _permit: OwnedSemaphorePermit,
+}
 
 impl<D: Implementation> Connection<D> {
     pub(super) fn new(link: Link, served: Arc<Served<D>>) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(served.max_calls.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { link: AsyncLink::new(link), served, results: Results::default(), permits })
+        Arc::new(Self { link: AsyncLink::new(link), served, blocks: Blocks::default(), permits })
     }
 
     pub(super) fn link(&self) -> &Link {
@@ -61,7 +65,7 @@ impl<D: Implementation> Connection<D> {
     /// Serves until the client hangs up and the calls that run are answered.
     pub(super) async fn serve(self: &Arc<Self>, socket: &UnixStream, inbox: Inbox) -> Result<()> {
         // Calls that still run keep the socket open: also where this future is dropped, the client has to know.
-        let _guard = CloseOnDrop(self.link());
+        let _guard = CloseOnDrop(&self.link);
         match race(self.receive(socket, inbox), self.link.resume(socket)).await {
             Either::First(result) => result,
             Either::Second(error) => Err(serving::broken(error)),
@@ -73,7 +77,7 @@ impl<D: Implementation> Connection<D> {
             // All that arrived is answered or on its way: send the answers before waiting for more.
             self.link.flush().map_err(serving::broken)?;
             if fill(socket, &mut inbox).await? == Filled::End {
-                inbox.ended()?;
+                serving::log_cut(self.served.service, &inbox);
                 // The client may have closed its sending side only: the calls that run may still answer.
                 let all = u32::try_from(self.served.max_calls).unwrap_or(u32::MAX);
                 let _ = self.permits.acquire_many(all).await;
@@ -83,10 +87,11 @@ impl<D: Implementation> Connection<D> {
                 match message {
                     Message::Call { call, method, body, .. } => {
                         self.link().counters().call();
+                        self.blocks.admit(self.link(), &body)?;
                         let permit = self.permit().await?;
                         self.start(Call { id: call, method, body, permit }, inbox.has_next()).await?;
                     }
-                    Message::Release { call } => self.results.release(call)?,
+                    Message::Release { call } => self.blocks.release(call)?,
                     // `Receiver` lets only these through to a server.
                     Message::Reply { call, .. } | Message::Failure { call, .. } => {
                         return Err(Violation::UnknownCall(call).into());
@@ -131,21 +136,24 @@ impl<D: Implementation> Connection<D> {
 
     /// Calls the implementation.
     async fn run(&self, call: Call) -> Ended {
-        let Call { id, method, body, permit: _permit } = call;
+        let Call { id, method, body, permit } = call;
+        let mapped_len = body.mapped_len();
         let arguments = body.read();
         let call = pin!(self.served.dispatch.call(self.served.request(self.link(), method, &arguments)));
         let (answer, time) = guarded(call).await;
+        self.blocks.done(mapped_len);
         self.served.took(method, time);
         let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, &*panic)));
         let fatal = serving::is_fatal(&answer);
-        Ok((self.results.frame(self.link(), id, answer)?, fatal))
+        let answer = self.blocks.frame(self.link(), id, answer).map(|frame| (frame, fatal));
+        Ended { answer, _permit: permit }
     }
 
     /// Sends the answer of a call. Where `more` calls have arrived already, it waits for theirs: one system call
     /// sends them together.
     fn answer(&self, ended: Ended, more: bool) -> Result<()> {
-        let (frame, fatal) = ended?;
-        let sent = if more && fatal.is_none() { self.link().push(&frame) } else { self.link.send(&frame) };
+        let (frame, fatal) = ended.answer?;
+        let sent = if more && fatal.is_none() { self.link.push(&frame) } else { self.link.send(&frame) };
         sent.map_err(serving::broken)?;
         fatal.map_or(Ok(()), Err)
     }
@@ -153,12 +161,12 @@ impl<D: Implementation> Connection<D> {
     fn answer_or_close(&self, ended: Ended) {
         if let Err(error) = self.answer(ended, false) {
             serving::log_end(self.served.service, &error);
-            self.link().close();
+            self.link.close();
         }
     }
 }
 
-struct CloseOnDrop<'l>(&'l Link);
+struct CloseOnDrop<'l>(&'l AsyncLink);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {

@@ -121,51 +121,55 @@ impl Server {
         Dispatcher: AsyncDispatch<M, S>,
     {
         let served = served::<M, S>(service, &self.config)?;
-        let control = &self.handle.0;
+        let Self { listener, config, handle } = self;
         let mut connections = JoinSet::new();
-        let accepting = self.accept(&served, &mut connections);
-        let result = match race(accepting, control.stop.notified()).await {
+        let accepting = accept(&listener, &config, &handle.0, &served, &mut connections);
+        let result = match race(accepting, handle.0.stop.notified()).await {
             Either::First(result) => result,
             Either::Second(()) => Ok(()),
         };
-        self.handle.shutdown();
+        // Who connects from now on is told that nobody serves.
+        drop(listener);
+        handle.shutdown();
         while connections.join_next().await.is_some() {}
         result
     }
+}
 
-    async fn accept<D: Implementation>(
-        &self,
-        served: &Arc<Served<D>>,
-        connections: &mut JoinSet<()>,
-    ) -> Result<()> {
-        self.listener.socket().set_nonblocking(true)?;
-        let listener = UnixListener::from_std(self.listener.socket().try_clone()?)?;
-        loop {
-            while connections.try_join_next().is_some() {}
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) if crate::port::is_passing(&error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-                Err(error) => {
-                    let message = format!("connections cannot be accepted any more: {error}");
-                    return Err(Error::new(ErrorKind::Io, message));
-                }
+/// Takes connections.
+async fn accept<D: Implementation>(
+    listener: &Listener,
+    config: &Config,
+    control: &Arc<Control>,
+    served: &Arc<Served<D>>,
+    connections: &mut JoinSet<()>,
+) -> Result<()> {
+    listener.socket().set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener.socket().try_clone()?)?;
+    loop {
+        while connections.try_join_next().is_some() {}
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) if crate::port::is_passing(&error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Err(error) => {
+                let message = format!("connections cannot be accepted any more: {error}");
+                return Err(Error::new(ErrorKind::Io, message));
+            }
+        };
+        let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
+        connections.spawn(async move {
+            let result = match crate::greeting::check_user(&stream) {
+                Ok(()) => serve_stream(stream, &served, &config, &control).await,
+                Err(error) => Err(error),
             };
-            let (control, served, config) =
-                (Arc::clone(&self.handle.0), Arc::clone(served), self.config.clone());
-            connections.spawn(async move {
-                let result = match crate::greeting::check_user(&stream) {
-                    Ok(()) => serve_stream(stream, &served, &config, &control).await,
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = result {
-                    serving::log_end(served.service, &error);
-                }
-            });
-        }
+            if let Err(error) = result {
+                serving::log_end(served.service, &error);
+            }
+        });
     }
 }
 
@@ -185,9 +189,6 @@ async fn serve_stream<D: Implementation>(
         Link::new(Arc::clone(&stream) as _, Wait::Never, limits, counters),
         Arc::clone(served),
     );
-    if control.stopping.load(SeqCst) {
-        connection.link().close_receiving();
-    }
     connection.serve(&stream, inbox).await
 }
 
@@ -321,8 +322,10 @@ impl Handle {
 impl Control {
     fn watch(&self, stream: &Arc<UnixStream>) {
         let mut streams = self.streams();
-        streams.retain(|stream| stream.strong_count() > 0);
-        streams.push(Arc::downgrade(stream));
+        serving::push_weak(&mut streams, stream);
+        if self.stopping.load(SeqCst) {
+            crate::sys::socket::shutdown(&**stream, nix::sys::socket::Shutdown::Read);
+        }
     }
 
     fn streams(&self) -> std::sync::MutexGuard<'_, Vec<Weak<UnixStream>>> {

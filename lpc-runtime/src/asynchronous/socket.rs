@@ -33,23 +33,35 @@ impl AsyncLink {
 
     /// Sends a frame, at once if the socket takes it.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.note(self.link.send(frame)?);
-        Ok(())
+        self.note(self.link.send(frame))
+    }
+
+    /// Queues a frame that is to go out with others.
+    pub(super) fn push(&self, frame: &[u8]) -> io::Result<()> {
+        self.note(self.link.push(frame))
     }
 
     /// Sends what was queued.
     pub(super) fn flush(&self) -> io::Result<()> {
-        self.note(self.link.flush()?);
-        Ok(())
+        self.note(self.link.flush())
     }
 
-    fn note(&self, flow: Flow) {
-        if flow == Flow::Stalled {
-            self.stalled.notify_one();
+    /// Ends the connection: both sides see the end of the stream at once, and nobody waits for room any more.
+    pub(super) fn close(&self) {
+        self.link.close();
+        self.resumed.notify_waiters();
+    }
+
+    fn note(&self, flow: io::Result<Flow>) -> io::Result<()> {
+        match flow {
+            Ok(Flow::Stalled) => self.stalled.notify_one(),
+            // The queue may have been emptied, or given up, by this.
+            _ => self.resumed.notify_waiters(),
         }
+        flow.map(drop)
     }
 
-    /// Waits until there is room in the queue for more.
+    /// Waits until there is room in the queue for more, or the connection is over.
     pub(super) async fn uncongested(&self) {
         while self.link.is_congested() {
             let resumed = self.resumed.notified();

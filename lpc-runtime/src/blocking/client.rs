@@ -287,7 +287,7 @@ impl<C: Stub> ClientBuilder<C> {
     /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
     pub fn connect(self, port: impl AsRef<Path>) -> Result<C> {
         let port = Port::new(port)?;
-        let stream = port.connect()?;
+        let stream = port.connect(self.config.handshake_timeout)?;
         let connected = crate::greeting::check_user(&stream).and_then(|()| self.connect_stream(stream));
         connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
     }

@@ -19,7 +19,7 @@ use super::workers::{IDLE, Lead, Workers};
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::link::Link;
 use crate::service::{Reply, Request};
-use crate::serving::{self, Results, Served};
+use crate::serving::{self, Blocks, Served};
 use crate::sys::socket::Wait;
 
 /// The implementation that a server calls, its type forgotten.
@@ -28,7 +28,7 @@ pub(super) type Dispatch = dyn Fn(Request<'_>) -> Result<Reply> + Send + Sync;
 pub(super) struct Connection {
     link: Link,
     served: Arc<Served<Dispatch>>,
-    results: Results,
+    blocks: Blocks,
     state: Mutex<State>,
     /// The watcher's tick at which the leader began to run a call itself; [`IDLE`] while it does not.
     busy: AtomicU32,
@@ -57,7 +57,7 @@ impl Connection {
         Arc::new(Self {
             link,
             served,
-            results: Results::default(),
+            blocks: Blocks::default(),
             state,
             busy: AtomicU32::new(IDLE),
             _live: live,
@@ -66,10 +66,6 @@ impl Connection {
 
     pub(super) fn busy(&self) -> &AtomicU32 {
         &self.busy
-    }
-
-    pub(super) fn link(&self) -> &Link {
-        &self.link
     }
 
     /// Leads until somebody else does, or the connection is over.
@@ -87,14 +83,15 @@ impl Connection {
                 let _ = self.link.flush().map_err(serving::broken)?;
                 if inbox.fill(self.link.socket(), Wait::Sleep)? == Filled::End {
                     // Calls that run may still answer: the client may have closed its sending side only.
-                    return inbox.ended();
+                    serving::log_cut(self.served.service, &inbox);
+                    return Ok(());
                 }
                 continue;
             };
             let call = match message {
                 Message::Call { call, method, is_busy, body } => Call { id: call, method, is_busy, body },
                 Message::Release { call } => {
-                    self.results.release(call)?;
+                    self.blocks.release(call)?;
                     continue;
                 }
                 // `Receiver` lets only these through to a server.
@@ -103,14 +100,14 @@ impl Connection {
                 }
             };
             self.link.counters().call();
+            self.blocks.admit(&self.link, &call.body)?;
             let is_quick = self.served.is_quick(call.method);
-            let passes_on = {
+            let (may_pass_on, is_alone) = {
                 let mut state = self.state();
                 state.running += 1;
-                let is_alone = state.running == 1 && !call.is_busy;
-                !is_quick && !is_alone && state.running < self.served.max_calls
+                (state.running < self.served.max_calls, state.running == 1 && !call.is_busy)
             };
-            if passes_on {
+            if may_pass_on && !is_quick && !is_alone {
                 match workers.lead(Lead { connection: Arc::clone(self), inbox }) {
                     Ok(()) => {
                         let result = self.run(call, false);
@@ -126,7 +123,11 @@ impl Connection {
                     Err(Lead { inbox: back, .. }) => inbox = back,
                 }
             }
-            let more = inbox.has_next();
+            // The answer may wait for those of the calls behind it, as long as somebody can take over if they take long.
+            let more = inbox.has_next() && may_pass_on;
+            if !is_quick {
+                let _ = self.link.flush().map_err(serving::broken)?;
+            }
             self.state().aside = Some(inbox);
             workers.begin(&self.busy);
             let result = self.run(call, more);
@@ -154,10 +155,16 @@ impl Connection {
             let mut state = self.state();
             if state.running >= self.served.max_calls { None } else { state.aside.take() }
         };
-        if let Some(inbox) = inbox
-            && let Err(Lead { inbox, .. }) = workers.lead(Lead { connection: Arc::clone(self), inbox })
-        {
-            self.state().aside = Some(inbox);
+        let Some(inbox) = inbox else { return };
+        if let Err(Lead { inbox, .. }) = workers.lead(Lead { connection: Arc::clone(self), inbox }) {
+            let mut state = self.state();
+            if state.running > 0 {
+                state.aside = Some(inbox);
+            } else {
+                // All who could have taken it up again have gone.
+                drop(state);
+                self.link.close();
+            }
         }
     }
 
@@ -167,17 +174,18 @@ impl Connection {
     fn run(&self, call: Call, more: bool) -> Result<()> {
         let Call { id, method, body, .. } = call;
         let started = Instant::now();
+        let mapped_len = body.mapped_len();
         let answer = catch_unwind(AssertUnwindSafe(|| {
             let arguments = body.read();
             (self.served.dispatch)(self.served.request(&self.link, method, &arguments))
         }));
+        self.blocks.done(mapped_len);
         self.served.took(method, started.elapsed());
         let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, &*panic)));
         let over = serving::is_fatal(&answer);
-        let frame = self.results.frame(&self.link, id, answer)?;
-        let sent =
-            if more && over.is_none() { self.link.push(&frame) } else { self.link.send(&frame).map(drop) };
-        sent.map_err(serving::broken)?;
+        let frame = self.blocks.frame(&self.link, id, answer)?;
+        let sent = if more && over.is_none() { self.link.push(&frame) } else { self.link.send(&frame) };
+        let _ = sent.map_err(serving::broken)?;
         over.map_or(Ok(()), Err)
     }
 

@@ -37,12 +37,13 @@ pub(super) fn greet_client(stream: &UnixStream, service: Description, config: &C
 struct Timed<'s> {
     stream: &'s UnixStream,
     config: &'s Config,
-    deadline: Instant,
+    /// `None` where that is beyond what the clock can say.
+    deadline: Option<Instant>,
 }
 
 impl<'s> Timed<'s> {
     fn new(stream: &'s UnixStream, config: &'s Config) -> Self {
-        Self { stream, config, deadline: Instant::now() + config.handshake_timeout }
+        Self { stream, config, deadline: Instant::now().checked_add(config.handshake_timeout) }
     }
 
     fn read_preamble(&mut self) -> Result<[u8; Preamble::LEN]> {
@@ -59,7 +60,7 @@ impl<'s> Timed<'s> {
 
     fn read(&mut self, mut space: &mut [u8]) -> Result<()> {
         while !space.is_empty() {
-            self.stream.set_read_timeout(Some(self.left()?))?;
+            self.stream.set_read_timeout(self.left()?)?;
             match self.stream.read(space) {
                 Ok(0) => return Err(greeting::hung_up()),
                 Ok(len) => space = &mut space[len..],
@@ -71,7 +72,7 @@ impl<'s> Timed<'s> {
 
     fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            self.stream.set_write_timeout(Some(self.left()?))?;
+            self.stream.set_write_timeout(self.left()?)?;
             match self.stream.write(bytes) {
                 Ok(len) => bytes = &bytes[len..],
                 Err(error) => self.check(error)?,
@@ -89,9 +90,10 @@ impl<'s> Timed<'s> {
         }
     }
 
-    fn left(&self) -> Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(greeting::silent(self.config)) } else { Ok(left) }
+    fn left(&self) -> Result<Option<Duration>> {
+        let Some(deadline) = self.deadline else { return Ok(None) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(greeting::silent(self.config)) } else { Ok(Some(left)) }
     }
 
     /// From here on the stream waits as long as it takes.

@@ -1,5 +1,7 @@
 //! The blocking server: takes connections, and gives each a thread to lead it.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use lpc_core::receiver::Role;
 use lpc_core::{Error, ErrorKind, Result, Service};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::Shutdown;
 
 use super::connection::{Connection, Dispatch as DispatchFn};
@@ -19,8 +22,9 @@ use crate::lane::incoming::Inbox;
 use crate::link::Link;
 use crate::port::{Listener, Port};
 use crate::service::{Description, Dispatch, Dispatcher};
-use crate::serving::Served;
+use crate::serving::{self, Served};
 use crate::stats::{Counters, Stats};
+use crate::sys::retry;
 use crate::sys::socket::{self, Wait};
 
 /// A blocking server that holds its port and has not begun to serve.
@@ -28,7 +32,9 @@ use crate::sys::socket::{self, Wait};
 /// See the [module](super) for an example, and [`ServerBuilder`] for the knobs.
 #[derive(Debug)]
 pub struct Server {
-    listener: Arc<Listener>,
+    listener: Listener,
+    /// Readable once the server is to stop.
+    stop: UnixStream,
     config: Config,
     handle: Handle,
 }
@@ -42,8 +48,11 @@ struct Control {
     counters: Arc<Counters>,
     stopping: AtomicBool,
     workers: Arc<Workers>,
-    /// The server holds it, so that the port is free once the server is gone, whoever still has a handle.
-    listener: Weak<Listener>,
+    /// Wakes the thread that takes connections: the other end of `Server::stop`. (Shutting the listening socket down
+    /// would wake it too, but a socket of the service manager's would be of no use to the next server.)
+    wake: Option<UnixStream>,
+    /// The streams of connections that may be alive.
+    streams: Mutex<Vec<Weak<UnixStream>>>,
     /// Connections that are not over, and who waits for there being none.
     live: Mutex<usize>,
     none_left: Condvar,
@@ -77,10 +86,9 @@ impl Server {
         ServerBuilder::new()
     }
 
-    fn new(listener: Listener, config: Config) -> Self {
-        let listener = Arc::new(listener);
-        let handle = Handle::new(Arc::downgrade(&listener));
-        Self { listener, config, handle }
+    fn new(listener: Listener, config: Config) -> Result<Self> {
+        let (stop, wake) = UnixStream::pair()?;
+        Ok(Self { listener, stop, config, handle: Handle::new(Some(wake)) })
     }
 
     /// Watches and stops this server while it serves.
@@ -116,59 +124,72 @@ impl Server {
         Dispatcher: Dispatch<M, S>,
     {
         let served = served::<M, S>(service, &self.config)?;
-        let result = self.accept(&served);
-        self.handle.shutdown();
-        self.handle.0.wait();
+        let Self { listener, stop, config, handle } = self;
+        let result = accept(&listener, &stop, &config, &handle.0, &served);
+        // Who connects from now on is told that nobody serves.
+        drop(listener);
+        handle.shutdown();
+        handle.0.wait();
         result
     }
+}
 
-    fn accept(&self, served: &Arc<Served<DispatchFn>>) -> Result<()> {
-        let control = &self.handle.0;
-        loop {
-            let accepted = self.listener.socket().accept();
-            if control.stopping.load(SeqCst) {
-                return Ok(());
+/// Takes connections until the server is to stop.
+fn accept(
+    listener: &Listener,
+    stop: &UnixStream,
+    config: &Config,
+    control: &Arc<Control>,
+    served: &Arc<Served<DispatchFn>>,
+) -> Result<()> {
+    listener.socket().set_nonblocking(true)?;
+    loop {
+        let mut ready =
+            [listener.socket().as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        retry(|| poll(&mut ready, PollTimeout::NONE))?;
+        if control.stopping.load(SeqCst) {
+            return Ok(());
+        }
+        let stream = match listener.socket().accept() {
+            Ok((stream, _)) => stream,
+            // Whoever it was has left again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) if crate::port::is_passing(&error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                thread::sleep(PAUSE);
+                continue;
             }
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) if crate::port::is_passing(&error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    thread::sleep(PAUSE);
-                    continue;
-                }
-                Err(error) => {
-                    let message = format!("connections cannot be accepted any more: {error}");
-                    return Err(Error::new(ErrorKind::Io, message));
-                }
-            };
-            let (control, served, config) = (Arc::clone(control), Arc::clone(served), self.config.clone());
-            let live = Live::new(&control);
-            let spawned = thread::Builder::new().name("lpc-connection".into()).spawn(move || {
-                let led =
-                    crate::greeting::check_user(&stream).and_then(|()| lead(stream, &served, &config, live));
-                if let Err(error) = led {
-                    tracing::warn!(service = served.service.name, %error, "connection refused");
-                }
-            });
-            if let Err(error) = spawned {
-                tracing::warn!(%error, "no thread for a connection");
+            Err(error) => {
+                let message = format!("connections cannot be accepted any more: {error}");
+                return Err(Error::new(ErrorKind::Io, message));
             }
+        };
+        let (served, config) = (Arc::clone(served), config.clone());
+        let live = Live::new(control);
+        let spawned = thread::Builder::new().name("lpc-connection".into()).spawn(move || {
+            let led =
+                crate::greeting::check_user(&stream).and_then(|()| lead(stream, &served, &config, live));
+            if let Err(error) = led {
+                tracing::warn!(service = served.service.name, %error, "connection refused");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for a connection");
         }
     }
 }
 
 /// Greets a client, and leads the connection on this thread for as long as that is this thread's part.
 fn lead(stream: UnixStream, served: &Arc<Served<DispatchFn>>, config: &Config, live: Live) -> Result<()> {
-    let limits = greeting::greet_client(&stream, served.service, config)?;
+    let stream = Arc::new(stream);
     let control = Arc::clone(&live.0);
+    control.watch(&stream);
+    let limits = greeting::greet_client(&stream, served.service, config)?;
     let counters = Arc::clone(&control.counters);
     let inbox = Box::new(Inbox::new(Role::Server, config.limits, Arc::clone(&counters)));
-    let link = Link::new(Arc::new(stream), Wait::Sleep, limits, counters);
+    let link = Link::new(stream, Wait::Sleep, limits, counters);
     let connection = Connection::new(link, Arc::clone(served), live);
     control.workers.watch(&connection);
-    if control.stopping.load(SeqCst) {
-        connection.link().close_receiving();
-    }
     connection.lead(inbox, &control.workers);
     Ok(())
 }
@@ -210,7 +231,7 @@ impl ServerBuilder {
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied): its directory is not ours alone.
     /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port.
     pub fn bind(self, port: impl AsRef<Path>) -> Result<Server> {
-        Ok(Server::new(Listener::Port(Port::new(port)?.bind()?), self.config))
+        Server::new(Listener::Port(Port::new(port)?.bind()?), self.config)
     }
 
     /// Takes the listening socket that the service manager opened: see [`Server::from_env`].
@@ -219,7 +240,7 @@ impl ServerBuilder {
     ///
     /// As [`Server::from_env`].
     pub fn from_env(self) -> Result<Server> {
-        Ok(Server::new(Listener::Inherited(crate::port::inherited()?), self.config))
+        Server::new(Listener::Inherited(crate::port::inherited()?), self.config)
     }
 
     /// Serves one connection, whose other end somebody connects through, until that hangs up and the last running
@@ -238,7 +259,7 @@ impl ServerBuilder {
     {
         stream.set_nonblocking(false)?;
         let served = served::<M, S>(Arc::new(service), &self.config)?;
-        let handle = Handle::new(Weak::new());
+        let handle = Handle::new(None);
         lead(stream, &served, &self.config, Live::new(&handle.0))?;
         handle.0.wait();
         Ok(())
@@ -259,12 +280,13 @@ impl ServerBuilder {
 }
 
 impl Handle {
-    fn new(listener: Weak<Listener>) -> Self {
+    fn new(wake: Option<UnixStream>) -> Self {
         Self(Arc::new(Control {
             counters: Arc::default(),
             stopping: AtomicBool::new(false),
             workers: Arc::default(),
-            listener,
+            wake,
+            streams: Mutex::default(),
             live: Mutex::default(),
             none_left: Condvar::new(),
         }))
@@ -282,12 +304,12 @@ impl Handle {
         if self.0.stopping.swap(true, SeqCst) {
             return;
         }
-        if let Some(listener) = self.0.listener.upgrade() {
-            // Wakes the thread in accept(2).
-            socket::shutdown(listener.socket(), Shutdown::Both);
+        if let Some(wake) = &self.0.wake {
+            // Its end of the stream is what the other end becomes readable by.
+            socket::shutdown(wake, Shutdown::Write);
         }
-        for connection in self.0.workers.connections() {
-            connection.link().close_receiving();
+        for stream in self.0.streams().iter().filter_map(Weak::upgrade) {
+            socket::shutdown(&*stream, Shutdown::Read);
         }
     }
 }
@@ -298,6 +320,19 @@ impl Control {
         while *live > 0 {
             live = self.none_left.wait(live).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Adds a stream to those that a shutdown reaches.
+    fn watch(&self, stream: &Arc<UnixStream>) {
+        let mut streams = self.streams();
+        serving::push_weak(&mut streams, stream);
+        if self.stopping.load(SeqCst) {
+            socket::shutdown(&**stream, Shutdown::Read);
+        }
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Vec<Weak<UnixStream>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn live(&self) -> MutexGuard<'_, usize> {

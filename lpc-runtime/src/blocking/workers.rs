@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use crate::lane::incoming::Inbox;
+use crate::serving;
 
 /// Leads a connection: reads it and sees to its calls, until it has passed that on or the connection has ended.
 pub(super) struct Lead {
@@ -76,13 +77,11 @@ impl Workers {
 
     /// Adds a connection to those that are watched.
     pub(super) fn watch(&self, connection: &Arc<Connection>) {
-        let mut watched = lock(&self.watch.connections);
-        watched.retain(|connection| connection.strong_count() > 0);
-        watched.push(Arc::downgrade(connection));
+        serving::push_weak(&mut lock(&self.watch.connections), connection);
     }
 
     /// The connections that are alive.
-    pub(super) fn connections(&self) -> Vec<Arc<Connection>> {
+    fn connections(&self) -> Vec<Arc<Connection>> {
         lock(&self.watch.connections).iter().filter_map(Weak::upgrade).collect()
     }
 

@@ -91,8 +91,13 @@ impl Inbox {
                 Incoming::Segment { len, descriptor } => {
                     let mapping = PeerMapping::open(descriptor, len).map_err(|error| {
                         let number = self.segments.len();
-                        let message = format!("segment {number} of the peer cannot be mapped: {error}");
-                        Error::new(ErrorKind::Protocol, message)
+                        let (kind, whose) = match error.kind() {
+                            io::ErrorKind::InvalidData => {
+                                (ErrorKind::Protocol, "the peer broke the protocol: ")
+                            }
+                            _ => (ErrorKind::Io, ""),
+                        };
+                        Error::new(kind, format!("{whose}segment {number} cannot be mapped: {error}"))
                     })?;
                     self.segments.push(Arc::new(mapping));
                     continue;
@@ -135,9 +140,6 @@ impl From<FillError> for Error {
     fn from(error: FillError) -> Self {
         match error {
             FillError::Peer(error) => error,
-            FillError::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-                Self::new(ErrorKind::Protocol, format!("the peer broke the protocol: {error}"))
-            }
             FillError::Io(error) => {
                 Self::new(ErrorKind::Disconnected, format!("the connection broke: {error}"))
             }
@@ -172,6 +174,14 @@ impl Arrived {
                 mapping.copy_out(offset, len, &mut buffer);
                 buffer
             }
+        }
+    }
+
+    /// Bytes of it that stand in the peer's memory.
+    pub(crate) fn mapped_len(&self) -> u64 {
+        match self {
+            Self::Copied(_) => 0,
+            Self::Mapped { len, .. } => *len as u64,
         }
     }
 

@@ -52,6 +52,10 @@ pub(crate) fn check(file: impl AsFd, len: u64) -> io::Result<()> {
     if !seals.contains(SEALS) {
         return refuse(format!("its memfd lacks seals: {:?}", SEALS.difference(seals)));
     }
+    // Memory of another kind (hugetlbfs) can be sealed too, but a fault on it may find none and raise SIGBUS.
+    if nix::sys::statfs::fstatfs(file.as_fd())?.filesystem_type() != nix::sys::statfs::TMPFS_MAGIC {
+        return refuse("its memfd is not made of ordinary pages".into());
+    }
     let size = nix::sys::stat::fstat(file.as_fd())?.st_size;
     if u64::try_from(size) != Ok(len) {
         return refuse(format!("its memfd has {size} bytes, {len} were announced"));

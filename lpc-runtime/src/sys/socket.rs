@@ -1,17 +1,15 @@
 //! Bytes and descriptors through a Unix stream socket.
 #![allow(unsafe_code)]
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{
-    self, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, UnixCredentials, sockopt,
-};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{self, ControlMessage, MsgFlags, Shutdown, UnixCredentials, sockopt};
 
 use super::retry;
-
-/// Descriptors that one receive takes at most. A peer that sends more at once is cut off.
-const MAX_DESCRIPTORS: usize = 8;
 
 /// Whether a call on a socket may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,19 +49,24 @@ pub(crate) fn send(
     }
 }
 
-/// Room for the control data of one receive.
+/// Room for the control data of one receive: for as many descriptors as one message can bring (`SCM_MAX_FD`,
+/// unix(7)), so that the kernel never has to leave any out for want of room.
 #[derive(Debug)]
-pub(crate) struct Control(Vec<u8>);
+pub(crate) struct Control(Box<[u64; CONTROL_WORDS]>);
+
+/// A header of two words, and 253 descriptors of half a word each.
+const CONTROL_WORDS: usize = 2 + 253_usize.div_ceil(2);
 
 impl Control {
     pub(crate) fn new() -> Self {
-        Self(nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]))
+        Self(Box::new([0; CONTROL_WORDS]))
     }
 }
 
 /// Receives into `space` and appends the descriptors that came along; 0 is the end of the stream.
 ///
-/// Descriptors arrive with close-on-exec set. More of them than there is room for is an error, and none is kept.
+/// Descriptors arrive with close-on-exec set. Where this process has none left for them it is an error, and those that
+/// did arrive are closed.
 pub(crate) fn receive(
     socket: impl AsFd,
     space: &mut [u8],
@@ -72,31 +75,48 @@ pub(crate) fn receive(
     wait: Wait,
 ) -> io::Result<usize> {
     let fd = socket.as_fd().as_raw_fd();
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | wait.flags();
-    let (len, truncated) = loop {
-        let mut slices = [IoSliceMut::new(space)];
-        let message = match socket::recvmsg::<()>(fd, &mut slices, Some(&mut control.0), flags) {
-            Err(nix::Error::EINTR) => continue,
-            result => result?,
-        };
-        let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
-        for item in message.cmsgs().into_iter().flatten() {
-            if let ControlMessageOwned::ScmRights(numbers) = item {
-                // SAFETY: the kernel installed these descriptors for this message a moment ago, and their numbers
-                // went nowhere else.
-                descriptors.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+    let flags = (MsgFlags::MSG_CMSG_CLOEXEC | wait.flags()).bits();
+    let mut slice = libc::iovec { iov_base: space.as_mut_ptr().cast(), iov_len: space.len() };
+    // SAFETY: a message header is numbers and pointers, for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut slice;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    let len = retry(|| {
+        message.msg_controllen = size_of_val(&*control.0) as _;
+        // SAFETY: the header points to one slice, which is `space`, and to the control buffer, with their lengths;
+        // both are borrowed for longer than the call.
+        Errno::result(unsafe { libc::recvmsg(fd, &raw mut message, flags) })
+    })?;
+    // By hand, because nix gives out no descriptors where some are missing, and so would leak the others.
+    // SAFETY: the kernel filled in the header and the control buffer, whose length it set.
+    let mut item = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !item.is_null() {
+        // SAFETY: it points to an item's header inside the control buffer, which is aligned for it.
+        let header = unsafe { item.read() };
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: as above.
+            let data = unsafe { libc::CMSG_DATA(item) }.cast::<RawFd>();
+            // SAFETY: it only computes a length.
+            let bytes = header.cmsg_len as usize - unsafe { libc::CMSG_LEN(0) } as usize;
+            for index in 0..bytes / size_of::<RawFd>() {
+                // SAFETY: the item's length says that the number is in the buffer.
+                let place = unsafe { data.add(index) };
+                // SAFETY: as above; nothing is said about alignment.
+                let number = unsafe { place.read_unaligned() };
+                // SAFETY: the kernel installed this descriptor for this message a moment ago, and its number went
+                // nowhere else.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
             }
         }
-        break (message.bytes, truncated);
-    };
-    if truncated {
-        descriptors.clear();
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("more than {MAX_DESCRIPTORS} descriptors at once, or no descriptor left in this process"),
-        ));
+        // SAFETY: as for the first.
+        item = unsafe { libc::CMSG_NXTHDR(&raw const message, item) };
     }
-    Ok(len)
+    if message.msg_flags & libc::MSG_CTRUNC != 0 {
+        descriptors.clear();
+        return Err(io::Error::other("this process has no descriptor left for those that a message brought"));
+    }
+    Ok(usize::try_from(len).expect("no error, so no negative length"))
 }
 
 /// Ends one or both directions; who waits for them wakes up. A socket that is closed already is fine.
@@ -107,4 +127,29 @@ pub(crate) fn shutdown(socket: impl AsFd, how: Shutdown) {
 /// Who the peer was when it connected (`SO_PEERCRED`, unix(7)).
 pub(crate) fn peer_credentials(socket: impl AsFd) -> io::Result<UnixCredentials> {
     Ok(socket::getsockopt(&socket.as_fd(), sockopt::PeerCredentials)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn every_descriptor_of_a_message_arrives_and_is_owned() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let many: Vec<_> = (0..253).map(|_| ours.as_raw_fd()).collect();
+        let control = [ControlMessage::ScmRights(&many)];
+        socket::sendmsg::<()>(theirs.as_raw_fd(), &[IoSlice::new(b"xy")], &control, MsgFlags::empty(), None)
+            .unwrap();
+        let (mut space, mut descriptors) = ([0; 8], Vec::new());
+        let len = receive(&ours, &mut space, &mut Control::new(), &mut descriptors, Wait::Sleep).unwrap();
+        assert_eq!((len, descriptors.len()), (2, 253));
+        let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        drop(descriptors);
+        let link = |number| std::fs::read_link(format!("/proc/self/fd/{number}"));
+        // Other tests may have been given the numbers again, for something else than this socket.
+        let socket = link(ours.as_raw_fd()).unwrap();
+        assert!(numbers.into_iter().all(|number| link(number).is_err() || link(number).unwrap() != socket));
+    }
 }

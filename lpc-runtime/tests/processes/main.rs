@@ -1,0 +1,27 @@
+//! What takes real processes and their environment: children, names, `LPC_THRESHOLD`, sockets of the service manager,
+//! and running out of descriptors.
+//!
+//! # Layout
+//!
+//! - `service`: one service as an `fn` trait and as an `async fn` trait, and clients of both drivers.
+//! - `roles`: what this program does as the other process.
+//! - `process`: starts this program again in a role, and talks with it.
+//! - `children`, `names`, `environment`, `descriptors`: the tests.
+#![cfg(feature = "tokio")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
+
+mod children;
+mod descriptors;
+mod environment;
+mod names;
+mod process;
+mod roles;
+mod service;
+
+/// Not a test: the way in for the processes that the tests start. Without a role it returns at once.
+#[test]
+fn other_process() {
+    if let Ok(role) = std::env::var(process::ROLE) {
+        roles::play(&role);
+    }
+}

@@ -1,5 +1,6 @@
 //! Calls that do not come back, and how connections end.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use lpc::{ErrorKind, Progress};
@@ -24,6 +25,9 @@ fn shutdown_answers_what_runs_and_then_closes() {
                 std::thread::yield_now();
             }
             server.shutdown();
+            // One call more must not cost the one that runs its answer.
+            let error = client.echo(b"too late").unwrap_err();
+            assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
             probe.open_now(1);
             waiting.join().unwrap().unwrap();
         });
@@ -34,6 +38,29 @@ fn shutdown_answers_what_runs_and_then_closes() {
             assert!(error.is_disconnected(), "{error:?}");
             let error = client.echo(b"later").unwrap_err();
             assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn every_call_that_ran_is_answered_by_a_server_that_is_shut_down() {
+    for setup in at_ports() {
+        for _ in 0..20 {
+            let probe = Implementation::new();
+            let mut server = pairs::Running::new(&setup, &probe);
+            let client = setup.connect_port(&server);
+            let answered = std::thread::scope(|scope| {
+                let callers: Vec<_> = (0..4)
+                    .map(|_| scope.spawn(|| (0..5).filter(|_| client.nap(1).is_ok()).count()))
+                    .collect();
+                while (server.stats)().calls == 0 {
+                    std::thread::yield_now();
+                }
+                server.shutdown();
+                callers.into_iter().map(|caller| caller.join().unwrap()).sum::<usize>()
+            });
+            server.join().unwrap();
+            assert_eq!(answered, probe.naps.load(SeqCst), "{setup:?}");
         }
     }
 }
@@ -262,4 +289,16 @@ fn the_end_of_a_clients_runtime_fails_its_calls_wherever_they_are() {
     let error = RUNTIME.block_on(asynchronous::Probe::open(&client, 1)).unwrap_err();
     assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
     probe.open_now(1);
+}
+
+/// The connection's task may never have had a turn.
+#[test]
+fn the_end_of_a_runtime_that_only_connected_fails_later_calls() {
+    let setup = pairs::all().into_iter().find(|setup| setup.way == Way::Port).unwrap();
+    let server = pairs::Running::new(&setup, &Implementation::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = runtime.block_on(asynchronous::ProbeClient::connect(&server.port)).unwrap();
+    drop(runtime);
+    let error = RUNTIME.block_on(asynchronous::Probe::echo(&client, b"?")).unwrap_err();
+    assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
 }

@@ -74,6 +74,8 @@ pub struct Implementation {
     notify: tokio::sync::Notify,
     running: AtomicUsize,
     most: AtomicUsize,
+    /// Calls of `nap` that began.
+    pub naps: AtomicUsize,
 }
 
 /// Counts a call as running.
@@ -83,6 +85,7 @@ impl<'a> Running<'a> {
     fn new(probe: &'a Implementation) -> Self {
         let now = probe.running.fetch_add(1, SeqCst) + 1;
         probe.most.fetch_max(now, SeqCst);
+        probe.naps.fetch_add(1, SeqCst);
         Self(probe)
     }
 }

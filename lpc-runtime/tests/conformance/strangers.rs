@@ -44,6 +44,21 @@ fn a_port_that_nobody_serves_says_so() {
 }
 
 #[test]
+fn a_server_that_takes_no_connections_is_given_up_in_time() {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+    let directory = tempfile::tempdir().unwrap();
+    let port = directory.path().join("full");
+    let server = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+    bind(std::os::fd::AsRawFd::as_raw_fd(&server), &UnixAddr::new(&port).unwrap()).unwrap();
+    listen(&server, Backlog::new(1).unwrap()).unwrap();
+    let _waiting = [UnixStream::connect(&port).unwrap(), UnixStream::connect(&port).unwrap()];
+    for error in refusals(&port) {
+        assert!(error.is_timed_out() && !error.may_have_run(), "{error:?}");
+        assert!(error.to_string().contains("takes no connections"), "{error}");
+    }
+}
+
+#[test]
 fn a_server_of_something_else_is_told_by_its_first_bytes() {
     let (_directory, port) = stranger(|mut stream| {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();

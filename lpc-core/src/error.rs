@@ -11,9 +11,10 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 /// Why a call, a connection or a server failed.
 ///
 /// ```
-/// use lpc_core::{Error, ErrorKind};
+/// # use lpc_core as lpc;
+/// use lpc::{Error, ErrorKind};
 ///
-/// fn word_count(text: &str) -> lpc_core::Result<usize> {
+/// fn word_count(text: &str) -> lpc::Result<usize> {
 ///     if text.is_empty() {
 ///         return Err(Error::other("the document is empty"));
 ///     }

@@ -5,7 +5,8 @@ use core::fmt;
 /// The encoded size, in bytes, above which a body takes the mapping lane instead of the socket.
 ///
 /// ```
-/// use lpc_core::Threshold;
+/// # use lpc_core as lpc;
+/// use lpc::Threshold;
 ///
 /// assert_eq!(Threshold::parse("64KiB"), Some(Threshold::bytes(64 * 1024)));
 /// assert_eq!(Threshold::parse("off"), Some(Threshold::OFF));

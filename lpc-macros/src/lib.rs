@@ -66,7 +66,8 @@ use crate::ctxt::Ctxt;
 /// | `DocumentsClient`, blocking | `DocumentsClient`, async | implements the trait |
 /// | `DocumentsAsyncClient` | `DocumentsBlockingClient` | the other colour: the same methods, of its own |
 ///
-/// Whatever implements the trait and is `Send + Sync + 'static` can be served.
+/// Whatever implements the trait and is `Send + Sync + 'static` can be served. A trait of `fn` can be a `dyn` type, one of
+/// `async fn` cannot.
 ///
 /// # What a method looks like
 ///

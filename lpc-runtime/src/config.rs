@@ -35,7 +35,10 @@ impl Config {
 
     /// The threshold of each method: its own, else the builder's, else the environment's, else the default.
     pub(crate) fn thresholds(&self, methods: &[Method]) -> Result<Box<[Threshold]>> {
-        let common = match (self.threshold, std::env::var_os(THRESHOLD_VARIABLE)) {
+        let common = match (
+            self.threshold,
+            std::env::var_os(THRESHOLD_VARIABLE).filter(|text| !text.is_empty()),
+        ) {
             (Some(threshold), _) => threshold,
             (None, None) => Threshold::default(),
             (None, Some(text)) => text.to_str().and_then(Threshold::parse).ok_or_else(|| {

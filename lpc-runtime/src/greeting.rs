@@ -72,6 +72,11 @@ pub(crate) fn check_user(stream: impl AsFd) -> Result<()> {
     Err(Error::new(ErrorKind::PermissionDenied, message))
 }
 
+/// The reason for which a client closes its connection after a reply that it cannot decode.
+pub(crate) fn closed_for(error: &Error) -> Error {
+    Error::new(ErrorKind::Disconnected, format!("the connection was closed, for an earlier reply: {error}"))
+}
+
 /// A call that the socket did not take.
 pub(crate) fn disconnected(error: &std::io::Error) -> Error {
     Error::new(ErrorKind::Disconnected, format!("the connection to the server is over: {error}"))

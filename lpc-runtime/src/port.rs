@@ -70,7 +70,7 @@ impl Port {
                     runtime_directory()?.join("lpc").join(file)
                 }
                 (None, _) => return refuse("a name has at least one character"),
-                _ => return refuse("a name has no slashes; a path begins with one"),
+                _ => return refuse("it is neither a plain name nor an absolute path"),
             }
         };
         if path.as_os_str().len() > MAX_PATH {
@@ -161,14 +161,15 @@ impl Port {
         };
         if self.name != self.path {
             let directory = self.path.parent().unwrap_or(Path::new("/"));
-            private_directory(directory).map_err(|error| failed("its directory cannot be used", error))?;
+            private_directory(directory)
+                .map_err(|error| failed(&format!("its directory {directory:?} cannot be used"), error))?;
         }
         let lock = self.lock().map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 let message = format!("port {}: another server holds it", self.describe());
                 Error::new(ErrorKind::AddrInUse, message)
             }
-            _ => failed("its lock file cannot be used", error),
+            _ => failed(&format!("its lock file {:?} cannot be used", self.lock_path()), error),
         })?;
         remove_stale(&self.path).map_err(|error| failed("there is something in its place", error))?;
         let listener = UnixListener::bind(&self.path).map_err(|error| failed("it cannot be bound", error))?;
@@ -177,16 +178,20 @@ impl Port {
         Ok(BoundPort { listener, path: self.path.clone(), _lock: lock })
     }
 
-    fn lock(&self) -> io::Result<Flock<File>> {
+    fn lock_path(&self) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         path.push(OsStr::new(".lock"));
+        path.into()
+    }
+
+    fn lock(&self) -> io::Result<Flock<File>> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(path)?;
+            .open(self.lock_path())?;
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
     }
 }
@@ -256,14 +261,13 @@ fn runtime_directory() -> Result<PathBuf> {
         let message = "a port's name needs a runtime directory: neither XDG_RUNTIME_DIR nor HOME is set";
         Error::new(ErrorKind::InvalidInput, message)
     })?;
-    Ok(home.join(".local/state"))
+    let directory = home.join(".local/state");
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    Ok(directory)
 }
 
-/// Makes the directory if need be, and makes sure that it is ours alone.
+/// Makes the directory if need be, in one that there is, and makes sure that it is ours alone.
 fn private_directory(directory: &Path) -> io::Result<()> {
-    if let Some(parent) = directory.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    }
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         result => result?,
@@ -338,6 +342,11 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&open, &link).unwrap();
         assert!(private_directory(&link).unwrap_err().to_string().contains("no directory"));
-        private_directory(&directory.path().join("new/lpc")).unwrap();
+        private_directory(&directory.path().join("lpc")).unwrap();
+        // A mistyped XDG_RUNTIME_DIR is not to be made.
+        assert_eq!(
+            private_directory(&directory.path().join("new/lpc")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 }

@@ -27,6 +27,14 @@ impl Description {
         self.methods.get(method as usize).map_or("?", Method::name)
     }
 
+    /// The error of a call, with the method's name where it is of the connection.
+    pub(crate) fn context(&self, method: u32, error: Error) -> Error {
+        if error.is_disconnected() {
+            return error.with_context(format_args!("{}.{}", self.name, self.method(method)));
+        }
+        error
+    }
+
     /// The error of a call whose method the server does not have.
     pub(crate) fn unknown_method(&self, method: u32) -> Error {
         let message = format!("the server's {} has no method `{}`", self.name, self.method(method));
@@ -170,12 +178,13 @@ impl<'a> Arguments<'a> {
         let method = self.service.method(self.method);
         self.decoder
             .end()
-            .map_err(|error| undecodable(error, &format!("arguments of {}.{method}", self.service.name)))
+            .map_err(|error| undecodable(error, &format!("the arguments of {}.{method}", self.service.name)))
     }
 }
 
 fn undecodable(error: DecodeError, place: &str) -> Error {
-    Error::new(ErrorKind::Decode, format!("{place} does not decode: {error}"))
+    let hint = "are client and server built from the same trait and types?";
+    Error::new(ErrorKind::Decode, format!("{place}: it cannot be decoded: {error} ({hint})"))
 }
 
 /// Decodes the result of a call.

@@ -39,9 +39,8 @@ pub enum StoreError {
     #[error("no document has the number {}", .0.0)]
     NotFound(DocumentId),
 
-    /// The call itself failed. Only ever made on the caller's side, so it is never sent.
+    /// The call itself failed: every call may, so every service's error is made from an `lpc::Error`.
     #[error(transparent)]
-    #[serde(skip)]
     Call(#[from] lpc::Error),
 }
 

@@ -133,13 +133,16 @@ impl Client {
         shared.link.uncongested().await;
         let outcome = match shared.start(method, encode) {
             Ok(call) => call.reply().await.and_then(|body| {
-                decode_outcome(&body, shared.service, method).inspect_err(|_| shared.link.close())
+                decode_outcome(&body, shared.service, method).inspect_err(|error| {
+                    shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+                    shared.link.close();
+                })
             }),
             Err(error) => Err(error),
         };
         outcome.unwrap_or_else(|error| {
             shared.link.link().counters().error();
-            R::failed(error)
+            R::failed(shared.service.context(method, error))
         })
     }
 }
@@ -412,7 +415,10 @@ impl<C: Stub> ClientBuilder<C> {
             Ok(client) => Ok((client, child)),
             Err(error) => {
                 crate::child::end(&mut child);
-                Err(error.with_context(format_args!("child process {:?}", command.get_program())))
+                Err(error.with_context(format_args!(
+                    "child process {:?} (which has to call `serve_parent`)",
+                    command.get_program()
+                )))
             }
         }
     }

@@ -229,8 +229,10 @@ impl ServerBuilder {
     ///
     /// - [`AddrInUse`](ErrorKind::AddrInUse): another server holds the port.
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied): its directory is not ours alone.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
     pub fn bind(self, port: impl AsRef<Path>) -> Result<Server> {
+        // What is wrong with the environment is better said before anybody connects.
+        self.config.thresholds(&[])?;
         Server::new(Listener::Port(Port::new(port)?.bind()?), self.config)
     }
 

@@ -34,7 +34,6 @@ pub enum SearchError {
 
     /// The call itself failed.
     #[error(transparent)]
-    #[serde(skip)]
     Call(#[from] lpc::Error),
 }
 

@@ -115,6 +115,12 @@ fn what_is_over_a_limit_is_an_error_that_names_limit_and_knob() {
         assert!(error.to_string().contains("result of Probe.make"), "{error}");
         assert_eq!(client.make(1000).unwrap().len(), 1000);
 
+        // The text of a failure is no message that the limit is for.
+        let small = Setup { max_message: 40, ..setup.clone() };
+        let (client, _small) = small.connect(&Implementation::new());
+        let text = client.make(100).unwrap_err().to_string();
+        assert!(text.contains("limit of 40") && text.contains("max_message"), "{text}");
+
         let setup = Setup { max_message: 64 << 20, pool_limit: 1 << 20, ..setup };
         let (client, _server) = setup.connect(&Implementation::new());
         let text = client.echo(&pattern(2 << 20, 0)).unwrap_err().to_string();

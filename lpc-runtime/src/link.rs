@@ -302,6 +302,16 @@ impl Outbox {
         if self.broken {
             return;
         }
+        let mut start = start;
+        if start > batch.len() / 2 {
+            // What has been written goes, or a stall that never quite ends would keep all that ever was; not each time,
+            // or a large batch would be copied over and over.
+            batch.drain(..start);
+            for (place, _) in &mut descriptors {
+                *place -= start;
+            }
+            start = 0;
+        }
         let moved = batch.len();
         descriptors.extend(self.descriptors.drain(..).map(|(place, descriptor)| (place + moved, descriptor)));
         batch.extend_from_slice(&self.queue);
@@ -311,6 +321,7 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -371,6 +382,27 @@ mod tests {
             }
         }
         assert_eq!(link.flush().unwrap(), Flow::Sent);
+    }
+
+    #[test]
+    fn a_stall_that_never_ends_keeps_only_what_waits() {
+        let (link, mut theirs) = link(Wait::Never);
+        let frame = vec![7; 60_000];
+        let mut read = vec![0; 60_000];
+        for _ in 0..12 {
+            let _ = link.send(&frame).unwrap();
+        }
+        for _ in 0..500 {
+            theirs.read_exact(&mut read).unwrap();
+            let _ = link.flush().unwrap();
+            assert_eq!(link.send(&frame).unwrap(), Flow::Stalled);
+            let outbox = link.outbox();
+            assert!(
+                outbox.queue.len() <= 2 * outbox.len() + frame.len(),
+                "{} bytes kept",
+                outbox.queue.len()
+            );
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use listenfd::ListenFd;
 use lpc_core::{Error, ErrorKind, Result};
@@ -97,10 +97,14 @@ impl Port {
     /// A stream to whoever serves the port. Waits as long as this for room in the server's backlog, which is all that
     /// connecting to a Unix socket waits for.
     pub(crate) fn connect(&self, timeout: Duration) -> Result<UnixStream> {
+        // Beyond what the clock can say there is no limit.
+        let deadline = Instant::now().checked_add(timeout);
         let connected = self.open(SockFlag::empty(), |socket| {
-            let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
+            let Some(deadline) = deadline else { return Ok(()) };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
             // Zero would be no limit.
-            let micros = i64::from(timeout.subsec_micros()).max(1);
+            let micros = i64::from(left.subsec_micros()).max(1);
             setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(seconds, micros))
         });
         connected?.ok_or_else(|| self.no_room(timeout))
@@ -123,13 +127,14 @@ impl Port {
     fn open(
         &self,
         flags: SockFlag,
-        prepare: impl FnOnce(&OwnedFd) -> nix::Result<()>,
+        prepare: impl Fn(&OwnedFd) -> nix::Result<()>,
     ) -> Result<Option<UnixStream>> {
         let opened = || {
             let socket = socket(AddressFamily::Unix, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, None)?;
-            prepare(&socket)?;
             let address = UnixAddr::new(&self.path)?;
             loop {
+                // Each time anew: after a signal only what is left of the time remains.
+                prepare(&socket)?;
                 match connect(socket.as_raw_fd(), &address) {
                     Err(Errno::EINTR) => {}
                     Err(Errno::EAGAIN) => return Ok(None),

@@ -4,6 +4,7 @@
 //! reply is for; it is there because a call's future may be held without being polled, and must not keep the replies
 //! of others from being read.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -294,10 +295,15 @@ impl Drop for Call<'_> {
 /// The connection's task: receives until the connection is over.
 async fn drive(guard: EndOnDrop, socket: Arc<tokio::net::UnixStream>, mut inbox: Inbox) {
     let shared = &*guard.0;
-    let error = match race(receive(shared, &socket, &mut inbox), shared.link.resume(&socket)).await {
+    let sending = async {
+        let error = shared.link.resume(&socket).await;
+        tracing::debug!(service = shared.service.name, %error, "nothing can be sent any more");
+        // The server may have closed its receiving only: what it answers still arrives.
+        std::future::pending::<Infallible>().await
+    };
+    let error = match race(receive(shared, &socket, &mut inbox), sending).await {
         Either::First(Err(error)) => error,
-        Either::First(Ok(never)) => match never {},
-        Either::Second(error) => crate::greeting::disconnected(&error),
+        Either::First(Ok(never)) | Either::Second(never) => match never {},
     };
     tracing::debug!(service = shared.service.name, %error, "connection ended");
     shared.end(&error);
@@ -313,11 +319,7 @@ impl Drop for EndOnDrop {
     }
 }
 
-async fn receive(
-    shared: &Shared,
-    socket: &tokio::net::UnixStream,
-    inbox: &mut Inbox,
-) -> Result<std::convert::Infallible> {
+async fn receive(shared: &Shared, socket: &tokio::net::UnixStream, inbox: &mut Inbox) -> Result<Infallible> {
     loop {
         if fill(socket, inbox).await? == Filled::End {
             inbox.ended()?;

@@ -125,7 +125,7 @@ impl Connection {
             }
             // The answer may wait for those of the calls behind it, as long as somebody can take over if they take long.
             let more = inbox.has_next() && may_pass_on;
-            if !is_quick {
+            if !is_quick || !may_pass_on {
                 let _ = self.link.flush().map_err(serving::broken)?;
             }
             self.state().aside = Some(inbox);

@@ -57,38 +57,80 @@ fn a_server_that_dies_without_having_read_fails_every_call() {
     }
 }
 
+/// As a server that shuts down does: it receives no more, and answers what it has received.
+#[test]
+fn a_server_that_stops_receiving_costs_no_answer_however_much_waits_to_be_sent() {
+    for client in [Driver::Blocking, Driver::Tokio] {
+        let setup = Setup { client, threshold: Threshold::OFF, ..pairs::all().remove(0) };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let greeted = std::thread::spawn(move || {
+            greet(&mut theirs, Role::Server);
+            theirs
+        });
+        let client = setup.connect_stream(ours);
+        let mut theirs = greeted.join().unwrap();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| client.echo(b"first"));
+            let mut header = [0; Header::LEN];
+            theirs.read_exact(&mut header).unwrap();
+            let header = Header::decode(&header).unwrap();
+            let mut body = vec![0; header.len as usize];
+            theirs.read_exact(&mut body).unwrap();
+            for _ in 0..8 {
+                scope.spawn(|| assert!(client.echo(&[7; 100_000]).unwrap_err().is_disconnected()));
+            }
+            std::thread::sleep(Duration::from_millis(100)); // let it fill up
+            theirs.shutdown(std::net::Shutdown::Read).unwrap();
+            theirs.read_to_end(&mut Vec::new()).unwrap();
+            let mut reply = Vec::new();
+            frame::begin_reply(&mut reply);
+            reply.push(0); // `Ok`
+            reply.extend_from_slice(&body);
+            frame::seal(&mut reply, header.call, Body::Inline);
+            theirs.write_all(&reply).unwrap();
+            drop(theirs);
+            assert_eq!(first.join().unwrap().unwrap(), b"first");
+        });
+    }
+}
+
 /// Two calls in one piece, of which the second takes until the first was answered.
 #[test]
 fn an_answer_does_not_wait_for_the_next_call() {
+    const ECHO: u16 = 0;
+    const WAIT: u16 = 6;
     for setup in pairs::all().into_iter().filter(|setup| setup.way == Way::Port) {
-        for limit in [1, 16] {
+        for (limit, waits) in [(1, 1), (2, 1), (2, 2), (16, 1), (16, 2)] {
             let probe = Implementation::new();
             let setup = Setup { max_concurrent_calls: limit, ..setup.clone() };
             let server = pairs::Running::new(&setup, &probe);
             let warm = setup.connect_port(&server);
+            probe.open_now(0);
             for _ in 0..50 {
                 warm.echo(b"quick").unwrap();
+                warm.wait(0).unwrap();
             }
             let mut stream = UnixStream::connect(&server.port).unwrap();
             greet(&mut stream, Role::Client);
-            let (mut both, mut call) = (Vec::new(), Vec::new());
-            frame::begin_call(&mut call, 0);
-            codec::encode(&b"first"[..], &mut call).unwrap();
-            frame::seal(&mut call, CallId::new(1), Body::Inline);
-            both.extend_from_slice(&call);
-            frame::begin_call(&mut call, 6);
-            codec::encode(&1_u64, &mut call).unwrap();
-            frame::seal(&mut call, CallId::new(2), Body::Inline);
-            both.extend_from_slice(&call);
-            stream.write_all(&both).unwrap();
+            let mut all = Vec::new();
+            for id in 1..=1 + waits {
+                let mut call = Vec::new();
+                frame::begin_call(&mut call, if id == 1 { ECHO } else { WAIT });
+                match id {
+                    1 => codec::encode(&b"first"[..], &mut call).unwrap(),
+                    _ => codec::encode(&1_u64, &mut call).unwrap(),
+                }
+                frame::mark_busy(&mut call);
+                frame::seal(&mut call, CallId::new(id), Body::Inline);
+                all.extend_from_slice(&call);
+            }
+            stream.write_all(&all).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-            for id in [1, 2] {
+            for answer in 0..=waits {
                 let mut header = [0; Header::LEN];
-                stream
-                    .read_exact(&mut header)
-                    .unwrap_or_else(|error| panic!("answer {id}: {error}, {setup:?}"));
+                stream.read_exact(&mut header).unwrap_or_else(|error| panic!("{answer}: {error}, {setup:?}"));
                 let header = Header::decode(&header).unwrap();
-                assert_eq!(header.call, CallId::new(id));
+                assert!(answer > 0 || header.call == CallId::new(1));
                 stream.read_exact(&mut vec![0; header.len as usize]).unwrap();
                 probe.open_now(1);
             }

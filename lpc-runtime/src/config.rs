@@ -132,7 +132,7 @@ macro_rules! common_knobs {
 
         /// Bytes of shared memory at most that this side keeps for what it sends over one connection, and that it
         /// maps of what its peer keeps. Default: 512 MiB. A body for which there is no room at the moment takes the
-        /// socket.
+        /// socket; one over the threshold that is larger than all of the pool is an [`ErrorKind::TooLarge`].
         pub fn pool_limit(mut self, bytes: u64) -> Self {
             self.config.limits.pool = bytes;
             self

@@ -11,7 +11,7 @@ use lpc_core::handshake::{Hello, Preamble};
 use lpc_core::receiver::Role;
 use lpc_core::{Limits, Method, codec};
 
-use crate::pairs::{self, Driver, Setup, Way};
+use crate::pairs::{self, AnyClient, Driver, Setup, Way};
 use crate::probe::Implementation;
 use crate::probe::blocking::Probe;
 
@@ -29,17 +29,21 @@ fn greet(stream: &mut UnixStream, role: Role) {
     stream.read_exact(&mut vec![0; preamble.len]).unwrap();
 }
 
+/// A client, and the other end of its connection.
+fn served_by_hand(setup: &Setup) -> (AnyClient, UnixStream) {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let greeted = std::thread::spawn(move || {
+        greet(&mut theirs, Role::Server);
+        theirs
+    });
+    (setup.connect_stream(ours), greeted.join().unwrap())
+}
+
 #[test]
 fn a_server_that_dies_without_having_read_fails_every_call() {
     for client in [Driver::Blocking, Driver::Tokio] {
         let setup = Setup { client, threshold: Threshold::OFF, ..pairs::all().remove(0) };
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let greeted = std::thread::spawn(move || {
-            greet(&mut theirs, Role::Server);
-            theirs
-        });
-        let client = setup.connect_stream(ours);
-        let theirs = greeted.join().unwrap();
+        let (client, theirs) = served_by_hand(&setup);
         let has_ended = AtomicBool::new(false);
         std::thread::scope(|scope| {
             // More than the socket and the queue hold.
@@ -62,13 +66,7 @@ fn a_server_that_dies_without_having_read_fails_every_call() {
 fn a_server_that_stops_receiving_costs_no_answer_however_much_waits_to_be_sent() {
     for client in [Driver::Blocking, Driver::Tokio] {
         let setup = Setup { client, threshold: Threshold::OFF, ..pairs::all().remove(0) };
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let greeted = std::thread::spawn(move || {
-            greet(&mut theirs, Role::Server);
-            theirs
-        });
-        let client = setup.connect_stream(ours);
-        let mut theirs = greeted.join().unwrap();
+        let (client, mut theirs) = served_by_hand(&setup);
         std::thread::scope(|scope| {
             let first = scope.spawn(|| client.echo(b"first"));
             let mut header = [0; Header::LEN];

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lpc::Threshold;
 
 use crate::service::blocking::{Work, WorkClient};
-use crate::service::{self, Serving, sum};
+use crate::service::{self, Pinning, Serving, sum};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -20,13 +20,6 @@ pub(crate) struct Arguments {
     largest: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Pinning {
-    Together,
-    Apart,
-    Free,
-}
-
 /// One lane: a client and a service whose thresholds allow no other.
 struct Lane {
     client: WorkClient,
@@ -36,10 +29,8 @@ struct Lane {
 impl Lane {
     fn new(threshold: Threshold, pin: Pinning) -> lpc::Result<Self> {
         let mut command = service::command(false, threshold)?;
-        match pin {
-            Pinning::Together => drop(command.args(["--cpu", "0"])),
-            Pinning::Apart => drop(command.args(["--cpu", "1"])),
-            Pinning::Free => {}
+        if let Some(cpu) = pin.service_cpu() {
+            command.args(["--cpu", &cpu.to_string()]);
         }
         let (client, child) = WorkClient::builder().threshold(threshold).spawn(&mut command)?;
         Ok(Self { client, _child: Serving(child) })
@@ -63,9 +54,7 @@ impl Lane {
 
 pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
     let lanes = [Lane::new(Threshold::OFF, arguments.pin)?, Lane::new(Threshold::ALWAYS, arguments.pin)?];
-    if arguments.pin != Pinning::Free {
-        service::pin(0)?;
-    }
+    arguments.pin.pin_caller()?;
     let sizes: Vec<u64> = std::iter::successors(Some(256), |size| Some(size * 2))
         .take_while(|size| *size <= arguments.largest)
         .collect();

@@ -4,11 +4,15 @@
 //!
 //! - `service`: the service under measurement, as the child process serves it.
 //! - `lanes`: cost by size on either lane, from which the default threshold comes.
+//! - `large`: large arguments and results, beside the same work done without lpc.
+//! - `memory`: what a server holds while its clients are idle, and after they have gone.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
 //! - `calls`: a fixed number of equal calls, to be run under `strace -c -f` or `perf`.
 
 mod calls;
 mod lanes;
+mod large;
+mod memory;
 mod service;
 mod stress;
 
@@ -27,11 +31,15 @@ struct Arguments {
 enum Work {
     /// Cost of a call by size of its argument or result, on the socket lane and on the mapping lane
     Lanes(lanes::Arguments),
+    /// Cost of large arguments and results, beside the same work done without lpc
+    Large(large::Arguments),
+    /// What a server holds while its clients are idle, and after they have gone
+    Memory(memory::Arguments),
     /// Calls of mixed sizes around the threshold, from threads or tasks, every reply checked
     Stress(stress::Arguments),
     /// Equal calls, one after the other, for strace and perf
     Calls(calls::Arguments),
-    /// The other process of all of these
+    /// The other process of `lanes`, `stress` and `calls`
     #[command(hide = true)]
     Serve {
         /// With the async driver
@@ -41,14 +49,24 @@ enum Work {
         #[arg(long)]
         cpu: Option<usize>,
     },
+    /// The other process of one row of `large`
+    #[command(hide = true)]
+    ServeRow(large::Served),
+    /// The other process of `memory`
+    #[command(hide = true)]
+    ServePort(memory::Served),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().work {
         Work::Lanes(arguments) => lanes::run(&arguments),
+        Work::Large(arguments) => large::run(&arguments),
+        Work::Memory(arguments) => memory::run(&arguments),
         Work::Stress(arguments) => stress::run(&arguments),
         Work::Calls(arguments) => calls::run(&arguments),
         Work::Serve { tokio, cpu } => service::serve(tokio, cpu),
+        Work::ServeRow(served) => large::serve(&served),
+        Work::ServePort(served) => memory::serve(&served),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

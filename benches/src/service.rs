@@ -36,7 +36,7 @@ pub(crate) mod asynchronous {
     }
 }
 
-struct Worker;
+pub(crate) struct Worker;
 
 impl blocking::Work for Worker {
     fn add(&self, a: u64, b: u64) -> lpc::Result<u64> {
@@ -74,7 +74,8 @@ impl asynchronous::Work for Worker {
     }
 }
 
-/// Reads every byte, eight at a time.
+/// Reads every byte, eight at a time. Never inlined, so that it is the same code wherever it is measured.
+#[inline(never)]
 pub(crate) fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let words = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(u64::from_ne_bytes(*word)));
@@ -90,6 +91,30 @@ pub(crate) fn serve(tokio: bool, cpu: Option<usize>) -> lpc::Result<()> {
         runtime()?.block_on(lpc::serve_parent::<asynchronous::WorkService, _>(Worker))
     } else {
         lpc::blocking::serve_parent::<blocking::WorkService, _>(Worker)
+    }
+}
+
+/// Where the two processes run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Pinning {
+    Together,
+    Apart,
+    Free,
+}
+
+impl Pinning {
+    /// The CPU of the service's process. The caller's is 0, where it has one.
+    pub(crate) fn service_cpu(self) -> Option<usize> {
+        match self {
+            Self::Together => Some(0),
+            Self::Apart => Some(1),
+            Self::Free => None,
+        }
+    }
+
+    /// Pins the caller.
+    pub(crate) fn pin_caller(self) -> lpc::Result<()> {
+        if self == Self::Free { Ok(()) } else { pin(0) }
     }
 }
 

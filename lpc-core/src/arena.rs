@@ -11,29 +11,37 @@ pub const PAGE: u64 = 4096;
 /// The first segment's size in bytes. Pages that nobody touched cost nothing, so it may well be roomy.
 const FIRST_SEGMENT: u64 = 1 << 20;
 
-/// Pages of a growing set of segments, handed out as blocks of whole pages.
+/// Where fewer slots for segments than this are left, the next segment takes all the room that there is: so that the
+/// slots do not run out before the bytes.
+const SCARCE_SLOTS: u32 = 4;
+
+/// Pages of a changing set of segments, handed out as blocks of whole pages.
 ///
 /// ```
 /// use lpc_core::arena::{Arena, PAGE};
 ///
-/// let mut arena = Arena::new(64 << 20);
+/// let mut arena = Arena::new(64 << 20, 16, 1000);
 /// assert!(arena.alloc(10_000).is_none()); // no segment yet
 /// let size = arena.next_segment(10_000).unwrap();
-/// arena.add_segment(size);
+/// let number = arena.add_segment(size);
 /// let block = arena.alloc(10_000).unwrap();
-/// assert_eq!(block.len(), 3 * PAGE);
+/// assert_eq!((block.segment(), block.len()), (number, 3 * PAGE));
 /// arena.free(block);
-/// assert_eq!(arena.in_use(), 0);
+/// assert!(arena.is_idle(number));
+/// assert_eq!(arena.remove_segment(number), size);
 /// ```
 ///
-/// The smallest free run that fits is taken, from its start, so that a steady load reuses the same warm pages. Every
-/// operation takes time logarithmic in the number of free runs.
+/// The smallest free run that fits is taken, from its start, and of several that fit as well the one in the segment
+/// with the lowest number: so that a steady load uses the same warm pages again, and the other segments become idle.
+/// Every operation on blocks takes time logarithmic in the number of free runs.
 #[derive(Debug)]
 pub struct Arena {
     limit: u64,
-    /// Pages of each segment, by number.
-    segments: Vec<u32>,
-    /// Free runs by place: (segment, first page) -> pages. No two are adjacent.
+    max_segments: u32,
+    max_blocks: u32,
+    /// By number: the number of a segment is its slot, which is used again when it was removed.
+    segments: Vec<Option<Segment>>,
+    /// Free runs by place: (segment, first page) -> pages. No two are adjacent, none is of a withdrawn segment.
     by_place: BTreeMap<(u32, u32), u32>,
     /// The same runs by size: (pages, segment, first page).
     by_size: BTreeSet<(u32, u32, u32)>,
@@ -41,6 +49,17 @@ pub struct Arena {
     capacity: u64,
     /// Pages in blocks.
     in_use: u64,
+    /// Blocks that are out.
+    blocks: u32,
+}
+
+#[derive(Debug)]
+struct Segment {
+    pages: u32,
+    /// Pages in blocks.
+    in_use: u32,
+    /// Whether its free pages stay unused.
+    is_withdrawn: bool,
 }
 
 /// Pages that belong to whoever holds this: neither `Clone` nor `Copy`, and made by [`Arena::alloc`] alone.
@@ -81,16 +100,20 @@ impl Block {
 }
 
 impl Arena {
-    /// An arena that never holds more than `limit` bytes.
+    /// An arena that never holds more than `limit` bytes in `max_segments` segments, nor gives out more than
+    /// `max_blocks` blocks at once.
     #[must_use]
-    pub const fn new(limit: u64) -> Self {
+    pub const fn new(limit: u64, max_segments: u32, max_blocks: u32) -> Self {
         Self {
             limit,
+            max_segments,
+            max_blocks,
             segments: Vec::new(),
             by_place: BTreeMap::new(),
             by_size: BTreeSet::new(),
             capacity: 0,
             in_use: 0,
+            blocks: 0,
         }
     }
 
@@ -112,19 +135,52 @@ impl Arena {
         self.in_use * PAGE
     }
 
-    /// A block of at least `bytes` bytes, if the segments have room for it.
+    /// Blocks that are out.
+    #[must_use]
+    pub const fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
+    /// The numbers of all segments, the lowest first.
+    pub fn segments(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..).zip(&self.segments).filter(|(_, segment)| segment.is_some()).map(|(number, _)| number)
+    }
+
+    /// A block of at least `bytes` bytes; `None` where the segments have no room for it, or `max_blocks` are out.
     pub fn alloc(&mut self, bytes: u64) -> Option<Block> {
         let pages = pages(bytes)?;
-        let &(free, segment, page) = self.by_size.range((pages, 0, 0)..).next()?;
+        let (free, segment, page) = self.fitting_run(pages)?;
         self.take_run(segment, page, free);
         if free > pages {
             self.add_run(segment, page + pages, free - pages);
         }
+        self.count(segment).in_use += pages;
         self.in_use += u64::from(pages);
+        self.blocks += 1;
         Some(Block { segment, page, pages })
     }
 
-    /// The size in bytes of the segment to add so that [`alloc`](Self::alloc) of `bytes` succeeds; `None` where the
+    /// Whether [`alloc`](Self::alloc) of `bytes` would succeed, after adding a segment if need be.
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        pages(bytes).and_then(|pages| self.fitting_run(pages)).is_some() || self.next_segment(bytes).is_some()
+    }
+
+    /// Whether [`next_segment`](Self::next_segment) would have a size if some idle segments were removed: room that is
+    /// there, but in pieces.
+    #[must_use]
+    pub fn could_have_room(&self, bytes: u64) -> bool {
+        let idle = self.segments.iter().flatten().filter(|segment| segment.in_use == 0);
+        let (count, idle_pages) =
+            idle.fold((0, 0), |(count, sum), segment| (count + 1, sum + u64::from(segment.pages)));
+        let free = self.limit.saturating_sub(self.capacity() - idle_pages * PAGE) / PAGE * PAGE;
+        let has_slot = self.max_segments.saturating_sub(self.segments().count() as u32) + count > 0;
+        pages(bytes).is_some_and(|pages| u64::from(pages) * PAGE <= free)
+            && has_slot
+            && self.blocks < self.max_blocks
+    }
+
+    /// The size in bytes of the segment to add so that [`alloc`](Self::alloc) of `bytes` succeeds; `None` where a
     /// limit forbids it.
     ///
     /// Segments double, so that their number stays small.
@@ -132,24 +188,80 @@ impl Arena {
     pub fn next_segment(&self, bytes: u64) -> Option<u64> {
         let needed = u64::from(pages(bytes)?) * PAGE;
         let room = self.limit.checked_sub(self.capacity())? / PAGE * PAGE;
+        let slots = self.max_segments.saturating_sub(self.segments().count() as u32);
+        if needed > room || slots == 0 || self.blocks >= self.max_blocks {
+            return None;
+        }
+        let room = room.min(u64::from(u32::MAX) * PAGE);
+        if slots < SCARCE_SLOTS {
+            return Some(room);
+        }
         let wanted = needed.max(self.capacity()).max(FIRST_SEGMENT).checked_next_power_of_two()?;
-        (needed <= room).then(|| wanted.min(room))
+        Some(wanted.min(room))
     }
 
-    /// Adds a segment of `bytes` bytes, all free, and returns its number.
+    /// The number that the next segment will have: the lowest free slot's.
+    pub(crate) fn next_number(&self) -> u32 {
+        let slot = self.segments.iter().position(Option::is_none).unwrap_or(self.segments.len());
+        u32::try_from(slot).expect("max_segments bounds the number of segments")
+    }
+
+    /// Adds a segment of `bytes` bytes, all free, in the lowest free slot, and returns its number.
     ///
     /// # Panics
     ///
-    /// If `bytes` is not one of the sizes that [`next_segment`](Self::next_segment) gives: whole pages, in the limit.
+    /// If `bytes` is not one of the sizes that [`next_segment`](Self::next_segment) gives: whole pages, in the limits.
     pub fn add_segment(&mut self, bytes: u64) -> u32 {
         let pages = pages(bytes).filter(|pages| u64::from(*pages) * PAGE == bytes);
         let pages = pages.expect("a segment is made of whole pages");
-        assert!(self.capacity() + bytes <= self.limit, "the segment is over the arena's limit");
-        let number = u32::try_from(self.segments.len()).expect("the limit bounds the number of segments");
-        self.segments.push(pages);
+        assert!(
+            self.limit.checked_sub(self.capacity()).is_some_and(|room| bytes <= room),
+            "the segment is over the arena's limit"
+        );
+        let number = self.next_number();
+        assert!(number < self.max_segments, "the arena has all its segments");
+        let slot = number as usize;
+        if slot == self.segments.len() {
+            self.segments.push(None);
+        }
+        self.segments[slot] = Some(Segment { pages, in_use: 0, is_withdrawn: false });
         self.capacity += u64::from(pages);
         self.add_run(number, 0, pages);
         number
+    }
+
+    /// Whether this segment is there and no block of it is out.
+    #[must_use]
+    pub fn is_idle(&self, number: u32) -> bool {
+        self.segment(number).is_some_and(|segment| segment.in_use == 0)
+    }
+
+    /// Whether this segment is there and was [withdrawn](Self::withdraw).
+    #[must_use]
+    pub fn is_withdrawn(&self, number: u32) -> bool {
+        self.segment(number).is_some_and(|segment| segment.is_withdrawn)
+    }
+
+    /// Hands out no page of this segment any more, since the peer cannot read it. The blocks of it that are out stay
+    /// what they are; it is idle when the last of them has come back. Where there is no such segment nothing happens.
+    pub fn withdraw(&mut self, number: u32) {
+        if let Some(Some(segment)) = self.segments.get_mut(number as usize) {
+            segment.is_withdrawn = true;
+            self.take_runs_of(number);
+        }
+    }
+
+    /// Removes a segment and returns its size in bytes. Its number is free again.
+    ///
+    /// # Panics
+    ///
+    /// If it is not [idle](Self::is_idle).
+    pub fn remove_segment(&mut self, number: u32) -> u64 {
+        assert!(self.is_idle(number), "only an idle segment can be removed");
+        let segment = self.segments[number as usize].take().expect("an idle segment is there");
+        self.take_runs_of(number);
+        self.capacity -= u64::from(segment.pages);
+        u64::from(segment.pages) * PAGE
     }
 
     /// Makes `block` at least `bytes` long without moving it, if the pages behind it are free.
@@ -163,6 +275,7 @@ impl Arena {
             self.add_run(behind.0, behind.1 + more, free - more);
         }
         block.pages = wanted;
+        self.count(block.segment).in_use += more;
         self.in_use += u64::from(more);
         true
     }
@@ -170,15 +283,23 @@ impl Arena {
     /// Gives back the pages of `block` beyond its first `bytes` bytes; it keeps one at least.
     pub fn shrink(&mut self, block: &mut Block, bytes: u64) {
         let Some(keep) = pages(bytes).filter(|keep| *keep < block.pages) else { return };
-        let tail = Block { segment: block.segment, page: block.page + keep, pages: block.pages - keep };
+        self.give_back(block.segment, block.page + keep, block.pages - keep);
         block.pages = keep;
-        self.free(tail);
     }
 
     /// Takes a block back.
     pub fn free(&mut self, block: Block) {
-        let Block { segment, mut page, mut pages } = block;
+        self.give_back(block.segment, block.page, block.pages);
+        self.blocks -= 1;
+    }
+
+    fn give_back(&mut self, segment: u32, mut page: u32, mut pages: u32) {
         self.in_use -= u64::from(pages);
+        let count = self.count(segment);
+        count.in_use -= pages;
+        if count.is_withdrawn {
+            return;
+        }
         if let Some(&behind) = self.by_place.get(&(segment, page + pages)) {
             self.take_run(segment, page + pages, behind);
             pages += behind;
@@ -193,6 +314,22 @@ impl Arena {
         self.add_run(segment, page, pages);
     }
 
+    fn segment(&self, number: u32) -> Option<&Segment> {
+        self.segments.get(number as usize)?.as_ref()
+    }
+
+    /// The books of the segment that a block is of.
+    fn count(&mut self, segment: u32) -> &mut Segment {
+        let segment = self.segments.get_mut(segment as usize).and_then(Option::as_mut);
+        segment.expect("a segment stays while a block of it is out")
+    }
+
+    /// The run to take a block of that many pages from: (pages, segment, first page).
+    fn fitting_run(&self, pages: u32) -> Option<(u32, u32, u32)> {
+        let fitting = self.by_size.range((pages, 0, 0)..).next();
+        fitting.copied().filter(|_| self.blocks < self.max_blocks)
+    }
+
     fn add_run(&mut self, segment: u32, page: u32, pages: u32) {
         self.by_place.insert((segment, page), pages);
         self.by_size.insert((pages, segment, page));
@@ -201,6 +338,13 @@ impl Arena {
     fn take_run(&mut self, segment: u32, page: u32, pages: u32) {
         self.by_place.remove(&(segment, page));
         self.by_size.remove(&(pages, segment, page));
+    }
+
+    fn take_runs_of(&mut self, segment: u32) {
+        while let Some((&(_, page), &pages)) = self.by_place.range((segment, 0)..=(segment, u32::MAX)).next()
+        {
+            self.take_run(segment, page, pages);
+        }
     }
 }
 

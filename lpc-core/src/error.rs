@@ -74,6 +74,8 @@ pub enum ErrorKind {
     Panicked = 13,
     /// The operating system refused.
     Io = 14,
+    /// A quota of the connection is used up, or one side has no memory, descriptor or address space left.
+    ResourceExhausted = 15,
 }
 
 /// How far a call got before it failed.
@@ -166,6 +168,12 @@ impl Error {
         self.0.kind == ErrorKind::TooLarge
     }
 
+    /// Whether a quota is used up, or one side has no memory, descriptor or address space left.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.0.kind == ErrorKind::ResourceExhausted
+    }
+
     /// Whether the implementation panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
@@ -218,7 +226,7 @@ impl From<WireError> for Error {
 }
 
 /// By their numbers on the wire. A number that a later version adds reads as [`ErrorKind::Other`].
-const KINDS: [ErrorKind; 15] = [
+const KINDS: [ErrorKind; 16] = [
     ErrorKind::Other,
     ErrorKind::InvalidInput,
     ErrorKind::NotFound,
@@ -234,6 +242,7 @@ const KINDS: [ErrorKind; 15] = [
     ErrorKind::Disconnected,
     ErrorKind::Panicked,
     ErrorKind::Io,
+    ErrorKind::ResourceExhausted,
 ];
 
 impl Serialize for Error {

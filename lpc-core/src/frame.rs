@@ -8,15 +8,45 @@
 //!
 //! | kind | from | `method` | `call` | the bytes | descriptors |
 //! |---|---|---|---|---|---|
-//! | Call | client | index in the server's table | its id | arguments, or a [`BlockRef`] | |
-//! | Reply | server | 0 | the call's id | result, or a [`BlockRef`] | |
+//! | Call | client | index in the server's table | its id | arguments, or a [`BlockRef`]; loans | |
+//! | Reply | server | 0 | the call's id | result, or a [`BlockRef`]; loans | |
 //! | Failure | server | 0 | the call's id | a [`WireError`](crate::error::WireError) | |
-//! | Segment | both | 0 | the segment's number, from 0 | its size, u64 | its memfd |
+//! | Segment | both | 0 | the segment's number | its size, u64 | its memfd |
+//! | Segment | both | 0 | the object's number | offset and size of the range, u64 each | its memfd or file |
 //! | Release | client | 0 | a call's id: the block of its reply is free again | | |
+//! | Retire | both | 0 | a segment's or object's number: the sender does not use it any more | | |
+//! | Return | both | 0 | segment << 32 \| page: a loan in the receiver's pool is not read any more | | |
+//! | Resend | both | 0 | a call's id: the block of its Call or Reply cannot be read here | | |
 //!
-//! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies (Call).
+//! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies (Call); 4, loans
+//! (Call, Reply).
 //!
-//! The block of a call's arguments is free again when its Reply or Failure arrives: that needs no frame of its own.
+//! **Segments and objects.** A segment is memory of the sender's pool; blocks of it carry bodies and loans. An object is
+//! a file or a memfd that nobody can write to any more, lent as a whole or in a range; it carries loans only. Both are
+//! announced once, with their descriptor, and then go by their numbers: segments from 0, objects from [`OBJECT`]. A
+//! number is a slot, any that is free, and Retire frees it again. The pages of an object count from its range's start.
+//!
+//! **Loans.** With flag 4 the frame's bytes end with a table: 1 to [`MAX_LOANS`] [`BlockRef`]s, then their count as a
+//! u16. What precedes it is the body.
+//!
+//! The block of a call's arguments is free again when its Reply or Failure arrives: that needs no frame of its own. The
+//! block of a loan is free again when a Return names its first page. Objects are never returned.
+//!
+//! Where the peer cannot read the block of a body (its system has no descriptor or memory left for the segment), it asks
+//! with Resend for the same frame with the body in line: the same loans, which it did not take the first time. The block
+//! is free again then, and the segment is better not used for anything else.
+
+/// The bit that tells an object's number from a segment's.
+pub const OBJECT: u32 = 1 << 31;
+
+/// Loans of one Call or Reply at most.
+pub const MAX_LOANS: usize = 1024;
+
+/// Bytes of a table of loans at most.
+pub const MAX_TABLE: u64 = (MAX_LOANS * BlockRef::LEN + 2) as u64;
+
+/// What `Limits::max_message` can be at most: a frame's length is a u32, and a table of loans has to fit as well.
+pub const MAX_BODY: u64 = u32::MAX as u64 - MAX_TABLE;
 
 /// Names a call of one connection. Chosen by the client; the server gives it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,10 +76,16 @@ pub enum Kind {
     Reply = 2,
     /// The method did not return: it could not be called, or panicked, or its result could not be encoded.
     Failure = 3,
-    /// The sender adds a segment to its pool.
+    /// The sender adds a segment to its pool, or an object.
     Segment = 4,
     /// The block of a reply was read.
     Release = 5,
+    /// The sender does not use a segment or object any more.
+    Retire = 6,
+    /// A loan that stood in the receiver's pool is not read any more.
+    Return = 7,
+    /// The sender cannot read the block that a call's body stands in.
+    Resend = 8,
 }
 
 impl Kind {
@@ -60,6 +96,9 @@ impl Kind {
             3 => Self::Failure,
             4 => Self::Segment,
             5 => Self::Release,
+            6 => Self::Retire,
+            7 => Self::Return,
+            8 => Self::Resend,
             _ => return None,
         })
     }
@@ -77,6 +116,9 @@ const MAPPED: u8 = 1;
 /// The flag of a call whose client has others waiting: a hint that running them side by side pays.
 const BUSY: u8 = 2;
 
+/// The flag of a frame that ends with a table of loans.
+const LOANS: u8 = 4;
+
 /// The first bytes of every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -88,9 +130,11 @@ pub struct Header {
     pub is_mapped: bool,
     /// Whether the client has other calls waiting.
     pub is_busy: bool,
+    /// Whether a table of loans stands behind the body.
+    pub has_loans: bool,
     /// Index of the method in the server's table.
     pub method: u16,
-    /// The call, or the segment.
+    /// The call, or the segment or object, or the place of a loan.
     pub call: CallId,
 }
 
@@ -104,7 +148,9 @@ impl Header {
         let mut bytes = [0; Self::LEN];
         bytes[0..4].copy_from_slice(&self.len.to_le_bytes());
         bytes[4] = self.kind as u8;
-        bytes[5] = (u8::from(self.is_mapped) * MAPPED) | (u8::from(self.is_busy) * BUSY);
+        bytes[5] = (u8::from(self.is_mapped) * MAPPED)
+            | (u8::from(self.is_busy) * BUSY)
+            | (u8::from(self.has_loans) * LOANS);
         bytes[6..8].copy_from_slice(&self.method.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.call.0.to_le_bytes());
         bytes
@@ -117,7 +163,7 @@ impl Header {
     /// The byte that is none of this version's: the kind or the flags.
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, BadHeader> {
         let [l0, l1, l2, l3, kind, flags, m0, m1, call @ ..] = *bytes;
-        if flags & !(MAPPED | BUSY) != 0 {
+        if flags & !(MAPPED | BUSY | LOANS) != 0 {
             return Err(BadHeader::Flags(flags));
         }
         Ok(Self {
@@ -125,6 +171,7 @@ impl Header {
             kind: Kind::parse(kind).ok_or(BadHeader::Kind(kind))?,
             is_mapped: flags & MAPPED != 0,
             is_busy: flags & BUSY != 0,
+            has_loans: flags & LOANS != 0,
             method: u16::from_le_bytes([m0, m1]),
             call: CallId(u64::from_le_bytes(call)),
         })
@@ -142,10 +189,10 @@ pub enum BadHeader {
     Flags(u8),
 }
 
-/// Where a mapped body stands: in whole pages of a segment that its sender announced.
+/// Where a mapped body or a loan stands: in whole pages of a segment, or of a loan's object, that its sender announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRef {
-    /// The segment's number.
+    /// The segment's number, or the object's.
     pub segment: u32,
     /// The first page, counted in [`PAGE`](crate::arena::PAGE) bytes.
     pub page: u32,
@@ -206,23 +253,36 @@ pub fn begin_failure(frame: &mut Vec<u8>) {
 
 fn begin(frame: &mut Vec<u8>, kind: Kind, method: u16) {
     frame.clear();
-    frame.extend_from_slice(
-        &Header { len: 0, kind, is_mapped: false, is_busy: false, method, call: CallId(0) }.encode(),
-    );
+    frame.extend_from_slice(&plain(kind, 0, method, 0));
 }
 
-/// Completes a frame that one of the `begin_…` functions started.
+/// A header without flags.
+fn plain(kind: Kind, len: u32, method: u16, call: u64) -> [u8; Header::LEN] {
+    let call = CallId(call);
+    Header { len, kind, is_mapped: false, is_busy: false, has_loans: false, method, call }.encode()
+}
+
+/// Completes a frame that one of the `begin_…` functions started, once: its body, and what is lent with it.
 ///
 /// # Panics
 ///
-/// If the bytes behind the header are 4 GiB or more; `Limits::max_message` keeps them below.
-pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body) {
+/// If there are more than [`MAX_LOANS`] loans, or the bytes behind the header are 4 GiB or more; a
+/// `Limits::max_message` of [`MAX_BODY`] or less keeps them below.
+pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body, loans: &[BlockRef]) {
     if let Body::Mapped(block) = body {
         frame.truncate(Header::LEN);
         frame.extend_from_slice(&block.encode());
         frame[5] |= MAPPED;
     }
-    let len = u32::try_from(frame.len() - Header::LEN).expect("an inline body is capped below 4 GiB");
+    if !loans.is_empty() {
+        assert!(loans.len() <= MAX_LOANS, "{} loans do not fit in a frame", loans.len());
+        for loan in loans {
+            frame.extend_from_slice(&loan.encode());
+        }
+        frame.extend_from_slice(&(loans.len() as u16).to_le_bytes());
+        frame[5] |= LOANS;
+    }
+    let len = u32::try_from(frame.len() - Header::LEN).expect("a frame is capped below 4 GiB");
     frame[0..4].copy_from_slice(&len.to_le_bytes());
     frame[8..16].copy_from_slice(&call.0.to_le_bytes());
 }
@@ -232,27 +292,48 @@ pub fn mark_busy(frame: &mut [u8]) {
     frame[5] |= BUSY;
 }
 
-/// A Segment frame; its descriptor goes with its first byte.
+/// A Segment frame for the segment of this number, of `len` bytes; its descriptor goes with its first byte.
 #[must_use]
 pub fn segment(number: u32, len: u64) -> [u8; Header::LEN + 8] {
-    let header = Header {
-        len: 8,
-        kind: Kind::Segment,
-        is_mapped: false,
-        is_busy: false,
-        method: 0,
-        call: CallId(u64::from(number)),
-    };
     let mut bytes = [0; Header::LEN + 8];
-    bytes[..Header::LEN].copy_from_slice(&header.encode());
+    bytes[..Header::LEN].copy_from_slice(&plain(Kind::Segment, 8, 0, number.into()));
     bytes[Header::LEN..].copy_from_slice(&len.to_le_bytes());
+    bytes
+}
+
+/// A Segment frame for the object of this number, which has the bit [`OBJECT`]: `len` bytes from `offset` of the file
+/// whose descriptor goes with its first byte.
+#[must_use]
+pub fn object(number: u32, offset: u64, len: u64) -> [u8; Header::LEN + 16] {
+    let mut bytes = [0; Header::LEN + 16];
+    bytes[..Header::LEN].copy_from_slice(&plain(Kind::Segment, 16, 0, number.into()));
+    bytes[Header::LEN..Header::LEN + 8].copy_from_slice(&offset.to_le_bytes());
+    bytes[Header::LEN + 8..].copy_from_slice(&len.to_le_bytes());
     bytes
 }
 
 /// A Release frame for the block of the reply to `call`.
 #[must_use]
 pub fn release(call: CallId) -> [u8; Header::LEN] {
-    Header { len: 0, kind: Kind::Release, is_mapped: false, is_busy: false, method: 0, call }.encode()
+    plain(Kind::Release, 0, 0, call.0)
+}
+
+/// A Retire frame for the segment or object of this number.
+#[must_use]
+pub fn retire(number: u32) -> [u8; Header::LEN] {
+    plain(Kind::Retire, 0, 0, number.into())
+}
+
+/// A Return frame for a loan that stood at this place of the pool of whoever gets it.
+#[must_use]
+pub fn returned(segment: u32, page: u32) -> [u8; Header::LEN] {
+    plain(Kind::Return, 0, 0, u64::from(segment) << 32 | u64::from(page))
+}
+
+/// A Resend frame for the body of the Call or Reply of this id.
+#[must_use]
+pub fn resend(call: CallId) -> [u8; Header::LEN] {
+    plain(Kind::Resend, 0, 0, call.0)
 }
 
 #[cfg(test)]
@@ -265,18 +346,63 @@ mod tests {
         let mut frame = Vec::new();
         begin_call(&mut frame, 0x0203);
         frame.extend_from_slice(b"ab");
-        seal(&mut frame, CallId(0x1122), Body::Inline);
+        seal(&mut frame, CallId(0x1122), Body::Inline, &[]);
         assert_eq!(frame, [2, 0, 0, 0, 1, 0, 3, 2, 0x22, 0x11, 0, 0, 0, 0, 0, 0, b'a', b'b']);
 
         begin_reply(&mut frame);
-        seal(&mut frame, CallId(5), Body::Mapped(BlockRef { segment: 1, page: 2, len: 3 }));
+        seal(&mut frame, CallId(5), Body::Mapped(BlockRef { segment: 1, page: 2, len: 3 }), &[]);
         let expected: [u8; 32] = [
             16, 0, 0, 0, 2, 1, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, // header
             1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, // block
         ];
         assert_eq!(frame, expected);
         assert_eq!(release(CallId(9)), [0, 0, 0, 0, 5, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(segment(1, 4096)[..6], [8, 0, 0, 0, 4, 0]);
+        let expected: [u8; 24] = [
+            8, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, // header
+            0, 0x10, 0, 0, 0, 0, 0, 0, // size
+        ];
+        assert_eq!(segment(1, 4096), expected);
+        let expected: [u8; 32] = [
+            16, 0, 0, 0, 4, 0, 0, 0, 1, 0, 0, 0x80, 0, 0, 0, 0, // header
+            2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, // offset, size
+        ];
+        assert_eq!(object(OBJECT | 1, 2, 3), expected);
+        assert_eq!(retire(OBJECT | 2), [0, 0, 0, 0, 6, 0, 0, 0, 2, 0, 0, 0x80, 0, 0, 0, 0]);
+        assert_eq!(returned(3, 4), [0, 0, 0, 0, 7, 0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0]);
+        assert_eq!(resend(CallId(5)), [0, 0, 0, 0, 8, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn loans_stand_behind_the_body_on_either_lane() {
+        let loans = [BlockRef { segment: 1, page: 2, len: 3 }, BlockRef { segment: OBJECT, page: 0, len: 4 }];
+        let table: [u8; 34] = [
+            1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, // the first
+            0, 0, 0, 0x80, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, // the second
+            2, 0, // how many
+        ];
+        let mut frame = Vec::new();
+        begin_reply(&mut frame);
+        frame.extend_from_slice(b"ab");
+        seal(&mut frame, CallId(5), Body::Inline, &loans);
+        assert_eq!(frame[..18], [36, 0, 0, 0, 2, 4, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, b'a', b'b']);
+        assert_eq!(frame[18..], table);
+
+        begin_call(&mut frame, 0);
+        let block = BlockRef { segment: 7, page: 8, len: 9 };
+        seal(&mut frame, CallId(5), Body::Mapped(block), &loans);
+        mark_busy(&mut frame);
+        assert_eq!(frame[..16], [50, 0, 0, 0, 1, 7, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(frame[16..32], block.encode());
+        assert_eq!(frame[32..], table);
+    }
+
+    #[test]
+    #[should_panic(expected = "1025 loans do not fit in a frame")]
+    fn no_frame_has_more_loans_than_a_table_takes() {
+        let mut frame = Vec::new();
+        begin_reply(&mut frame);
+        let loans = [BlockRef { segment: 0, page: 0, len: 0 }; MAX_LOANS + 1];
+        seal(&mut frame, CallId(0), Body::Inline, &loans);
     }
 
     #[test]
@@ -284,10 +410,10 @@ mod tests {
         let mut bytes = release(CallId(0));
         bytes[4] = 0;
         assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(0)));
-        bytes[4] = 6;
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(6)));
+        bytes[4] = 9;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(9)));
         bytes[4] = 5;
-        bytes[5] = 4;
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Flags(4)));
+        bytes[5] = 8;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Flags(8)));
     }
 }

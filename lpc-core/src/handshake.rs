@@ -34,6 +34,12 @@ pub struct Hello {
     pub max_message: u64,
     /// `Limits::pool` of the sender: what it is willing to map.
     pub pool: u64,
+    /// `Limits::max_segments` of the sender.
+    pub max_segments: u32,
+    /// `Limits::max_objects` of the sender: how many it is willing to map.
+    pub max_objects: u32,
+    /// `Limits::lent` of the sender: how many bytes of objects it is willing to map.
+    pub lent: u64,
 }
 
 impl Hello {
@@ -45,6 +51,9 @@ impl Hello {
             methods: Vec::new(),
             max_message: limits.max_message,
             pool: limits.pool,
+            max_segments: limits.max_segments,
+            max_objects: limits.max_objects,
+            lent: limits.lent,
         }
     }
 
@@ -110,6 +119,9 @@ impl Hello {
         Limits {
             max_message: limits.max_message.min(self.max_message),
             pool: limits.pool.min(self.pool),
+            max_segments: limits.max_segments.min(self.max_segments),
+            max_objects: limits.max_objects.min(self.max_objects),
+            lent: limits.lent.min(self.lent),
             ..*limits
         }
     }
@@ -176,6 +188,31 @@ mod tests {
         let read = Preamble::decode(&preamble(&bytes), Role::Server).unwrap();
         assert_eq!((read.version, read.len), (1, bytes.len() - Preamble::LEN));
         assert_eq!(Hello::decode(&bytes[Preamble::LEN..]).unwrap(), hello);
+    }
+
+    #[test]
+    fn of_two_limits_the_smaller_one_holds() {
+        let wide = Limits {
+            max_message: 20,
+            pool: 21,
+            max_segments: 22,
+            max_blocks: 23,
+            max_objects: 24,
+            lent: 25,
+            max_calls: 26,
+        };
+        let narrow = Limits {
+            max_message: 10,
+            pool: 11,
+            max_segments: 12,
+            max_blocks: 13,
+            max_objects: 14,
+            lent: 15,
+            max_calls: 16,
+        };
+        let told = Hello::client("Documents", &narrow).narrow(&wide);
+        assert_eq!(told, Limits { max_blocks: 23, max_calls: 26, ..narrow }, "those two are one's own");
+        assert_eq!(Hello::client("Documents", &wide).narrow(&narrow), narrow);
     }
 
     #[test]

@@ -9,12 +9,12 @@
 //! let mut bytes = Vec::new();
 //! frame::begin_call(&mut bytes, 7);
 //! bytes.extend_from_slice(b"argument");
-//! frame::seal(&mut bytes, CallId::new(1), frame::Body::Inline);
+//! frame::seal(&mut bytes, CallId::new(1), frame::Body::Inline, &[]);
 //!
 //! // ... is what a server takes off it.
 //! let mut receiver = Receiver::<()>::new(Role::Server, Limits::default());
 //! receiver.space()[..bytes.len()].copy_from_slice(&bytes);
-//! receiver.received(bytes.len(), [])?;
+//! receiver.received(bytes.len(), [], false)?;
 //! let Some(Incoming::Call { call, method, payload, .. }) = receiver.next()? else { panic!("one call was sent") };
 //! assert_eq!((call, method), (CallId::new(1), 7));
 //! assert!(matches!(payload, Payload::Inline(b"argument")));
@@ -29,7 +29,9 @@
 //! |---|---|
 //! | [`handshake`] | who is there: version, service, methods, limits |
 //! | [`codec`] | values to bytes and back |
-//! | [`threshold`], [`arena`] | which lane a body takes, and the pages it gets there |
+//! | [`threshold`] | which lane a body takes |
+//! | [`arena`], [`ledger`] | the pages that it gets there |
+//! | [`lent`] | the blocks that the peer goes on reading |
 //! | [`frame`] | what stands on the wire |
 //! | [`receiver`] | bytes and descriptors in, checked messages out |
 //! | [`calls`] | the calls that wait for their reply |
@@ -42,6 +44,8 @@ pub mod codec;
 pub mod error;
 pub mod frame;
 pub mod handshake;
+pub mod ledger;
+pub mod lent;
 pub mod limits;
 pub mod method;
 pub mod pace;

@@ -17,12 +17,30 @@ pub struct Limits {
     /// Bytes of shared memory that one side keeps for what it sends over one connection, and that it maps of what
     /// its peer keeps. Default: 512 MiB. Pages that were never touched cost nothing.
     pub pool: u64,
-    /// Segments that a peer may announce over one connection. Default: 64; doubling sizes need far fewer.
+    /// Segments of such memory that there may be at once in one direction of a connection. Default: 64; doubling
+    /// sizes need far fewer.
     pub max_segments: u32,
+    /// Blocks of such memory that one side has out at once: bodies on their way, and loans. Default: 65,536.
+    pub max_blocks: u32,
+    /// Objects (files, and memory that nobody writes to any more) that one side lends at once over one connection.
+    /// Default: 64.
+    pub max_objects: u32,
+    /// Bytes of such objects. Default: 64 GiB. It bounds the address space that they take, not memory.
+    pub lent: u64,
+    /// Calls of one client in flight over one connection. Default: 1024.
+    pub max_calls: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_message: 256 << 20, pool: 512 << 20, max_segments: 64 }
+        Self {
+            max_message: 256 << 20,
+            pool: 512 << 20,
+            max_segments: 64,
+            max_blocks: 1 << 16,
+            max_objects: 64,
+            lent: 64 << 30,
+            max_calls: 1024,
+        }
     }
 }

@@ -3,13 +3,13 @@
 //! Every rule about what a peer may say stands here, once, for both drivers.
 
 use core::fmt;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::Limits;
 use crate::arena::PAGE;
 use crate::codec::Decoder;
 use crate::error::{Error, WireError};
-use crate::frame::{BadHeader, BlockRef, CallId, Header, Kind};
+use crate::frame::{BadHeader, BlockRef, CallId, Header, Kind, MAX_LOANS, MAX_TABLE, OBJECT};
 
 /// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +52,10 @@ pub struct Receiver<F> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Received descriptors that no frame has claimed yet.
-    descriptors: VecDeque<F>,
-    /// The sizes of the segments that the peer announced, by number.
-    segments: Vec<u64>,
+    /// Received descriptors that no frame has claimed yet; `None` is one that was lost.
+    descriptors: VecDeque<Option<F>>,
+    /// The sizes of the segments and objects that the peer announced and did not retire, by number.
+    announced: BTreeMap<u32, u64>,
 }
 
 /// What the buffer starts with and returns to: room for a body at the default threshold and then some.
@@ -83,6 +83,8 @@ pub enum Incoming<'a, F> {
         is_busy: bool,
         /// The arguments.
         payload: Payload<'a>,
+        /// What is lent with them: each inside the bounds of an announced segment or object.
+        loans: Vec<BlockRef>,
     },
     /// To a client: a call returned.
     Reply {
@@ -90,6 +92,8 @@ pub enum Incoming<'a, F> {
         call: CallId,
         /// The result.
         payload: Payload<'a>,
+        /// What is lent with it: each inside the bounds of an announced segment or object.
+        loans: Vec<BlockRef>,
     },
     /// To a client: a call failed outside its implementation.
     Failure {
@@ -100,13 +104,45 @@ pub enum Incoming<'a, F> {
     },
     /// The peer adds a segment. Its size has been checked against the limits, not against the descriptor.
     Segment {
+        /// Its number: a free slot until now.
+        number: u32,
         /// Its size in bytes.
         len: u64,
-        /// Its descriptor.
-        descriptor: F,
+        /// Its descriptor; `None` where the system had none left here for it.
+        descriptor: Option<F>,
+    },
+    /// The peer adds an object. Its range has been checked against the limits, not against the descriptor.
+    Object {
+        /// Its number, with the bit [`OBJECT`]: a free slot until now.
+        number: u32,
+        /// Where the range begins in the file. Any byte will do, not only the first of a page.
+        offset: u64,
+        /// Bytes from there: one at least.
+        len: u64,
+        /// Its descriptor; `None` where the system had none left here for it.
+        descriptor: Option<F>,
+    },
+    /// The peer does not use a segment or object any more: its number is free again. What was lent in it may still be
+    /// read here.
+    Retire {
+        /// Its number.
+        number: u32,
     },
     /// To a server: the block of the reply to `call` was read.
     Release {
+        /// The call's id.
+        call: CallId,
+    },
+    /// A loan in this side's pool is not read any more; whether there is one is for [`Lent`](crate::lent::Lent) to say.
+    Return {
+        /// The segment that it stands in.
+        segment: u32,
+        /// Its first page.
+        page: u32,
+    },
+    /// The peer cannot read the block that the body of this Call or Reply stands in, and asks for the same frame with the
+    /// body in line. It does not read the block any more, and took none of the loans.
+    Resend {
         /// The call's id.
         call: CallId,
     },
@@ -162,8 +198,8 @@ pub enum Violation {
     /// A frame that declares a descriptor which did not come.
     #[error("a segment without its descriptor")]
     MissingDescriptor,
-    /// A segment with a wrong number or size.
-    #[error("segment {number} of {len} bytes: {reason}")]
+    /// A segment or object with a wrong number or size.
+    #[error("{} of {len} bytes: {reason}", Name(*.number))]
     Segment {
         /// The announced number.
         number: u64,
@@ -172,9 +208,34 @@ pub enum Violation {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The end of a segment or object that was not announced, or is over already.
+    #[error("{} was retired, which was not announced", Name(*.0))]
+    Retire(u64),
     /// A block outside what was announced.
-    #[error("a block of {} bytes at page {} of segment {} is outside what was announced", .0.len, .0.page, .0.segment)]
+    #[error(
+        "a block of {} bytes at page {} of {} is outside what was announced",
+        .0.len, .0.page, Name(.0.segment.into())
+    )]
     Block(BlockRef),
+    /// A body that stands in an object.
+    #[error("a body in {}, where only loans may stand", Name((*.0).into()))]
+    BodyInObject(u32),
+    /// A frame whose table of loans does not fit in it, or has a count that none has.
+    #[error("a {kind:?} frame of {len} bytes with a broken table of loans")]
+    Loans {
+        /// The frame's kind.
+        kind: Kind,
+        /// Its length.
+        len: u64,
+    },
+    /// A return of what is not lent.
+    #[error("page {page} of {} was returned, where nothing is lent", Name((*.segment).into()))]
+    NotLent {
+        /// The segment.
+        segment: u32,
+        /// The page.
+        page: u32,
+    },
     /// A reply to a call that does not wait.
     #[error("a reply to call {:#x}, which does not wait for one", .0.as_u64())]
     UnknownCall(CallId),
@@ -193,6 +254,22 @@ pub enum Violation {
     },
 }
 
+/// A segment's or object's number as messages put it.
+struct Name(u64);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match u32::try_from(self.0) {
+            Ok(number) if is_object(number) => write!(f, "object {}", number & !OBJECT),
+            _ => write!(f, "segment {}", self.0),
+        }
+    }
+}
+
+const fn is_object(number: u32) -> bool {
+    number & OBJECT != 0
+}
+
 impl<F> Receiver<F> {
     /// The receiving side of a peer in `role`, bounded by `limits`.
     #[must_use]
@@ -204,7 +281,7 @@ impl<F> Receiver<F> {
             start: 0,
             end: 0,
             descriptors: VecDeque::new(),
-            segments: Vec::new(),
+            announced: BTreeMap::new(),
         }
     }
 
@@ -230,7 +307,8 @@ impl<F> Receiver<F> {
         &mut self.buffer[self.end..]
     }
 
-    /// Says that `len` bytes were put at the start of [`space`](Self::space) and that `descriptors` came with them.
+    /// Says that `len` bytes were put at the start of [`space`](Self::space) and that `descriptors` came with them, and
+    /// whether one was `lost`: the system had none left here for it. The frame that declares it is given without.
     ///
     /// # Errors
     ///
@@ -243,10 +321,13 @@ impl<F> Receiver<F> {
         &mut self,
         len: usize,
         descriptors: impl IntoIterator<Item = F>,
+        lost: bool,
     ) -> Result<(), Violation> {
         assert!(len <= self.buffer.len() - self.end, "more was received than there was space for");
         self.end += len;
-        self.descriptors.extend(descriptors);
+        self.descriptors.extend(descriptors.into_iter().map(Some));
+        // The system installs them in order: what it lost stands behind what it did not.
+        self.descriptors.extend(lost.then_some(None));
         if self.descriptors.len() > MAX_DESCRIPTORS { Err(Violation::StrayDescriptors) } else { Ok(()) }
     }
 
@@ -290,13 +371,14 @@ impl<F> Receiver<F> {
         self.start = from + len;
         let call = header.call;
         Ok(Some(match header.kind {
-            Kind::Call => Incoming::Call {
-                call,
-                method: header.method,
-                is_busy: header.is_busy,
-                payload: self.payload(&header, from)?,
-            },
-            Kind::Reply => Incoming::Reply { call, payload: self.payload(&header, from)? },
+            Kind::Call => {
+                let (payload, loans) = self.body(&header, from)?;
+                Incoming::Call { call, method: header.method, is_busy: header.is_busy, payload, loans }
+            }
+            Kind::Reply => {
+                let (payload, loans) = self.body(&header, from)?;
+                Incoming::Reply { call, payload, loans }
+            }
             Kind::Failure => {
                 let mut decoder = Decoder::new(&self.buffer[from..from + len]);
                 let error: WireError = decoder.next().map_err(Violation::Failure)?;
@@ -304,13 +386,34 @@ impl<F> Receiver<F> {
                 Incoming::Failure { call, error: error.into() }
             }
             Kind::Segment => {
-                let size: [u8; 8] = self.buffer[from..from + len].try_into().expect("length was checked");
-                let len = u64::from_le_bytes(size);
-                self.announce(call.as_u64(), len)?;
+                let words = self.buffer[from..from + len].as_chunks().0;
+                let (offset, len) = match words {
+                    [len] => (0, u64::from_le_bytes(*len)),
+                    [offset, len] => (u64::from_le_bytes(*offset), u64::from_le_bytes(*len)),
+                    _ => return Err(Violation::Length { kind: Kind::Segment, len: len as u64 }),
+                };
+                let number = self.announce(call.as_u64(), offset, len)?;
                 let descriptor = self.descriptors.pop_front().ok_or(Violation::MissingDescriptor)?;
-                Incoming::Segment { len, descriptor }
+                if is_object(number) {
+                    Incoming::Object { number, offset, len, descriptor }
+                } else {
+                    Incoming::Segment { number, len, descriptor }
+                }
             }
             Kind::Release => Incoming::Release { call },
+            Kind::Retire => {
+                let number = u32::try_from(call.as_u64()).ok();
+                let number = number.filter(|number| self.announced.remove(number).is_some());
+                Incoming::Retire { number: number.ok_or(Violation::Retire(call.as_u64()))? }
+            }
+            Kind::Return => {
+                let (segment, page) = ((call.as_u64() >> 32) as u32, call.as_u64() as u32);
+                if is_object(segment) {
+                    return Err(Violation::NotLent { segment, page });
+                }
+                Incoming::Return { segment, page }
+            }
+            Kind::Resend => Incoming::Resend { call },
         }))
     }
 
@@ -320,33 +423,31 @@ impl<F> Receiver<F> {
         let header = Header::decode(bytes)?;
         let (kind, len) = (header.kind, u64::from(header.len));
         let for_us = match kind {
-            Kind::Segment => true,
+            Kind::Segment | Kind::Retire | Kind::Return | Kind::Resend => true,
             Kind::Call | Kind::Release => self.role == Role::Server,
             Kind::Reply | Kind::Failure => self.role == Role::Client,
         };
         if !for_us {
             return Err(Violation::Direction { kind, role: self.role });
         }
-        let limit = match kind {
-            Kind::Call | Kind::Reply => self.limits.max_message,
-            Kind::Failure => MAX_FAILURE,
-            Kind::Segment => 8,
-            Kind::Release => 0,
+        let has_body = matches!(kind, Kind::Call | Kind::Reply);
+        if (header.is_mapped || header.has_loans) && !has_body || header.is_busy && kind != Kind::Call {
+            return Err(Violation::Header(BadHeader::Flags(bytes[5])));
+        }
+        let (least, limit) = match kind {
+            Kind::Call | Kind::Reply if header.is_mapped => (BlockRef::LEN as u64, BlockRef::LEN as u64),
+            Kind::Call | Kind::Reply => (0, self.limits.max_message),
+            Kind::Failure => (0, MAX_FAILURE),
+            Kind::Segment if header.call.as_u64() & u64::from(OBJECT) != 0 => (16, 16),
+            Kind::Segment => (8, 8),
+            Kind::Release | Kind::Retire | Kind::Return | Kind::Resend => (0, 0),
         };
+        let limit = if header.has_loans { limit.saturating_add(MAX_TABLE) } else { limit };
         if len > limit {
             return Err(Violation::TooLong { kind, len, limit });
         }
-        let fixed = match kind {
-            Kind::Segment => Some(8),
-            Kind::Call | Kind::Reply if header.is_mapped => Some(BlockRef::LEN as u64),
-            _ => None,
-        };
-        if fixed.is_some_and(|fixed| fixed != len) {
+        if len < least {
             return Err(Violation::Length { kind, len });
-        }
-        let may_be_mapped = matches!(kind, Kind::Call | Kind::Reply);
-        if header.is_mapped && !may_be_mapped || header.is_busy && kind != Kind::Call {
-            return Err(Violation::Header(BadHeader::Flags(bytes[5])));
         }
         Ok(Some(header))
     }
@@ -363,43 +464,94 @@ impl<F> Receiver<F> {
         !self.has_next()
     }
 
-    fn payload(&self, header: &Header, from: usize) -> Result<Payload<'_>, Violation> {
-        let body = &self.buffer[from..from + header.len as usize];
-        if !header.is_mapped {
-            return Ok(Payload::Inline(body));
+    /// Where the body of a Call or Reply stands, and what is lent with it.
+    fn body(&self, header: &Header, from: usize) -> Result<(Payload<'_>, Vec<BlockRef>), Violation> {
+        let (kind, len) = (header.kind, u64::from(header.len));
+        let mut body = &self.buffer[from..from + header.len as usize];
+        let mut loans = Vec::new();
+        if header.has_loans {
+            let entries;
+            (body, entries) = split_table(body).ok_or(Violation::Loans { kind, len })?;
+            loans = entries.iter().map(|entry| self.check(entry)).collect::<Result<_, _>>()?;
         }
-        let block = BlockRef::decode(body.try_into().expect("length was checked"));
-        let size = self.segments.get(block.segment as usize);
+        let limit = self.limits.max_message;
+        let payload = if header.is_mapped {
+            let block = self.check(body.try_into().map_err(|_| Violation::Length { kind, len })?)?;
+            if is_object(block.segment) {
+                return Err(Violation::BodyInObject(block.segment));
+            }
+            if block.len > limit {
+                return Err(Violation::TooLong { kind, len: block.len, limit });
+            }
+            Payload::Block(block)
+        } else {
+            // Again, now that it is known how much of the frame the body is.
+            let len = body.len() as u64;
+            if len > limit {
+                return Err(Violation::TooLong { kind, len, limit });
+            }
+            Payload::Inline(body)
+        };
+        Ok((payload, loans))
+    }
+
+    /// The block in these bytes, if it is inside what was announced.
+    fn check(&self, block: &[u8; BlockRef::LEN]) -> Result<BlockRef, Violation> {
+        let block = BlockRef::decode(block);
+        let size = self.announced.get(&block.segment);
         let end = u64::from(block.page).checked_mul(PAGE).and_then(|start| start.checked_add(block.len));
-        // Both must be there: even an empty block is of a segment that was announced.
+        // Both must be there: even an empty block is of a segment or object that was announced.
         if size.zip(end).is_none_or(|(size, end)| end > *size) {
             return Err(Violation::Block(block));
         }
-        if block.len > self.limits.max_message {
-            let (kind, limit) = (header.kind, self.limits.max_message);
-            return Err(Violation::TooLong { kind, len: block.len, limit });
-        }
-        Ok(Payload::Block(block))
+        Ok(block)
     }
 
-    fn announce(&mut self, number: u64, len: u64) -> Result<(), Violation> {
+    fn announce(&mut self, number: u64, offset: u64, len: u64) -> Result<u32, Violation> {
         let refuse = |reason| Err(Violation::Segment { number, len, reason });
-        if number != self.segments.len() as u64 {
-            return refuse("segments are numbered in order");
+        let Ok(slot) = u32::try_from(number) else {
+            return refuse("no slot has this number");
+        };
+        if self.announced.contains_key(&slot) {
+            return refuse("it is there already");
         }
-        if self.segments.len() >= self.limits.max_segments as usize {
-            return refuse("more segments than Limits::max_segments");
+        if is_object(slot) {
+            let lent: u64 = self.announced.range(OBJECT..).map(|(_, len)| *len).sum();
+            if slot & !OBJECT >= self.limits.max_objects {
+                return refuse("more objects than Limits::max_objects");
+            }
+            if lent.checked_add(len).is_none_or(|sum| sum > self.limits.lent) {
+                return refuse("more bytes of objects than Limits::lent");
+            }
+            if len == 0 || offset.checked_add(len).is_none() {
+                return refuse("an object is a range of bytes");
+            }
+        } else {
+            let mapped: u64 = self.announced.range(..OBJECT).map(|(_, len)| *len).sum();
+            if slot >= self.limits.max_segments {
+                return refuse("more segments than Limits::max_segments");
+            }
+            if mapped.checked_add(len).is_none_or(|sum| sum > self.limits.pool) {
+                return refuse("more shared memory than Limits::pool");
+            }
+            if len == 0 || !len.is_multiple_of(PAGE) {
+                return refuse("a segment is made of whole pages");
+            }
         }
-        let mapped: u64 = self.segments.iter().sum();
-        if mapped.checked_add(len).is_none_or(|sum| sum > self.limits.pool) {
-            return refuse("more shared memory than Limits::pool");
-        }
-        if len == 0 || !len.is_multiple_of(PAGE) {
-            return refuse("a segment is made of whole pages");
-        }
-        self.segments.push(len);
-        Ok(())
+        self.announced.insert(slot, len);
+        Ok(slot)
     }
+}
+
+/// Parts the bytes of a frame in the body and the entries of the table of loans behind it.
+fn split_table(bytes: &[u8]) -> Option<(&[u8], &[[u8; BlockRef::LEN]])> {
+    let (bytes, count) = bytes.split_last_chunk()?;
+    let count = usize::from(u16::from_le_bytes(*count));
+    if !(1..=MAX_LOANS).contains(&count) {
+        return None;
+    }
+    let (body, table) = bytes.split_at(bytes.len().checked_sub(count * BlockRef::LEN)?);
+    Some((body, table.as_chunks().0))
 }
 
 impl From<Violation> for Error {

@@ -1,5 +1,7 @@
 //! Whatever the bytes say, decoding is bounded by their number, and the errors tell what is wrong and where.
 
+mod remote;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::marker::PhantomData;
@@ -23,10 +25,7 @@ fn refused<T: Serialize + ?Sized>(value: &T) -> EncodeError {
 }
 
 fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    let mut decoder = Decoder::new(bytes);
-    let value = decoder.next()?;
-    decoder.end()?;
-    Ok(value)
+    remote::decoded(bytes, |_, _| true)
 }
 
 /// The kind, the place and the text of the error that `bytes` are as a `T`.
@@ -178,6 +177,23 @@ thread_local! {
     static OPEN: std::cell::Cell<(usize, usize)> = const { std::cell::Cell::new((0, 0)) };
 }
 
+/// What one open sequence has reserved.
+struct Open(usize);
+
+impl Open {
+    fn new(hint: usize) -> Self {
+        let (open, most) = OPEN.get();
+        OPEN.set((open + hint, most.max(open + hint)));
+        Self(hint)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        OPEN.set((OPEN.get().0 - self.0, OPEN.get().1));
+    }
+}
+
 impl<'de, T: Deserialize<'de> + Reserved> Deserialize<'de> for Hints<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Add<T>(PhantomData<T>);
@@ -188,13 +204,11 @@ impl<'de, T: Deserialize<'de> + Reserved> Deserialize<'de> for Hints<T> {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Hints<T>, A::Error> {
                 let hint = seq.size_hint().unwrap_or(0);
-                let (open, most) = OPEN.get();
-                OPEN.set((open + hint, most.max(open + hint)));
+                let _open = Open::new(hint);
                 let mut sum = hint;
                 while let Some(element) = seq.next_element::<T>()? {
                     sum += element.reserved();
                 }
-                OPEN.set((OPEN.get().0 - hint, OPEN.get().1));
                 Ok(Hints(sum, PhantomData))
             }
         }

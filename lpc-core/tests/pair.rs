@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use lpc_core::Method;
 use lpc_core::arena::{Arena, Block, PAGE};
@@ -10,6 +11,7 @@ use lpc_core::codec;
 use lpc_core::error::{Error, ErrorKind, Progress};
 use lpc_core::frame::{self, BlockRef, Body, CallId};
 use lpc_core::handshake::{Hello, Preamble};
+use lpc_core::lent::Lent;
 use lpc_core::limits::Limits;
 use lpc_core::receiver::{Incoming, Payload, Receiver, Role};
 use lpc_core::threshold::Threshold;
@@ -41,7 +43,7 @@ fn answer(name: &str, arguments: &[u8]) -> Result<Vec<u8>, Error> {
 }
 
 /// What is on its way to one side: bytes, and descriptors with the places of the bytes that they go with. A
-/// descriptor is the number of the segment that it is of.
+/// descriptor is the number of the memory that it is of.
 #[derive(Debug, Default)]
 struct Wire {
     bytes: Vec<u8>,
@@ -52,10 +54,41 @@ struct Wire {
 #[derive(Debug)]
 struct Sender {
     arena: Arena,
+    /// By descriptor.
     memory: Vec<Vec<u8>>,
+    /// The descriptors of the arena's segments.
+    segments: HashMap<u32, u32>,
+    lent: Lent<Lending>,
+    /// What this side has lent, and goes on using.
+    own: Option<Arc<Lending>>,
     limits: Limits,
     threshold: Threshold,
     wire: Wire,
+}
+
+/// A block that is lent, and how many bytes of it.
+#[derive(Debug)]
+struct Lending {
+    block: Block,
+    len: u64,
+}
+
+/// A body that is out in a block, with what it takes to send it again.
+#[derive(Debug)]
+struct InBlock {
+    block: Block,
+    len: usize,
+    loans: Vec<BlockRef>,
+}
+
+/// What goes with a call or its reply.
+#[derive(Clone, Copy, Debug)]
+enum Loan {
+    None,
+    /// This many bytes that count up from some number.
+    New(u64, u8),
+    /// The one before, if this side still has it.
+    Again,
 }
 
 /// What stands in a page that is in nobody's use.
@@ -63,52 +96,126 @@ const FREE: u8 = 0xdd;
 
 impl Sender {
     fn new(limits: Limits, threshold: Threshold) -> Self {
-        let arena = Arena::new(limits.pool);
-        Self { arena, memory: Vec::new(), limits, threshold, wire: Wire::default() }
+        Self {
+            arena: Arena::new(limits.pool, limits.max_segments, limits.max_blocks),
+            memory: Vec::new(),
+            segments: HashMap::new(),
+            lent: Lent::new(),
+            own: None,
+            limits,
+            threshold,
+            wire: Wire::default(),
+        }
+    }
+
+    fn pages(&mut self, block: &Block) -> &mut [u8] {
+        let at = block.offset() as usize;
+        let memory = self.segments[&block.segment()] as usize;
+        &mut self.memory[memory][at..at + block.len() as usize]
     }
 
     /// Completes a frame with this body, on the lane that it has to take, and says which block it stands in.
-    fn send(&mut self, mut frame: Vec<u8>, call: CallId, body: &[u8]) -> Option<Block> {
+    fn send(&mut self, mut frame: Vec<u8>, call: CallId, body: &[u8], loan: Loan) -> Option<InBlock> {
         assert!(body.len() as u64 <= self.limits.max_message, "the test keeps the limits");
+        let loans: Vec<BlockRef> = self.lend(loan).into_iter().collect();
         let len = body.len() as u64;
         let block = self.threshold.is_exceeded_by(len).then(|| self.alloc(len)).flatten();
         match &block {
             Some(block) => {
-                let at = block.offset() as usize;
-                let pages = &mut self.memory[block.segment() as usize][at..at + block.len() as usize];
-                assert!(pages.iter().all(|byte| *byte == FREE), "the block is in use");
-                pages.fill(0);
-                pages[..body.len()].copy_from_slice(body);
+                self.pages(block)[..body.len()].copy_from_slice(body);
                 let place = BlockRef { segment: block.segment(), page: block.page(), len };
-                frame::seal(&mut frame, call, Body::Mapped(place));
+                frame::seal(&mut frame, call, Body::Mapped(place), &loans);
             }
             None => {
                 frame.extend_from_slice(body);
-                frame::seal(&mut frame, call, Body::Inline);
+                frame::seal(&mut frame, call, Body::Inline, &loans);
             }
         }
         self.wire.bytes.extend(frame);
-        block
+        block.map(|block| InBlock { block, len: body.len(), loans })
     }
 
-    fn alloc(&mut self, len: u64) -> Option<Block> {
-        if let Some(block) = self.arena.alloc(len) {
-            return Some(block);
+    fn lend(&mut self, loan: Loan) -> Option<BlockRef> {
+        match loan {
+            Loan::None => return None,
+            Loan::Again => {}
+            Loan::New(len, seed) => {
+                self.give_up(None);
+                let block = self.alloc(len)?;
+                for (at, byte) in self.pages(&block)[..len as usize].iter_mut().enumerate() {
+                    *byte = seed.wrapping_add(at as u8);
+                }
+                self.own = Some(Arc::new(Lending { block, len }));
+            }
         }
-        let size = self.arena.next_segment(len)?;
-        let number = self.arena.add_segment(size);
-        assert_eq!(number as usize, self.memory.len());
-        self.memory.push(vec![FREE; size as usize]);
-        self.wire.descriptors.push((self.wire.bytes.len(), number));
-        self.wire.bytes.extend(frame::segment(number, size));
-        self.arena.alloc(len)
+        let item = Arc::clone(self.own.as_ref()?);
+        let place = BlockRef { segment: item.block.segment(), page: item.block.page(), len: item.len };
+        self.lent.lend((place.segment, place.page), item);
+        Some(place)
+    }
+
+    /// Gives up this one, or what this side has lent itself; whose last it was gives the block back.
+    fn give_up(&mut self, item: Option<Arc<Lending>>) {
+        if let Some(lending) = item.or_else(|| self.own.take()).and_then(Arc::into_inner) {
+            self.free(lending.block);
+        }
+    }
+
+    fn returned(&mut self, segment: u32, page: u32) {
+        if let Some(item) = self.lent.returned((segment, page)).expect("it is lent") {
+            self.give_up(Some(item));
+        }
+    }
+
+    /// Sends what stands in a block through the socket, since the other side cannot read it, nor any other there.
+    fn resend(&mut self, mut frame: Vec<u8>, call: CallId, sent: InBlock) {
+        let body = self.pages(&sent.block)[..sent.len].to_vec();
+        self.arena.withdraw(sent.block.segment());
+        self.free(sent.block);
+        frame.extend(body);
+        frame::seal(&mut frame, call, Body::Inline, &sent.loans);
+        self.wire.bytes.extend(frame);
+    }
+
+    /// A block, all zero.
+    fn alloc(&mut self, len: u64) -> Option<Block> {
+        let block = self.arena.alloc(len).or_else(|| {
+            let size = self.arena.next_segment(len)?;
+            let number = self.arena.add_segment(size);
+            let descriptor = self.memory.len() as u32;
+            self.memory.push(vec![FREE; size as usize]);
+            assert!(self.segments.insert(number, descriptor).is_none(), "the slot is free");
+            self.wire.descriptors.push((self.wire.bytes.len(), descriptor));
+            self.wire.bytes.extend(frame::segment(number, size));
+            self.arena.alloc(len)
+        })?;
+        let pages = self.pages(&block);
+        assert!(pages.iter().all(|byte| *byte == FREE), "the block is in use");
+        pages.fill(0);
+        Some(block)
     }
 
     /// Takes a block back: who reads it from now on reads something else.
     fn free(&mut self, block: Block) {
-        let at = block.offset() as usize;
-        self.memory[block.segment() as usize][at..at + block.len() as usize].fill(FREE);
+        self.pages(&block).fill(FREE);
         self.arena.free(block);
+    }
+
+    /// Removes the segments in which nothing is.
+    fn trim(&mut self) {
+        let idle: Vec<u32> = self.arena.segments().filter(|number| self.arena.is_idle(*number)).collect();
+        for number in idle {
+            self.arena.remove_segment(number);
+            self.segments.remove(&number);
+            self.wire.bytes.extend(frame::retire(number));
+        }
+    }
+
+    fn hang_up(&mut self) {
+        for item in self.lent.drain() {
+            self.give_up(Some(item));
+        }
+        self.give_up(None);
     }
 
     fn is_clean(&self) -> bool {
@@ -120,31 +227,79 @@ impl Sender {
 #[derive(Debug)]
 enum Arrived {
     Copied(Vec<u8>),
-    Mapped { descriptor: u32, block: BlockRef },
+    Mapped(Mapped),
+}
+
+/// A block of the other side's memory that can be read.
+#[derive(Debug)]
+struct Mapped {
+    descriptor: u32,
+    block: BlockRef,
+}
+
+impl Mapped {
+    fn read<'a>(&self, memory: &'a [Vec<u8>]) -> &'a [u8] {
+        let at = (u64::from(self.block.page) * PAGE) as usize;
+        &memory[self.descriptor as usize][at..at + self.block.len as usize]
+    }
 }
 
 impl Arrived {
-    fn new(payload: Payload<'_>, segments: &[u32]) -> Self {
-        match payload {
-            Payload::Inline(bytes) => Self::Copied(bytes.to_vec()),
-            Payload::Block(block) => Self::Mapped { descriptor: segments[block.segment as usize], block },
-        }
-    }
-
     fn read(self, memory: &[Vec<u8>]) -> Vec<u8> {
         match self {
             Self::Copied(bytes) => bytes,
-            Self::Mapped { descriptor, block } => {
-                let at = (u64::from(block.page) * PAGE) as usize;
-                memory[descriptor as usize][at..at + block.len as usize].to_vec()
+            Self::Mapped(mapped) => mapped.read(memory).to_vec(),
+        }
+    }
+}
+
+/// What a side knows of the other's memory, and keeps of it.
+#[derive(Debug, Default)]
+struct View {
+    /// By number; `None` is a segment that cannot be read, since its descriptor was lost.
+    segments: HashMap<u32, Option<u32>>,
+    loans: Vec<Mapped>,
+}
+
+impl View {
+    fn find(&self, block: BlockRef) -> Option<Mapped> {
+        self.segments[&block.segment].map(|descriptor| Mapped { descriptor, block })
+    }
+
+    /// `None` where it stands in memory that cannot be read.
+    fn arrived(&self, payload: Payload<'_>) -> Option<Arrived> {
+        match payload {
+            Payload::Inline(bytes) => Some(Arrived::Copied(bytes.to_vec())),
+            Payload::Block(block) => self.find(block).map(Arrived::Mapped),
+        }
+    }
+
+    /// Keeps what was lent; what cannot be read goes back at once.
+    fn keep(&mut self, loans: Vec<BlockRef>, answers: &mut Wire) {
+        for block in loans {
+            match self.find(block) {
+                Some(mapped) => self.loans.push(mapped),
+                None => answers.bytes.extend(frame::returned(block.segment, block.page)),
             }
         }
+    }
+
+    /// Reads a loan and returns it.
+    fn put_back(&mut self, at: usize, memory: &[Vec<u8>], answers: &mut Wire) {
+        if self.loans.is_empty() {
+            return;
+        }
+        let loan = self.loans.swap_remove(at % self.loans.len());
+        let bytes = loan.read(memory);
+        let counts = bytes.iter().enumerate().all(|(at, byte)| *byte == bytes[0].wrapping_add(at as u8));
+        assert!(counts, "{loan:?} is not what was lent");
+        answers.bytes.extend(frame::returned(loan.block.segment, loan.block.page));
     }
 }
 
 /// Moves up to `len` bytes of a wire to a receiver, with the descriptors that go with them, as the kernel would: not
 /// on to what was sent with another descriptor.
-fn transfer(wire: &mut Wire, receiver: &mut Receiver<u32>, len: usize) {
+fn transfer(wire: &mut Wire, receiver: &mut Receiver<u32>, len: usize, loses: bool) {
     let mut places = wire.descriptors.iter().map(|(place, _)| *place);
     let has_own = places.next().is_some_and(|place| place < len);
     let end = if has_own { places.next().unwrap_or(usize::MAX) } else { usize::MAX };
@@ -153,17 +308,19 @@ fn transfer(wire: &mut Wire, receiver: &mut Receiver<u32>, len: usize) {
     space[..len].copy_from_slice(&wire.bytes[..len]);
     wire.bytes.drain(..len);
     let with = wire.descriptors.iter().take_while(|(place, _)| *place < len).count();
-    let descriptors: Vec<u32> = wire.descriptors.drain(..with).map(|(_, number)| number).collect();
+    let mut descriptors: Vec<u32> = wire.descriptors.drain(..with).map(|(_, number)| number).collect();
     for (place, _) in &mut wire.descriptors {
         *place -= len;
     }
-    receiver.received(len, descriptors).expect("an honest peer");
+    let lost = loses && descriptors.pop().is_some();
+    receiver.received(len, descriptors, lost).expect("an honest peer");
 }
 
 /// A call of the client that is not over.
 #[derive(Debug)]
 struct Waiting {
-    block: Option<Block>,
+    sent: Option<InBlock>,
+    method: u16,
     expected: Result<Vec<u8>, String>,
     is_abandoned: bool,
 }
@@ -172,9 +329,9 @@ struct Waiting {
 struct Client {
     sender: Sender,
     receiver: Receiver<u32>,
+    view: View,
     /// The server's number of each method.
     numbers: Vec<u16>,
-    segments: Vec<u32>,
     calls: Calls<Waiting>,
     waiting: Vec<CallId>,
     /// Replies that nobody has looked at yet, each with what it should be.
@@ -184,13 +341,15 @@ struct Client {
 }
 
 impl Client {
-    fn call(&mut self, method: usize, arguments: &[u8]) {
+    fn call(&mut self, method: usize, arguments: &[u8], loan: Loan) {
         let mut frame = Vec::new();
-        frame::begin_call(&mut frame, self.numbers[method]);
+        let number = self.numbers[method];
+        frame::begin_call(&mut frame, number);
         let expected = answer(WANTED[method].name(), arguments).map_err(|error| error.to_string());
-        let call = self.calls.insert(Waiting { block: None, expected, is_abandoned: false });
-        let block = self.sender.send(frame, call, arguments);
-        self.calls.get_mut(call).expect("it waits").block = block;
+        let waiting = Waiting { sent: None, method: number, expected, is_abandoned: false };
+        let call = self.calls.insert(waiting);
+        let sent = self.sender.send(frame, call, arguments, loan);
+        self.calls.get_mut(call).expect("it waits").sent = sent;
         self.waiting.push(call);
     }
 
@@ -201,27 +360,50 @@ impl Client {
         }
     }
 
-    fn receive(&mut self, wire: &mut Wire, len: usize) {
-        transfer(wire, &mut self.receiver, len);
+    fn receive(&mut self, wire: &mut Wire, len: usize, loses: bool) {
+        transfer(wire, &mut self.receiver, len, loses);
         while let Some(incoming) = self.receiver.next().expect("an honest server") {
             let (call, reply) = match incoming {
-                Incoming::Segment { descriptor, .. } => {
-                    self.segments.push(descriptor);
+                Incoming::Segment { number, descriptor, .. } => {
+                    self.view.segments.insert(number, descriptor);
                     continue;
                 }
-                Incoming::Reply { call, payload } => (call, Ok(Arrived::new(payload, &self.segments))),
+                Incoming::Retire { number } => {
+                    self.view.segments.remove(&number);
+                    continue;
+                }
+                Incoming::Return { segment, page } => {
+                    self.sender.returned(segment, page);
+                    continue;
+                }
+                Incoming::Resend { call } => {
+                    let waiting = self.calls.get_mut(call).expect("the call waits");
+                    let sent = waiting.sent.take().expect("it was sent in a block");
+                    let mut frame = Vec::new();
+                    frame::begin_call(&mut frame, waiting.method);
+                    self.sender.resend(frame, call, sent);
+                    continue;
+                }
+                Incoming::Reply { call, payload, loans } => {
+                    let Some(body) = self.view.arrived(payload) else {
+                        self.sender.wire.bytes.extend(frame::resend(call));
+                        continue;
+                    };
+                    self.view.keep(loans, &mut self.sender.wire);
+                    (call, Ok(body))
+                }
                 Incoming::Failure { call, error } => (call, Err(error)),
                 other => panic!("{other:?} sent to a client"),
             };
             let waiting = self.calls.remove(call).expect("the call waits");
             self.waiting.retain(|other| *other != call);
-            if let Some(block) = waiting.block {
-                self.sender.free(block);
+            if let Some(sent) = waiting.sent {
+                self.sender.free(sent.block);
             }
             match (reply, waiting.expected) {
                 (Ok(body), _) if waiting.is_abandoned => {
                     self.matched += 1;
-                    if matches!(body, Arrived::Mapped { .. }) {
+                    if matches!(body, Arrived::Mapped(_)) {
                         self.sender.wire.bytes.extend(frame::release(call));
                     }
                 }
@@ -241,7 +423,7 @@ impl Client {
             return;
         }
         let (call, body, expected) = self.replies.swap_remove(at % self.replies.len());
-        let is_mapped = matches!(body, Arrived::Mapped { .. });
+        let is_mapped = matches!(body, Arrived::Mapped(_));
         assert!(body.read(memory) == expected, "another reply than that of {call:?}");
         if is_mapped {
             self.sender.wire.bytes.extend(frame::release(call));
@@ -254,11 +436,12 @@ impl Client {
         assert_eq!(self.calls.iter_mut().count(), self.waiting.len());
         for call in self.waiting.drain(..) {
             let waiting = self.calls.remove(call).expect("it waits");
-            if let Some(block) = waiting.block {
-                self.sender.free(block);
+            if let Some(sent) = waiting.sent {
+                self.sender.free(sent.block);
             }
         }
         self.replies.clear();
+        self.sender.hang_up();
     }
 }
 
@@ -266,32 +449,48 @@ impl Client {
 struct Server {
     sender: Sender,
     receiver: Receiver<u32>,
-    segments: Vec<u32>,
+    view: View,
     running: Vec<(CallId, u16, Arrived)>,
     /// Results that the client has not read yet.
-    results: HashMap<CallId, Block>,
+    results: HashMap<CallId, InBlock>,
 }
 
 impl Server {
-    fn receive(&mut self, wire: &mut Wire, len: usize) {
-        transfer(wire, &mut self.receiver, len);
+    fn receive(&mut self, wire: &mut Wire, len: usize, loses: bool) {
+        transfer(wire, &mut self.receiver, len, loses);
         while let Some(incoming) = self.receiver.next().expect("an honest client") {
             match incoming {
-                Incoming::Segment { descriptor, .. } => self.segments.push(descriptor),
-                Incoming::Call { call, method, payload, .. } => {
+                Incoming::Segment { number, descriptor, .. } => {
+                    self.view.segments.insert(number, descriptor);
+                }
+                Incoming::Retire { number } => drop(self.view.segments.remove(&number)),
+                Incoming::Call { call, method, payload, loans, .. } => {
                     assert!(self.running.iter().all(|(other, ..)| *other != call), "{call:?} runs already");
-                    self.running.push((call, method, Arrived::new(payload, &self.segments)));
+                    match self.view.arrived(payload) {
+                        Some(arguments) => {
+                            self.view.keep(loans, &mut self.sender.wire);
+                            self.running.push((call, method, arguments));
+                        }
+                        None => self.sender.wire.bytes.extend(frame::resend(call)),
+                    }
                 }
                 Incoming::Release { call } => {
-                    let block = self.results.remove(&call).expect("its result is out");
-                    self.sender.free(block);
+                    let sent = self.results.remove(&call).expect("its result is out");
+                    self.sender.free(sent.block);
+                }
+                Incoming::Return { segment, page } => self.sender.returned(segment, page),
+                Incoming::Resend { call } => {
+                    let sent = self.results.remove(&call).expect("its result is out");
+                    let mut frame = Vec::new();
+                    frame::begin_reply(&mut frame);
+                    self.sender.resend(frame, call, sent);
                 }
                 other => panic!("{other:?} sent to a server"),
             }
         }
     }
 
-    fn run(&mut self, at: usize, memory: &[Vec<u8>]) {
+    fn run(&mut self, at: usize, memory: &[Vec<u8>], loan: Loan) {
         if self.running.is_empty() {
             return;
         }
@@ -300,14 +499,14 @@ impl Server {
         match answer(SERVED[usize::from(method)].name(), &arguments.read(memory)) {
             Ok(result) => {
                 frame::begin_reply(&mut frame);
-                if let Some(block) = self.sender.send(frame, call, &result) {
-                    assert!(self.results.insert(call, block).is_none(), "{call:?} has a result already");
+                if let Some(sent) = self.sender.send(frame, call, &result, loan) {
+                    assert!(self.results.insert(call, sent).is_none(), "{call:?} has a result already");
                 }
             }
             Err(error) => {
                 frame::begin_failure(&mut frame);
                 codec::encode(&error.to_wire(), &mut frame).expect("an error encodes");
-                frame::seal(&mut frame, call, Body::Inline);
+                frame::seal(&mut frame, call, Body::Inline, &[]);
                 self.sender.wire.bytes.extend(frame);
             }
         }
@@ -315,9 +514,10 @@ impl Server {
 
     fn hang_up(&mut self) {
         self.running.clear();
-        for (_, block) in self.results.drain() {
-            self.sender.free(block);
+        for (_, sent) in self.results.drain() {
+            self.sender.free(sent.block);
         }
+        self.sender.hang_up();
     }
 }
 
@@ -331,12 +531,23 @@ struct Setup {
 /// What one of them does next.
 #[derive(Clone, Debug)]
 enum Step {
-    Call { method: usize, len: usize, seed: u8 },
+    Call {
+        method: usize,
+        len: usize,
+        seed: u8,
+        loan: Loan,
+    },
     Abandon(usize),
-    ToServer(usize),
-    ToClient(usize),
-    Run(usize),
+    /// So many bytes, and whether a descriptor that comes with them is lost.
+    ToServer(usize, bool),
+    ToClient(usize, bool),
+    Run(usize, Loan),
     Fetch(usize),
+    /// Each side returns a loan that it has.
+    Return(usize),
+    /// Each side uses what it has lent itself no more.
+    GiveUp,
+    Trim,
 }
 
 #[derive(Debug)]
@@ -365,7 +576,7 @@ impl Pair {
                 sender: Sender::new(of_server.narrow(&client_limits), client_threshold),
                 receiver: Receiver::new(Role::Client, client_limits),
                 numbers: numbers.into_iter().map(|number| number.expect("all are served")).collect(),
-                segments: Vec::new(),
+                view: View::default(),
                 calls: Calls::new(),
                 waiting: Vec::new(),
                 replies: Vec::new(),
@@ -374,7 +585,7 @@ impl Pair {
             server: Server {
                 sender: Sender::new(of_client.narrow(&server_limits), server_threshold),
                 receiver: Receiver::new(Role::Server, server_limits),
-                segments: Vec::new(),
+                view: View::default(),
                 running: Vec::new(),
                 results: HashMap::new(),
             },
@@ -385,17 +596,29 @@ impl Pair {
     fn step(&mut self, step: &Step) {
         let Self { client, server, .. } = self;
         match step {
-            Step::Call { method, len, seed } => {
+            Step::Call { method, len, seed, loan } => {
                 // A third, so that no result is over the limit.
                 let len = (*len).min(client.sender.limits.max_message as usize / 3);
                 let arguments: Vec<u8> = (0..len).map(|at| (at as u8).wrapping_mul(*seed)).collect();
-                client.call(*method, &arguments);
+                client.call(*method, &arguments, *loan);
                 self.called += 1;
             }
             Step::Abandon(at) => client.abandon(*at),
-            Step::ToServer(len) => server.receive(&mut client.sender.wire, *len),
-            Step::ToClient(len) => client.receive(&mut server.sender.wire, *len),
-            Step::Run(at) => server.run(*at, &client.sender.memory),
+            Step::ToServer(len, loses) => server.receive(&mut client.sender.wire, *len, *loses),
+            Step::ToClient(len, loses) => client.receive(&mut server.sender.wire, *len, *loses),
+            Step::Run(at, loan) => server.run(*at, &client.sender.memory, *loan),
+            Step::Return(at) => {
+                client.view.put_back(*at, &server.sender.memory, &mut client.sender.wire);
+                server.view.put_back(*at, &client.sender.memory, &mut server.sender.wire);
+            }
+            Step::GiveUp => {
+                client.sender.give_up(None);
+                server.sender.give_up(None);
+            }
+            Step::Trim => {
+                client.sender.trim();
+                server.sender.trim();
+            }
             Step::Fetch(at) => client.fetch(*at, &server.sender.memory),
         }
         let (own, peer) = (&self.client.sender, &self.server.sender);
@@ -404,13 +627,21 @@ impl Pair {
 
     /// Goes on until nothing is left to do.
     fn settle(&mut self, at: usize) {
+        self.step(&Step::GiveUp);
         while !(self.client.calls.is_empty()
             && self.client.replies.is_empty()
-            && self.client.sender.wire.bytes.is_empty())
+            && self.client.view.loans.is_empty()
+            && self.server.view.loans.is_empty()
+            && self.client.sender.wire.bytes.is_empty()
+            && self.server.sender.wire.bytes.is_empty())
         {
-            for step in
-                [Step::ToServer(usize::MAX), Step::Run(at), Step::ToClient(usize::MAX), Step::Fetch(at)]
-            {
+            for step in [
+                Step::ToServer(usize::MAX, false),
+                Step::Run(at, Loan::None),
+                Step::ToClient(usize::MAX, false),
+                Step::Fetch(at),
+                Step::Return(at),
+            ] {
                 self.step(&step);
             }
         }
@@ -420,7 +651,14 @@ impl Pair {
 fn limits() -> impl Strategy<Value = Limits> + Clone {
     let pool = prop_oneof![Just(0), Just(5 * PAGE), Just(1 << 20), Just(4 << 20)];
     let max_message = prop_oneof![Just(100), Just(10_000), Just(2 << 20)];
-    (pool, max_message).prop_map(|(pool, max_message)| Limits { max_message, pool, max_segments: 8 })
+    let max_blocks = prop_oneof![1 => Just(3), 3 => Just(100)];
+    (pool, max_message, max_blocks).prop_map(|(pool, max_message, max_blocks)| Limits {
+        max_message,
+        pool,
+        max_segments: 8,
+        max_blocks,
+        ..Limits::default()
+    })
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
@@ -442,14 +680,23 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => 100_000..400_000_usize,
     ];
     let piece = prop_oneof![2 => 1..64_usize, 2 => 1..20_000_usize, 1 => Just(usize::MAX)];
+    let loan = prop_oneof![
+        4 => Just(Loan::None),
+        2 => (2..10_000_u64, any::<u8>()).prop_map(|(len, seed)| Loan::New(len, seed)),
+        1 => Just(Loan::Again),
+    ];
+    let loses = prop::bool::weighted(0.1);
     let step = prop_oneof![
-        6 => (0..WANTED.len(), len, any::<u8>())
-            .prop_map(|(method, len, seed)| Step::Call { method, len, seed }),
+        6 => (0..WANTED.len(), len, any::<u8>(), loan.clone())
+            .prop_map(|(method, len, seed, loan)| Step::Call { method, len, seed, loan }),
         1 => any::<usize>().prop_map(Step::Abandon),
-        5 => piece.clone().prop_map(Step::ToServer),
-        5 => piece.prop_map(Step::ToClient),
-        5 => any::<usize>().prop_map(Step::Run),
+        5 => (piece.clone(), loses).prop_map(|(len, loses)| Step::ToServer(len, loses)),
+        5 => (piece, loses).prop_map(|(len, loses)| Step::ToClient(len, loses)),
+        5 => (any::<usize>(), loan).prop_map(|(at, loan)| Step::Run(at, loan)),
         4 => any::<usize>().prop_map(Step::Fetch),
+        3 => any::<usize>().prop_map(Step::Return),
+        1 => Just(Step::GiveUp),
+        2 => Just(Step::Trim),
     ];
     proptest::collection::vec(step, 0..120)
 }
@@ -473,6 +720,16 @@ proptest! {
         prop_assert!(pair.server.running.is_empty() && pair.server.results.is_empty());
         prop_assert!(pair.client.sender.is_clean() && pair.server.sender.is_clean());
         prop_assert!(pair.client.receiver.is_drained() && pair.server.receiver.is_drained());
+        prop_assert!(pair.client.sender.lent.is_empty() && pair.server.sender.lent.is_empty());
+        // Nothing is out, so all memory goes.
+        pair.step(&Step::Trim);
+        pair.settle(at);
+        for (sender, view) in
+            [(&pair.client.sender, &pair.server.view), (&pair.server.sender, &pair.client.view)]
+        {
+            prop_assert!(sender.arena.capacity() == 0 && sender.segments.is_empty());
+            prop_assert!(view.segments.is_empty());
+        }
     }
 
     #[test]
@@ -489,7 +746,10 @@ proptest! {
 }
 
 fn roomy() -> Setup {
-    let side = (Limits { max_message: 2 << 20, pool: 4 << 20, max_segments: 8 }, Threshold::bytes(4096));
+    let side = (
+        Limits { max_message: 2 << 20, pool: 4 << 20, max_segments: 8, ..Limits::default() },
+        Threshold::bytes(4096),
+    );
     Setup { client: side, server: side }
 }
 
@@ -497,13 +757,13 @@ fn roomy() -> Setup {
 fn replies_find_their_calls_when_the_last_is_answered_first() {
     let mut pair = Pair::new(&roomy());
     for len in [10, 5000, 20, 100_000, 30, 6000] {
-        pair.step(&Step::Call { method: 0, len, seed: len as u8 | 1 });
+        pair.step(&Step::Call { method: 0, len, seed: len as u8 | 1, loan: Loan::None });
     }
     while pair.server.running.len() < 6 {
-        pair.step(&Step::ToServer(usize::MAX));
+        pair.step(&Step::ToServer(usize::MAX, false));
     }
     for last in (0..6).rev() {
-        pair.step(&Step::Run(last));
+        pair.step(&Step::Run(last, Loan::None));
     }
     pair.settle(0);
     assert_eq!(pair.client.matched, 6);
@@ -514,7 +774,7 @@ fn replies_find_their_calls_when_the_last_is_answered_first() {
 fn one_large_call_after_another_uses_the_same_pages_again() {
     let mut pair = Pair::new(&roomy());
     for _ in 0..50 {
-        pair.step(&Step::Call { method: 0, len: 100_000, seed: 3 });
+        pair.step(&Step::Call { method: 0, len: 100_000, seed: 3, loan: Loan::None });
         pair.settle(0);
     }
     assert_eq!(pair.client.matched, 50);
@@ -526,7 +786,7 @@ fn a_pool_without_room_sends_large_bodies_inline() {
     let full = Limits { pool: PAGE, ..roomy().client.0 };
     let mut pair = Pair::new(&Setup { client: (full, Threshold::ALWAYS), ..roomy() });
     for _ in 0..3 {
-        pair.step(&Step::Call { method: 0, len: 4000, seed: 5 });
+        pair.step(&Step::Call { method: 0, len: 4000, seed: 5, loan: Loan::None });
     }
     // One page, with a segment to announce it; the others' bodies are in the stream.
     assert!(pair.client.sender.wire.bytes.len() > 2 * 4000);
@@ -534,4 +794,57 @@ fn a_pool_without_room_sends_large_bodies_inline() {
     pair.settle(0);
     assert_eq!(pair.client.matched, 3);
     assert!(pair.client.sender.is_clean() && pair.server.sender.is_clean());
+}
+
+#[test]
+fn a_loan_is_read_after_its_call_and_returned_as_often_as_it_was_lent() {
+    let mut pair = Pair::new(&roomy());
+    for loan in [Loan::New(9000, 7), Loan::Again, Loan::Again] {
+        pair.step(&Step::Call { method: 0, len: 10, seed: 1, loan });
+    }
+    while pair.client.matched < 3 {
+        for step in [
+            Step::ToServer(usize::MAX, false),
+            Step::Run(0, Loan::None),
+            Step::ToClient(usize::MAX, false),
+            Step::Fetch(0),
+            Step::GiveUp,
+        ] {
+            pair.step(&step);
+        }
+    }
+    for left in (0..3).rev() {
+        assert_eq!(pair.client.sender.arena.in_use(), 3 * PAGE, "one block, still lent");
+        pair.step(&Step::Return(0));
+        pair.step(&Step::ToClient(usize::MAX, false));
+        assert_eq!(pair.server.view.loans.len(), left);
+    }
+    assert!(pair.client.sender.is_clean());
+}
+
+#[test]
+fn what_cannot_be_read_in_memory_comes_through_the_socket_and_the_memory_goes() {
+    let mut pair = Pair::new(&roomy());
+    pair.step(&Step::Call { method: 0, len: 100_000, seed: 3, loan: Loan::New(5000, 1) });
+    pair.step(&Step::ToServer(usize::MAX, true));
+    while pair.server.running.is_empty() {
+        pair.step(&Step::ToClient(usize::MAX, false));
+        pair.step(&Step::ToServer(usize::MAX, false));
+    }
+    assert!(matches!(pair.server.running[0].2, Arrived::Copied(_)));
+    pair.step(&Step::Run(0, Loan::None));
+    pair.step(&Step::ToClient(usize::MAX, true));
+    pair.settle(0);
+    assert_eq!(pair.client.matched, 1);
+    assert!(pair.client.sender.is_clean() && pair.server.sender.is_clean());
+    for sender in [&pair.client.sender, &pair.server.sender] {
+        assert!(sender.arena.is_withdrawn(0));
+    }
+    pair.step(&Step::Trim);
+    // The next is tried with other memory, in the same slot.
+    pair.step(&Step::Call { method: 0, len: 100_000, seed: 3, loan: Loan::None });
+    pair.settle(0);
+    assert_eq!(pair.client.matched, 2);
+    assert_eq!((pair.client.sender.memory.len(), pair.server.sender.memory.len()), (2, 2));
+    assert!(pair.client.sender.segments.contains_key(&0) && !pair.client.sender.arena.is_withdrawn(0));
 }

@@ -1,10 +1,12 @@
 //! Every rule about what a peer may say, for both roles: one by one, and with streams of chance.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::collections::BTreeMap;
+
 use lpc_core::arena::PAGE;
 use lpc_core::codec;
 use lpc_core::error::{Error, ErrorKind, Progress};
-use lpc_core::frame::{self, BadHeader, BlockRef, Body, CallId, Kind};
+use lpc_core::frame::{self, BadHeader, BlockRef, Body, CallId, Kind, MAX_LOANS, MAX_TABLE, OBJECT};
 use lpc_core::limits::Limits;
 use lpc_core::receiver::{Incoming, MAX_FAILURE, Payload, Receiver, Role, Violation};
 use proptest::prelude::*;
@@ -15,9 +17,13 @@ const REPLY: u8 = Kind::Reply as u8;
 const FAILURE: u8 = Kind::Failure as u8;
 const SEGMENT: u8 = Kind::Segment as u8;
 const RELEASE: u8 = Kind::Release as u8;
+const RETIRE: u8 = Kind::Retire as u8;
+const RETURN: u8 = Kind::Return as u8;
+const RESEND: u8 = Kind::Resend as u8;
 
 const MAPPED: u8 = 1;
 const BUSY: u8 = 2;
+const LOANS: u8 = 4;
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
@@ -25,7 +31,14 @@ const ROLES: [Role; 2] = [Role::Client, Role::Server];
 const CONSTANT: usize = 64 << 10;
 
 fn limits() -> Limits {
-    Limits { max_message: 1 << 20, pool: 1 << 20, max_segments: 16 }
+    Limits {
+        max_message: 1 << 20,
+        pool: 1 << 20,
+        max_segments: 16,
+        max_objects: 8,
+        lent: 1 << 30,
+        ..Limits::default()
+    }
 }
 
 /// The kind of frame with a body that a side in this role gets.
@@ -56,22 +69,38 @@ fn mapped(role: Role, segment: u32, page: u32, len: u64) -> Vec<u8> {
     raw(bodied(role), MAPPED, 1, &BlockRef { segment, page, len }.encode())
 }
 
+/// A frame with a body of its kind and a table of these loans, which says that there are so many.
+fn lending(role: Role, body: &[u8], loans: &[BlockRef], count: u16) -> Vec<u8> {
+    let mut bytes = body.to_vec();
+    bytes.extend(loans.iter().flat_map(BlockRef::encode));
+    bytes.extend(count.to_le_bytes());
+    raw(bodied(role), LOANS, 1, &bytes)
+}
+
+const fn block(segment: u32, page: u32, len: u64) -> BlockRef {
+    BlockRef { segment, page, len }
+}
+
 fn failure(call: u64, error: &Error) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::begin_failure(&mut bytes);
     codec::encode(&error.to_wire(), &mut bytes).expect("an error encodes");
-    frame::seal(&mut bytes, CallId::new(call), Body::Inline);
+    frame::seal(&mut bytes, CallId::new(call), Body::Inline, &[]);
     bytes
 }
 
 /// A message that was taken out of its receiver.
 #[derive(Clone, Debug, PartialEq)]
 enum Seen {
-    Call { call: u64, method: u16, body: SeenBody },
-    Reply { call: u64, body: SeenBody },
+    Call { call: u64, method: u16, body: SeenBody, loans: Vec<BlockRef> },
+    Reply { call: u64, body: SeenBody, loans: Vec<BlockRef> },
     Failure { call: u64, kind: ErrorKind, progress: Progress, message: String },
-    Segment { len: u64, descriptor: u32 },
+    Segment { number: u32, len: u64, descriptor: Option<u32> },
+    Object { number: u32, offset: u64, len: u64, descriptor: Option<u32> },
+    Retire { number: u32 },
     Release { call: u64 },
+    Return { segment: u32, page: u32 },
+    Resend { call: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -83,18 +112,26 @@ enum SeenBody {
 impl From<Incoming<'_, u32>> for Seen {
     fn from(incoming: Incoming<'_, u32>) -> Self {
         match incoming {
-            Incoming::Call { call, method, payload, .. } => {
-                Self::Call { call: call.as_u64(), method, body: payload.into() }
+            Incoming::Call { call, method, payload, loans, .. } => {
+                Self::Call { call: call.as_u64(), method, body: payload.into(), loans }
             }
-            Incoming::Reply { call, payload } => Self::Reply { call: call.as_u64(), body: payload.into() },
+            Incoming::Reply { call, payload, loans } => {
+                Self::Reply { call: call.as_u64(), body: payload.into(), loans }
+            }
             Incoming::Failure { call, error } => Self::Failure {
                 call: call.as_u64(),
                 kind: error.kind(),
                 progress: error.progress(),
                 message: error.to_string(),
             },
-            Incoming::Segment { len, descriptor } => Self::Segment { len, descriptor },
+            Incoming::Segment { number, len, descriptor } => Self::Segment { number, len, descriptor },
+            Incoming::Object { number, offset, len, descriptor } => {
+                Self::Object { number, offset, len, descriptor }
+            }
+            Incoming::Retire { number } => Self::Retire { number },
             Incoming::Release { call } => Self::Release { call: call.as_u64() },
+            Incoming::Return { segment, page } => Self::Return { segment, page },
+            Incoming::Resend { call } => Self::Resend { call: call.as_u64() },
         }
     }
 }
@@ -111,18 +148,31 @@ impl From<Payload<'_>> for SeenBody {
 /// A driver's part, and a watch on what every receiver guarantees.
 struct Driver {
     receiver: Receiver<u32>,
+    limits: Limits,
     arrived: usize,
     seen: Vec<Seen>,
-    segments: Vec<u64>,
+    /// The sizes of segments and objects, by number.
+    announced: BTreeMap<u32, u64>,
 }
 
 impl Driver {
     fn new(role: Role, limits: Limits) -> Self {
-        Self { receiver: Receiver::new(role, limits), arrived: 0, seen: Vec::new(), segments: Vec::new() }
+        Self {
+            receiver: Receiver::new(role, limits),
+            limits,
+            arrived: 0,
+            seen: Vec::new(),
+            announced: BTreeMap::new(),
+        }
     }
 
     /// Receives as many of `bytes` as there is space for and says how many.
     fn receive(&mut self, bytes: &[u8], descriptors: &[u32]) -> Result<usize, Violation> {
+        self.receive_or_lose(bytes, descriptors, false)
+    }
+
+    /// The same, where the system may have lost a descriptor.
+    fn receive_or_lose(&mut self, bytes: &[u8], descriptors: &[u32], lost: bool) -> Result<usize, Violation> {
         let space = self.receiver.space();
         assert!(!space.is_empty(), "there is always space");
         assert!(
@@ -134,7 +184,7 @@ impl Driver {
         let len = bytes.len().min(space.len());
         space[..len].copy_from_slice(&bytes[..len]);
         self.arrived += len;
-        self.receiver.received(len, descriptors.iter().copied())?;
+        self.receiver.received(len, descriptors.iter().copied(), lost)?;
         Ok(len)
     }
 
@@ -149,17 +199,35 @@ impl Driver {
             assert!(has_next, "a frame was given that is not there");
             let seen = Seen::from(incoming);
             match &seen {
-                Seen::Segment { len, .. } => self.segments.push(*len),
-                Seen::Call { body: SeenBody::Block(block), .. }
-                | Seen::Reply { body: SeenBody::Block(block), .. } => {
-                    let size = self.segments.get(block.segment as usize);
-                    let end = u64::from(block.page).checked_mul(PAGE).unwrap().checked_add(block.len);
-                    assert!(size.zip(end).is_some_and(|(size, end)| end <= *size), "{block:?} is outside");
+                Seen::Segment { number, len, .. } | Seen::Object { number, len, .. } => {
+                    assert_eq!(number & OBJECT != 0, matches!(seen, Seen::Object { .. }));
+                    assert!(self.announced.insert(*number, *len).is_none(), "{number} is there already");
+                    let sum = |objects: bool| -> u64 {
+                        let of_kind = self.announced.iter().filter(|(n, _)| (*n & OBJECT != 0) == objects);
+                        of_kind.map(|(_, len)| len).sum()
+                    };
+                    assert!(sum(false) <= self.limits.pool && sum(true) <= self.limits.lent);
+                }
+                Seen::Retire { number } => assert!(self.announced.remove(number).is_some()),
+                Seen::Call { body, loans, .. } | Seen::Reply { body, loans, .. } => {
+                    assert!(loans.len() <= MAX_LOANS);
+                    if let SeenBody::Block(block) = body {
+                        assert!(block.segment & OBJECT == 0, "a body in an object");
+                        assert!(block.len <= self.limits.max_message);
+                        self.check(block);
+                    }
+                    loans.iter().for_each(|loan| self.check(loan));
                 }
                 _ => {}
             }
             self.seen.push(seen);
         }
+    }
+
+    fn check(&self, block: &BlockRef) {
+        let size = self.announced.get(&block.segment);
+        let end = u64::from(block.page).checked_mul(PAGE).unwrap().checked_add(block.len);
+        assert!(size.zip(end).is_some_and(|(size, end)| end <= *size), "{block:?} is outside");
     }
 
     /// Receives all of `bytes`, the descriptors with the first of them, and takes the messages.
@@ -175,8 +243,18 @@ impl Driver {
 
     /// Announces a segment of this many pages, as an honest peer does.
     fn segment(&mut self, pages: u64) {
-        let number = self.segments.len() as u32;
+        let number = (0..).find(|number| !self.announced.contains_key(number)).unwrap();
         self.feed(&frame::segment(number, pages * PAGE), &[number]).unwrap();
+    }
+
+    /// Announces an object of these many bytes, as an honest peer does.
+    fn object(&mut self, len: u64) {
+        let number = (OBJECT..).find(|number| !self.announced.contains_key(number)).unwrap();
+        self.feed(&frame::object(number, 0, len), &[number]).unwrap();
+    }
+
+    fn retire(&mut self, number: u32) {
+        self.feed(&frame::retire(number), &[]).unwrap();
     }
 }
 
@@ -194,7 +272,7 @@ mod rules {
     use super::*;
 
     #[test]
-    fn each_kind_of_frame_goes_one_way_and_segments_go_both() {
+    fn each_kind_of_frame_with_a_call_goes_one_way_and_what_is_about_memory_goes_both() {
         let body = failure(1, &Error::other("oh"));
         let frames = [
             (raw(CALL, 0, 1, b"x"), Kind::Call, Role::Server),
@@ -217,8 +295,26 @@ mod rules {
             }
         }
         for role in ROLES {
-            let seen = fed(role, &frame::segment(0, PAGE), &[7]).unwrap();
-            assert_eq!(seen, [Seen::Segment { len: PAGE, descriptor: 7 }]);
+            let mut driver = Driver::new(role, limits());
+            driver.feed(&frame::segment(0, PAGE), &[7]).unwrap();
+            driver.feed(&frame::object(OBJECT, 5, 6), &[8]).unwrap();
+            for bytes in [
+                frame::retire(0),
+                frame::retire(OBJECT),
+                frame::returned(3, u32::MAX),
+                frame::resend(CallId::new(9)),
+            ] {
+                driver.feed(&bytes, &[]).unwrap();
+            }
+            let expected = [
+                Seen::Segment { number: 0, len: PAGE, descriptor: Some(7) },
+                Seen::Object { number: OBJECT, offset: 5, len: 6, descriptor: Some(8) },
+                Seen::Retire { number: 0 },
+                Seen::Retire { number: OBJECT },
+                Seen::Return { segment: 3, page: u32::MAX },
+                Seen::Resend { call: 9 },
+            ];
+            assert_eq!(driver.seen, expected);
         }
     }
 
@@ -233,7 +329,7 @@ mod rules {
     #[test]
     fn a_kind_that_no_frame_has_is_refused() {
         for role in ROLES {
-            for kind in [0, 6, 7, b'H', 0x80, 0xff] {
+            for kind in [0, 9, 10, b'H', 0x80, 0xff] {
                 let violation = refused(role, &header(0, kind, 0, 0, 0));
                 assert!(
                     matches!(violation, Violation::Header(BadHeader::Kind(k)) if k == kind),
@@ -247,14 +343,19 @@ mod rules {
     fn a_flag_that_its_kind_does_not_have_is_refused() {
         let of = |role: Role, kind: u8| match (role, kind) {
             (_, SEGMENT) => (frame::segment(0, PAGE).to_vec(), 0),
-            (Role::Client, REPLY) => (raw(REPLY, 0, 1, &[0; BlockRef::LEN]), MAPPED),
+            (_, RETIRE) => (frame::retire(0).to_vec(), 0),
+            (_, RETURN) => (frame::returned(0, 0).to_vec(), 0),
+            (_, RESEND) => (frame::resend(CallId::new(1)).to_vec(), 0),
+            (Role::Client, REPLY) => (raw(REPLY, 0, 1, &[0; BlockRef::LEN]), MAPPED | LOANS),
             (Role::Client, FAILURE) => (failure(1, &Error::other("oh")), 0),
-            (Role::Server, CALL) => (raw(CALL, 0, 1, &[0; BlockRef::LEN]), MAPPED | BUSY),
+            (Role::Server, CALL) => (raw(CALL, 0, 1, &[0; BlockRef::LEN]), MAPPED | BUSY | LOANS),
             (Role::Server, RELEASE) => (raw(RELEASE, 0, 1, b""), 0),
             _ => unreachable!("no such frame goes this way"),
         };
-        let kinds =
-            [(Role::Client, vec![REPLY, FAILURE, SEGMENT]), (Role::Server, vec![CALL, RELEASE, SEGMENT])];
+        let kinds = [
+            (Role::Client, vec![REPLY, FAILURE, SEGMENT, RETIRE, RETURN, RESEND]),
+            (Role::Server, vec![CALL, RELEASE, SEGMENT, RETIRE, RETURN, RESEND]),
+        ];
         for (role, kinds) in kinds {
             for kind in kinds {
                 let (mut bytes, known) = of(role, kind);
@@ -282,7 +383,7 @@ mod rules {
                 let flags = if is_mapped { MAPPED | flag } else { flag };
                 let bytes = [&frame::segment(0, PAGE)[..], &raw(CALL, flags, 1, &block)].concat();
                 receiver.space()[..bytes.len()].copy_from_slice(&bytes);
-                receiver.received(bytes.len(), [()]).unwrap();
+                receiver.received(bytes.len(), [()], false).unwrap();
                 assert!(matches!(receiver.next(), Ok(Some(Incoming::Segment { .. }))));
                 let Ok(Some(Incoming::Call { is_busy, payload, .. })) = receiver.next() else {
                     panic!("one call was sent")
@@ -323,24 +424,34 @@ mod rules {
 
     #[test]
     fn frames_of_fixed_length_have_no_other() {
-        for role in ROLES {
-            for len in [0, 7, 9, 16, u32::MAX] {
-                let violation = fed(role, &header(len, SEGMENT, 0, 0, 0), &[1]).unwrap_err();
-                assert!(
-                    matches!(
-                        violation,
-                        Violation::Length { kind: Kind::Segment, .. }
-                            | Violation::TooLong { kind: Kind::Segment, .. }
-                    ),
-                    "{violation:?}"
-                );
+        let is_length = |violation: &Violation, frame_kind: u8, frame_len: u32| match violation {
+            Violation::Length { kind, len } | Violation::TooLong { kind, len, .. } => {
+                (*kind as u8, *len) == (frame_kind, u64::from(frame_len))
             }
-            for len in [0, 1, 15, 17, 4096] {
-                let violation = refused(role, &header(len, bodied(role), MAPPED, 0, 0));
-                assert!(
-                    matches!(violation, Violation::Length { len: l, .. } if l == u64::from(len)),
-                    "{violation:?}"
-                );
+            _ => false,
+        };
+        for role in ROLES {
+            let body = bodied(role);
+            for (kind, flags, call, fixed) in [
+                (SEGMENT, 0, 0, 8),
+                (SEGMENT, 0, u64::from(OBJECT), 16),
+                (RETIRE, 0, 0, 0),
+                (RETURN, 0, 0, 0),
+                (RESEND, 0, 0, 0),
+                (body, MAPPED, 0, 16),
+            ] {
+                for len in [0, 1, 7, 8, 9, 15, 16, 17, 24, 4096, u32::MAX] {
+                    let bytes = header(len, kind, flags, 0, call);
+                    let mut driver = Driver::new(role, limits());
+                    driver.segment(1);
+                    let descriptors: &[u32] = if kind == SEGMENT { &[1] } else { &[] };
+                    match driver.feed(&bytes, descriptors) {
+                        Err(violation) if len != fixed => {
+                            assert!(is_length(&violation, kind, len), "{violation:?}");
+                        }
+                        result => assert!(result.is_ok() == (len == fixed), "{len} for {kind}: {result:?}"),
+                    }
+                }
             }
         }
     }
@@ -379,26 +490,153 @@ mod rules {
     }
 
     #[test]
-    fn segments_are_numbered_from_zero_without_gaps() {
+    fn segments_and_objects_take_any_free_slot_below_the_limit() {
+        let Limits { max_segments, max_objects, .. } = limits();
         for role in ROLES {
-            for number in [1, 2, u32::MAX] {
-                let violation = fed(role, &frame::segment(number, PAGE), &[1]).unwrap_err();
-                assert!(violation.to_string().contains("numbered in order"), "{violation}");
+            let mut driver = Driver::new(role, limits());
+            for number in [3, 0, max_segments - 1, 1] {
+                driver.feed(&frame::segment(number, PAGE), &[number]).unwrap();
             }
-            for number in [0, 1, 3] {
-                let mut bytes = frame::segment(number, PAGE).to_vec();
+            for number in [max_objects - 1, 0, 3] {
+                driver.feed(&frame::object(OBJECT | number, 1, 2), &[number]).unwrap();
+            }
+            assert_eq!(driver.seen.len(), 7);
+        }
+    }
+
+    #[test]
+    fn a_slot_is_free_again_when_what_was_in_it_was_retired() {
+        for role in ROLES {
+            let mut driver = Driver::new(role, limits());
+            for _ in 0..3 {
+                driver.segment(2);
+                driver.object(5000);
+                driver.retire(0);
+                driver.retire(OBJECT);
+            }
+            driver.segment(3);
+            driver.feed(&mapped(role, 0, 2, PAGE), &[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_slot_in_use_takes_nothing_else() {
+        for role in ROLES {
+            for number in [0, 1] {
+                for announcement in
+                    [&frame::segment(number, PAGE)[..], &frame::object(OBJECT | number, 0, PAGE)]
+                {
+                    let mut driver = Driver::new(role, limits());
+                    driver.segment(1);
+                    driver.segment(1);
+                    driver.object(1);
+                    driver.object(1);
+                    let violation = driver.feed(announcement, &[1]).unwrap_err();
+                    assert!(violation.to_string().contains("it is there already"), "{violation}");
+                }
+            }
+        }
+    }
+
+    /// The upper half of the number counts too.
+    #[test]
+    fn a_number_that_no_slot_has_is_refused() {
+        for role in ROLES {
+            for number in [1 << 32, 1 << 32 | 1, 1 << 63, 1 << 32 | u64::from(OBJECT)] {
+                let mut bytes = if number as u32 & OBJECT == 0 {
+                    frame::segment(0, PAGE).to_vec()
+                } else {
+                    frame::object(OBJECT, 0, PAGE).to_vec()
+                };
+                bytes[8..16].copy_from_slice(&number.to_le_bytes());
+                let violation = fed(role, &bytes, &[1]).unwrap_err();
+                assert!(violation.to_string().contains("no slot has this number"), "{violation}");
                 let mut driver = Driver::new(role, limits());
                 driver.segment(1);
-                driver.segment(1);
-                let violation = driver.feed(&bytes, &[1]).unwrap_err();
-                assert!(violation.to_string().contains("numbered in order"), "{violation}");
-                // The upper half of the number counts too.
-                bytes[8..16].copy_from_slice(&(1_u64 << 32 | 2).to_le_bytes());
+                driver.object(1);
+                let violation = driver.feed(&raw(RETIRE, 0, number, b""), &[]).unwrap_err();
+                assert!(matches!(violation, Violation::Retire(n) if n == number), "{violation}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_announced_cannot_be_retired() {
+        for role in ROLES {
+            for number in [0, 1, 2, u32::MAX, OBJECT, OBJECT | 1] {
                 let mut driver = Driver::new(role, limits());
-                driver.segment(1);
-                driver.segment(1);
-                let violation = driver.feed(&bytes, &[1]).unwrap_err();
-                assert!(violation.to_string().contains("numbered in order"), "{violation}");
+                for number in [1, 2, OBJECT | 1] {
+                    // What shares its lower bits is something else.
+                    let announced = number & OBJECT != 0;
+                    if announced {
+                        driver.feed(&frame::object(number, 0, 9), &[1])
+                    } else {
+                        driver.feed(&frame::segment(number, PAGE), &[1])
+                    }
+                    .unwrap();
+                }
+                driver.retire(2);
+                let result = driver.feed(&frame::retire(number), &[]);
+                if [1, OBJECT | 1].contains(&number) {
+                    result.unwrap();
+                    let violation = driver.feed(&frame::retire(number), &[]).unwrap_err();
+                    assert!(matches!(violation, Violation::Retire(_)), "twice");
+                } else {
+                    let violation = result.unwrap_err();
+                    assert!(matches!(violation, Violation::Retire(n) if n == number.into()), "{violation:?}");
+                }
+            }
+        }
+        let text = |number| refused(Role::Client, &frame::retire(number)).to_string();
+        assert_eq!(text(3), "segment 3 was retired, which was not announced");
+        assert_eq!(text(OBJECT | 3), "object 3 was retired, which was not announced");
+    }
+
+    #[test]
+    fn an_object_is_a_range_of_bytes_any_bytes() {
+        for role in ROLES {
+            for (offset, len) in [(0, 1), (1, 1), (4097, 12_345), (u64::MAX - 5, 5)] {
+                let seen = fed(role, &frame::object(OBJECT | 2, offset, len), &[4]).unwrap();
+                assert_eq!(seen, [Seen::Object { number: OBJECT | 2, offset, len, descriptor: Some(4) }]);
+            }
+            for (offset, len) in [(0, 0), (7, 0), (u64::MAX, 1), (u64::MAX - 5, 6), (1 << 63, 0)] {
+                let violation = fed(role, &frame::object(OBJECT, offset, len), &[1]).unwrap_err();
+                assert!(violation.to_string().contains("a range of bytes"), "{offset}, {len}: {violation}");
+            }
+        }
+    }
+
+    #[test]
+    fn objects_stay_within_the_limit_for_lent_bytes_together() {
+        let lent = limits().lent;
+        for role in ROLES {
+            for len in [lent + 1, u64::MAX] {
+                let violation = fed(role, &frame::object(OBJECT, 0, len), &[1]).unwrap_err();
+                assert!(violation.to_string().contains("Limits::lent"), "{len}: {violation}");
+            }
+            for len in [1, u64::MAX, u64::MAX - lent + 1] {
+                let mut driver = Driver::new(role, limits());
+                driver.object(5);
+                driver.object(lent - 5); // all of it
+                driver.segment(limits().pool / PAGE); // of which the pool is no part
+                let violation = driver.feed(&frame::object(OBJECT | 2, 0, len), &[1]).unwrap_err();
+                assert!(violation.to_string().contains("Limits::lent"), "{len}: {violation}");
+            }
+            let mut driver = Driver::new(role, limits());
+            for _ in 0..3 {
+                driver.object(lent);
+                driver.retire(OBJECT);
+            }
+        }
+    }
+
+    #[test]
+    fn objects_are_no_more_than_the_limit() {
+        let max = limits().max_objects;
+        for role in ROLES {
+            for number in [max, max + 1, OBJECT - 1] {
+                let violation = fed(role, &frame::object(OBJECT | number, 0, 1), &[1]).unwrap_err();
+                assert!(violation.to_string().contains("Limits::max_objects"), "{violation}");
             }
         }
     }
@@ -425,21 +663,26 @@ mod rules {
                 let mut driver = Driver::new(role, limits());
                 driver.segment(1);
                 driver.segment(pool / PAGE - 1); // all of it
+                driver.object(1 << 20); // of which objects are no part
                 let violation = driver.feed(&frame::segment(2, len), &[1]).unwrap_err();
                 assert!(violation.to_string().contains("Limits::pool"), "{len}: {violation}");
+            }
+            let mut driver = Driver::new(role, limits());
+            for _ in 0..3 {
+                driver.segment(pool / PAGE);
+                driver.retire(0);
             }
         }
     }
 
     #[test]
     fn segments_are_no_more_than_the_limit() {
+        let max = limits().max_segments;
         for role in ROLES {
-            let mut driver = Driver::new(role, limits());
-            for _ in 0..limits().max_segments {
-                driver.segment(1);
+            for number in [max, max + 1, OBJECT - 1] {
+                let violation = fed(role, &frame::segment(number, PAGE), &[1]).unwrap_err();
+                assert!(violation.to_string().contains("Limits::max_segments"), "{violation}");
             }
-            let violation = driver.feed(&frame::segment(limits().max_segments, PAGE), &[1]).unwrap_err();
-            assert!(violation.to_string().contains("Limits::max_segments"), "{violation}");
         }
     }
 
@@ -460,10 +703,11 @@ mod rules {
                 driver.segment(2);
                 driver.segment(1);
                 driver.feed(&mapped(role, segment, page, len), &[]).unwrap();
-                let block = SeenBody::Block(BlockRef { segment, page, len });
+                let body = SeenBody::Block(BlockRef { segment, page, len });
+                let loans = Vec::new();
                 let expected = match role {
-                    Role::Client => Seen::Reply { call: 1, body: block },
-                    Role::Server => Seen::Call { call: 1, method: 0, body: block },
+                    Role::Client => Seen::Reply { call: 1, body, loans },
+                    Role::Server => Seen::Call { call: 1, method: 0, body, loans },
                 };
                 assert_eq!(driver.seen.last(), Some(&expected));
             }
@@ -512,6 +756,193 @@ mod rules {
     }
 
     #[test]
+    fn a_block_of_a_retired_segment_is_refused() {
+        for role in ROLES {
+            let mut driver = Driver::new(role, limits());
+            driver.segment(2);
+            driver.feed(&mapped(role, 0, 0, PAGE), &[]).unwrap();
+            driver.retire(0);
+            let violation = driver.feed(&mapped(role, 0, 0, PAGE), &[]).unwrap_err();
+            assert!(matches!(violation, Violation::Block(_)), "{violation:?}");
+            // What has its number now has a size of its own.
+            let mut driver = Driver::new(role, limits());
+            driver.segment(2);
+            driver.retire(0);
+            driver.segment(1);
+            let violation = driver.feed(&mapped(role, 0, 1, PAGE), &[]).unwrap_err();
+            assert!(matches!(violation, Violation::Block(_)), "{violation:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_in_an_object_is_refused() {
+        for role in ROLES {
+            let mut driver = Driver::new(role, limits());
+            driver.segment(2);
+            driver.object(2 * PAGE);
+            let violation = driver.feed(&mapped(role, OBJECT, 0, PAGE), &[]).unwrap_err();
+            assert!(matches!(violation, Violation::BodyInObject(OBJECT)), "{violation:?}");
+            assert_eq!(violation.to_string(), "a body in object 0, where only loans may stand");
+        }
+    }
+
+    #[test]
+    fn loans_lie_inside_announced_segments_and_objects() {
+        let loans = [
+            block(0, 0, 2 * PAGE),
+            block(0, 1, PAGE),
+            block(0, 2, 0),
+            block(OBJECT | 1, 0, 2 * PAGE + 5),
+            block(OBJECT | 1, 2, 5),
+            block(OBJECT | 1, 0, 0),
+            block(0, 0, 2 * PAGE),
+        ];
+        for role in ROLES {
+            for place in [None, Some(block(0, 1, 7))] {
+                let mut driver = Driver::new(role, Limits { max_message: 100, ..limits() });
+                driver.segment(2);
+                driver.feed(&frame::object(OBJECT | 1, 3, 2 * PAGE + 5), &[1]).unwrap();
+                let mut bytes = Vec::new();
+                match role {
+                    Role::Server => frame::begin_call(&mut bytes, 0),
+                    Role::Client => frame::begin_reply(&mut bytes),
+                }
+                let (body, expected) = match place {
+                    Some(place) => (Body::Mapped(place), SeenBody::Block(place)),
+                    None => {
+                        bytes.extend(b"body");
+                        (Body::Inline, SeenBody::Inline(b"body".to_vec()))
+                    }
+                };
+                frame::seal(&mut bytes, CallId::new(1), body, &loans);
+                driver.feed(&bytes, &[]).unwrap();
+                let Some(Seen::Call { body, loans: seen, .. } | Seen::Reply { body, loans: seen, .. }) =
+                    driver.seen.pop()
+                else {
+                    panic!("a call or reply was sent")
+                };
+                assert_eq!(
+                    (body, &seen[..]),
+                    (expected, &loans[..]),
+                    "of more bytes than a message may have"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn loans_outside_what_was_announced_are_refused() {
+        let inside = block(0, 0, PAGE);
+        for role in ROLES {
+            for outside in [
+                block(0, 0, 2 * PAGE + 1),
+                block(0, 2, 1),
+                block(0, 1, u64::MAX - PAGE + 1), // page * 4096 + len is 2^64
+                block(1, 0, 0),
+                block(2, 0, 0), // retired
+                block(OBJECT, 0, 5001),
+                block(OBJECT, 1, 905),
+                block(OBJECT, 2, 0),
+                block(OBJECT, u32::MAX, u64::MAX),
+                block(OBJECT | 1, 0, 0),
+                block(OBJECT | 2, 0, 0), // retired
+            ] {
+                let mut driver = Driver::new(role, limits());
+                driver.segment(2);
+                driver.object(5000);
+                driver.feed(&frame::segment(2, PAGE), &[2]).unwrap();
+                driver.feed(&frame::object(OBJECT | 2, 0, PAGE), &[2]).unwrap();
+                driver.retire(2);
+                driver.retire(OBJECT | 2);
+                let bytes = lending(role, b"body", &[inside, outside, inside], 3);
+                let violation = driver.feed(&bytes, &[]).unwrap_err();
+                assert!(matches!(violation, Violation::Block(block) if block == outside), "{violation:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_of_loans_has_its_length_and_one_entry_at_least() {
+        let loan = block(0, 0, 0);
+        for role in ROLES {
+            for (count, entries) in
+                [(0, 0), (0, 1), (1, 0), (3, 2), (1025, 3), (1025, 1025), (u16::MAX, 3), (u16::MAX, 1025)]
+            {
+                let mut driver = Driver::new(role, limits());
+                driver.segment(1);
+                let bytes = lending(role, b"", &vec![loan; entries], count);
+                let violation = driver.feed(&bytes, &[]).unwrap_err();
+                assert!(
+                    matches!(violation, Violation::Loans { len, .. } if len == bytes.len() as u64 - 16),
+                    "{count} of {entries}: {violation:?}"
+                );
+            }
+            // No room for the count.
+            for len in [0, 1] {
+                let violation = refused(role, &raw(bodied(role), LOANS, 1, &vec![0; len]));
+                assert!(matches!(violation, Violation::Loans { .. }), "{violation:?}");
+            }
+            let mut driver = Driver::new(role, limits());
+            driver.segment(1);
+            driver.feed(&lending(role, b"body", &[loan; MAX_LOANS], MAX_LOANS as u16), &[]).unwrap();
+            driver.feed(&lending(role, b"", &[loan], 1), &[]).unwrap();
+            assert_eq!(driver.seen.len(), 3);
+        }
+    }
+
+    #[test]
+    fn a_mapped_body_with_loans_is_one_block() {
+        let loan = block(0, 0, 0);
+        for role in ROLES {
+            for len in [0, 15, 17, 32] {
+                let mut driver = Driver::new(role, limits());
+                driver.segment(1);
+                let mut bytes = lending(role, &vec![0; len], &[loan], 1);
+                bytes[5] |= MAPPED;
+                let violation = driver.feed(&bytes, &[]).unwrap_err();
+                assert!(matches!(violation, Violation::Length { .. }), "{len}: {violation:?}");
+            }
+            let most = BlockRef::LEN as u64 + MAX_TABLE;
+            let violation = refused(role, &header(most as u32 + 1, bodied(role), MAPPED | LOANS, 0, 1));
+            assert!(matches!(violation, Violation::TooLong { limit, .. } if limit == most), "{violation:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_loans_is_no_part_of_the_message_limit_nor_room_beyond_it() {
+        let loan = block(0, 0, 0);
+        let max_message = 100;
+        for role in ROLES {
+            let driver = || {
+                let mut driver = Driver::new(role, Limits { max_message, ..limits() });
+                driver.segment(1);
+                driver
+            };
+            let full = [loan; MAX_LOANS];
+            driver().feed(&lending(role, &[7; 100], &full, MAX_LOANS as u16), &[]).unwrap();
+            for loans in [&full[..], &full[..1]] {
+                let bytes = lending(role, &[7; 101], loans, loans.len() as u16);
+                let violation = driver().feed(&bytes, &[]).unwrap_err();
+                assert!(matches!(violation, Violation::TooLong { .. }), "{violation:?}");
+            }
+            let over = max_message + MAX_TABLE + 1;
+            let violation = driver().feed(&header(over as u32, bodied(role), LOANS, 0, 1), &[]).unwrap_err();
+            assert!(matches!(violation, Violation::TooLong { len, .. } if len == over), "{violation:?}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_never_returned() {
+        for role in ROLES {
+            let mut driver = Driver::new(role, limits());
+            driver.object(5000);
+            let violation = driver.feed(&frame::returned(OBJECT, 1), &[]).unwrap_err();
+            assert!(matches!(violation, Violation::NotLent { segment: OBJECT, page: 1 }), "{violation:?}");
+            assert_eq!(violation.to_string(), "page 1 of object 0 was returned, where nothing is lent");
+        }
+    }
+
+    #[test]
     fn a_block_over_the_message_limit_is_refused() {
         for role in ROLES {
             let mut driver = Driver::new(role, Limits { max_message: 5000, ..limits() });
@@ -523,15 +954,93 @@ mod rules {
     }
 
     #[test]
-    fn a_segment_without_its_descriptor_is_refused() {
+    fn a_segment_or_object_without_its_descriptor_is_refused() {
         for role in ROLES {
-            let violation = refused(role, &frame::segment(0, PAGE));
-            assert!(matches!(violation, Violation::MissingDescriptor), "{violation:?}");
-            let mut driver = Driver::new(role, limits());
-            driver.segment(1);
-            let violation = driver.feed(&frame::segment(1, PAGE), &[]).unwrap_err();
-            assert!(matches!(violation, Violation::MissingDescriptor), "{violation:?}");
+            for bytes in [&frame::segment(1, PAGE)[..], &frame::object(OBJECT | 1, 0, 5)] {
+                let violation = refused(role, bytes);
+                assert!(matches!(violation, Violation::MissingDescriptor), "{violation:?}");
+                let mut driver = Driver::new(role, limits());
+                driver.segment(1);
+                driver.object(1);
+                let violation = driver.feed(bytes, &[]).unwrap_err();
+                assert!(matches!(violation, Violation::MissingDescriptor), "{violation:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_lost_descriptor_is_that_of_its_frame() {
+        let numbers: [u32; 4] = [0, OBJECT, 1, OBJECT | 1];
+        let announcement = |number: u32| match number & OBJECT {
+            0 => frame::segment(number, PAGE).to_vec(),
+            _ => frame::object(number, 0, PAGE).to_vec(),
+        };
+        for role in ROLES {
+            for lost in 0..1 << numbers.len() {
+                let is_lost = |at: usize| lost & 1 << at != 0;
+                for takes in [true, false] {
+                    let mut driver = Driver::new(role, limits());
+                    for (at, number) in numbers.into_iter().enumerate() {
+                        // In front of each a frame without one, in the same piece.
+                        let bytes = [raw(bodied(role), 0, 1, b"body"), announcement(number)].concat();
+                        let own = [number];
+                        let descriptors = if is_lost(at) { &[][..] } else { &own };
+                        let len = driver.receive_or_lose(&bytes, descriptors, is_lost(at)).unwrap();
+                        assert_eq!(len, bytes.len());
+                        if takes {
+                            driver.drain().unwrap();
+                        }
+                    }
+                    driver.drain().unwrap();
+                    let seen = driver.seen.iter().filter_map(|seen| match seen {
+                        Seen::Segment { descriptor, .. } | Seen::Object { descriptor, .. } => {
+                            Some(*descriptor)
+                        }
+                        _ => None,
+                    });
+                    let expected =
+                        numbers.into_iter().enumerate().map(|(at, number)| (!is_lost(at)).then_some(number));
+                    assert!(seen.eq(expected));
+                    assert_eq!(driver.announced.len(), numbers.len(), "it is announced all the same");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_descriptor_that_no_frame_declared_is_refused() {
+        for role in ROLES {
+            let whole = raw(bodied(role), 0, 1, b"body");
+            let segment = frame::segment(0, PAGE);
+            let cases: [(&[u8], &[u32]); 4] = [
+                (&whole, &[]),
+                (&whole[..18], &[]),
+                (&segment, &[1]),
+                (&[&segment[..], &whole].concat(), &[1]),
+            ];
+            for (bytes, descriptors) in cases {
+                let mut driver = Driver::new(role, limits());
+                driver.receive_or_lose(bytes, descriptors, true).unwrap();
+                let violation = driver.drain().unwrap_err();
+                assert!(matches!(violation, Violation::StrayDescriptors), "{violation:?}");
+            }
+            let mut driver = Driver::new(role, limits());
+            let result = (0..20).try_for_each(|_| driver.receive_or_lose(&[0], &[], true).map(drop));
+            assert!(matches!(result, Err(Violation::StrayDescriptors)), "they count as descriptors do");
+        }
+    }
+
+    #[test]
+    fn an_announcement_that_is_refused_says_what_it_was() {
+        let text = |bytes: &[u8]| fed(Role::Client, bytes, &[1]).unwrap_err().to_string();
+        assert_eq!(
+            text(&frame::segment(20, PAGE)),
+            "segment 20 of 4096 bytes: more segments than Limits::max_segments"
+        );
+        assert_eq!(
+            text(&frame::object(OBJECT | 9, 0, 5)),
+            "object 9 of 5 bytes: more objects than Limits::max_objects"
+        );
     }
 
     #[test]
@@ -593,7 +1102,7 @@ mod rules {
                 driver.feed(&bytes[..first], &[5]).unwrap();
                 assert_eq!((driver.seen.len(), driver.receiver.is_drained()), (0, false));
                 driver.feed(&bytes[first..], &[]).unwrap();
-                assert_eq!(driver.seen, [Seen::Segment { len: PAGE, descriptor: 5 }]);
+                assert_eq!(driver.seen, [Seen::Segment { number: 0, len: PAGE, descriptor: Some(5) }]);
                 assert!(driver.receiver.is_drained());
             }
         }
@@ -631,10 +1140,9 @@ mod rules {
 
     #[test]
     fn what_is_announced_takes_no_memory_until_it_arrives() {
-        let limits = Limits { max_message: u64::from(u32::MAX), ..limits() };
-        for role in ROLES {
-            let mut driver = Driver::new(role, limits);
-            driver.feed(&header(u32::MAX, bodied(role), 0, 0, 1), &[]).unwrap();
+        for (role, flags) in ROLES.into_iter().flat_map(|role| [(role, 0), (role, LOANS)]) {
+            let mut driver = Driver::new(role, Limits { max_message: u64::MAX, ..limits() });
+            driver.feed(&header(u32::MAX, bodied(role), flags, 0, 1), &[]).unwrap();
             assert!(driver.receiver.space().len() <= CONSTANT);
             // `feed` checks it for each of these.
             for _ in 0..200 {
@@ -667,25 +1175,58 @@ mod rules {
 /// One frame of a valid stream.
 #[derive(Clone, Debug)]
 enum Part {
-    Inline { call: u64, method: u16, len: usize },
-    Mapped { call: u64, method: u16, segment: Index, page: Index, len: Index },
+    Inline { call: u64, method: u16, len: usize, loans: Vec<Place> },
+    Mapped { call: u64, method: u16, place: Place, loans: Vec<Place> },
     Failure { call: u64, text: String },
-    Segment { pages: u64 },
+    Segment { slot: Index, pages: u64 },
+    Object { slot: Index, offset: u64, len: u64 },
+    Retire { which: Index },
     Release { call: u64 },
+    Return { segment: u32, page: u32 },
+    Resend { call: u64 },
+}
+
+/// A block in what was announced until then.
+#[derive(Clone, Debug)]
+struct Place {
+    which: Index,
+    page: Index,
+    len: Index,
+}
+
+impl Place {
+    /// The block that this comes to among these, if there are any.
+    fn among(&self, announced: &[(u32, u64)]) -> Option<BlockRef> {
+        let (segment, size) = *announced.get(self.which.index(announced.len().max(1)))?;
+        let page = self.page.index((size / PAGE) as usize + 1) as u64;
+        let len = self.len.index((size - page * PAGE) as usize + 1) as u64;
+        Some(BlockRef { segment, page: page as u32, len })
+    }
 }
 
 fn parts() -> impl Strategy<Value = Vec<Part>> {
     let len =
         prop_oneof![6 => 0..200_usize, 3 => 0..5000_usize, 1 => 30_000..34_000_usize, 1 => 0..400_000_usize];
     let call = any::<u64>();
+    let place = (any::<Index>(), any::<Index>(), any::<Index>()).prop_map(|(which, page, len)| Place {
+        which,
+        page,
+        len,
+    });
+    let loans = prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(place.clone(), 1..5)];
     let part = prop_oneof![
-        4 => (call, any::<u16>(), len).prop_map(|(call, method, len)| Part::Inline { call, method, len }),
-        2 => (call, any::<u16>(), any::<Index>(), any::<Index>(), any::<Index>()).prop_map(|(call, method, segment, page, len)| {
-            Part::Mapped { call, method, segment, page, len }
-        }),
+        4 => (call, any::<u16>(), len, loans.clone())
+            .prop_map(|(call, method, len, loans)| Part::Inline { call, method, len, loans }),
+        2 => (call, any::<u16>(), place, loans)
+            .prop_map(|(call, method, place, loans)| Part::Mapped { call, method, place, loans }),
         1 => (call, "[a-zäß ]{0,40}").prop_map(|(call, text)| Part::Failure { call, text }),
-        2 => (1..16_u64).prop_map(|pages| Part::Segment { pages }),
+        2 => (any::<Index>(), 1..16_u64).prop_map(|(slot, pages)| Part::Segment { slot, pages }),
+        1 => (any::<Index>(), any::<u32>(), 1..100_000_u64)
+            .prop_map(|(slot, offset, len)| Part::Object { slot, offset: offset.into(), len }),
+        1 => any::<Index>().prop_map(|which| Part::Retire { which }),
         1 => call.prop_map(|call| Part::Release { call }),
+        1 => (0..OBJECT, any::<u32>()).prop_map(|(segment, page)| Part::Return { segment, page }),
+        1 => call.prop_map(|call| Part::Resend { call }),
     ];
     proptest::collection::vec(part, 0..24)
 }
@@ -700,28 +1241,37 @@ struct Stream {
 
 /// The limits of random streams: wide enough for all that [`parts`] makes.
 fn wide() -> Limits {
-    Limits { max_message: 1 << 20, pool: 64 << 20, max_segments: 64 }
+    Limits { max_message: 1 << 20, pool: 64 << 20, ..Limits::default() }
 }
 
 impl Stream {
     fn new(role: Role, parts: Vec<Part>) -> Self {
         let mut stream = Self::default();
-        let mut segments: Vec<u64> = Vec::new();
+        let mut announced: Vec<(u32, u64)> = Vec::new();
         for part in parts {
+            let free_slot = |slot: Index, first: u32| {
+                let is_free = |number: &u32| announced.iter().all(|(other, _)| other != number);
+                let free: Vec<u32> = (first..first + 64).filter(is_free).collect();
+                *slot.get(&free)
+            };
+            let loans_of = |loans: &[Place]| -> Vec<BlockRef> {
+                loans.iter().filter_map(|place| place.among(&announced)).collect()
+            };
             match part {
-                Part::Inline { call, method, len } => stream.body(role, call, method, len),
-                Part::Mapped { call, method, segment, page, len } => {
-                    if segments.is_empty() {
-                        stream.body(role, call, method, 3);
-                        continue;
+                Part::Inline { call, method, len, loans } => {
+                    stream.body(role, call, method, len, loans_of(&loans));
+                }
+                Part::Mapped { call, method, place, loans } => {
+                    let segments: Vec<_> =
+                        announced.iter().copied().filter(|(number, _)| number & OBJECT == 0).collect();
+                    let loans = loans_of(&loans);
+                    match place.among(&segments) {
+                        Some(block) => {
+                            let seen = SeenBody::Block(block);
+                            stream.send(role, call, method, &[], Body::Mapped(block), seen, loans);
+                        }
+                        None => stream.body(role, call, method, 3, loans),
                     }
-                    let segment = segment.index(segments.len());
-                    let pages = segments[segment];
-                    let page = page.index(pages as usize + 1) as u64;
-                    let room = (pages - page) * PAGE;
-                    let len = len.index(room as usize + 1) as u64;
-                    let block = BlockRef { segment: segment as u32, page: page as u32, len };
-                    stream.send(role, call, method, &[], Body::Mapped(block), SeenBody::Block(block));
                 }
                 Part::Failure { call, text } if role == Role::Client => {
                     let error = Error::other(&text);
@@ -729,45 +1279,81 @@ impl Stream {
                     let (kind, progress) = (error.kind(), error.progress());
                     stream.messages.push(Seen::Failure { call, kind, progress, message: text });
                 }
-                Part::Segment { pages } => {
-                    let number = segments.len() as u32;
-                    let descriptor = 1000 + number;
-                    segments.push(pages);
-                    stream.descriptors.push((stream.bytes.len(), descriptor));
-                    stream.bytes.extend(frame::segment(number, pages * PAGE));
-                    stream.messages.push(Seen::Segment { len: pages * PAGE, descriptor });
+                Part::Segment { slot, pages } => {
+                    let (number, len) = (free_slot(slot, 0), pages * PAGE);
+                    let descriptor = stream.descriptor();
+                    announced.push((number, len));
+                    stream.bytes.extend(frame::segment(number, len));
+                    stream.messages.push(Seen::Segment { number, len, descriptor: Some(descriptor) });
                 }
+                Part::Object { slot, offset, len } => {
+                    let number = free_slot(slot, OBJECT);
+                    let descriptor = Some(stream.descriptor());
+                    announced.push((number, len));
+                    stream.bytes.extend(frame::object(number, offset, len));
+                    stream.messages.push(Seen::Object { number, offset, len, descriptor });
+                }
+                Part::Retire { which } if !announced.is_empty() => {
+                    let (number, _) = announced.swap_remove(which.index(announced.len()));
+                    stream.bytes.extend(frame::retire(number));
+                    stream.messages.push(Seen::Retire { number });
+                }
+                Part::Retire { .. } => {}
                 Part::Release { call } if role == Role::Server => {
                     stream.bytes.extend(frame::release(CallId::new(call)));
                     stream.messages.push(Seen::Release { call });
                 }
-                Part::Failure { call, .. } | Part::Release { call } => stream.body(role, call, 0, 0),
+                Part::Return { segment, page } => {
+                    stream.bytes.extend(frame::returned(segment, page));
+                    stream.messages.push(Seen::Return { segment, page });
+                }
+                Part::Resend { call } => {
+                    stream.bytes.extend(frame::resend(CallId::new(call)));
+                    stream.messages.push(Seen::Resend { call });
+                }
+                Part::Failure { call, .. } | Part::Release { call } => {
+                    stream.body(role, call, 0, 0, Vec::new());
+                }
             }
         }
         stream
     }
 
-    fn body(&mut self, role: Role, call: u64, method: u16, len: usize) {
-        let bytes: Vec<u8> = (0..len).map(|at| (at as u64 ^ call) as u8).collect();
-        self.send(role, call, method, &bytes, Body::Inline, SeenBody::Inline(bytes.clone()));
+    /// A descriptor for the frame that comes next.
+    fn descriptor(&mut self) -> u32 {
+        let descriptor = 1000 + self.descriptors.len() as u32;
+        self.descriptors.push((self.bytes.len(), descriptor));
+        descriptor
     }
 
-    fn send(&mut self, role: Role, call: u64, method: u16, bytes: &[u8], body: Body, seen: SeenBody) {
+    fn body(&mut self, role: Role, call: u64, method: u16, len: usize, loans: Vec<BlockRef>) {
+        let bytes: Vec<u8> = (0..len).map(|at| (at as u64 ^ call) as u8).collect();
+        self.send(role, call, method, &bytes, Body::Inline, SeenBody::Inline(bytes.clone()), loans);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a frame has so many parts")]
+    fn send(
+        &mut self,
+        role: Role,
+        call: u64,
+        method: u16,
+        bytes: &[u8],
+        place: Body,
+        body: SeenBody,
+        loans: Vec<BlockRef>,
+    ) {
         let mut frame = Vec::new();
-        let message = match role {
-            Role::Server => {
-                frame::begin_call(&mut frame, method);
-                Seen::Call { call, method, body: seen }
-            }
-            Role::Client => {
-                frame::begin_reply(&mut frame);
-                Seen::Reply { call, body: seen }
-            }
-        };
+        match role {
+            Role::Server => frame::begin_call(&mut frame, method),
+            Role::Client => frame::begin_reply(&mut frame),
+        }
         frame.extend_from_slice(bytes);
-        frame::seal(&mut frame, CallId::new(call), body);
+        frame::seal(&mut frame, CallId::new(call), place, &loans);
         self.bytes.extend(frame);
-        self.messages.push(message);
+        self.messages.push(match role {
+            Role::Server => Seen::Call { call, method, body, loans },
+            Role::Client => Seen::Reply { call, body, loans },
+        });
     }
 
     /// Receives the stream in pieces of these lengths, over and over, as the kernel would give them: a descriptor
@@ -821,17 +1407,26 @@ fn role() -> impl Strategy<Value = Role> {
 /// Frames that are nearly ones: fields from the edges of their ranges, bodies that fit or do not.
 fn near_frame() -> impl Strategy<Value = Vec<u8>> {
     let edge = prop_oneof![0..4_u64, Just(PAGE), Just(u64::MAX), Just(1 << 20), any::<u64>()];
-    let block = (0..3_u32, prop_oneof![0..4_u32, any::<u32>()], edge.clone())
+    let number = prop_oneof![4 => 0..3_u32, 1 => OBJECT..OBJECT + 3];
+    let block = (number.clone(), prop_oneof![0..4_u32, any::<u32>()], edge.clone())
         .prop_map(|(segment, page, len)| BlockRef { segment, page, len }.encode().to_vec());
     let body = prop_oneof![
-        3 => block,
+        3 => block.clone(),
         2 => Just(PAGE.to_le_bytes().to_vec()),
+        2 => Just([0, PAGE].map(u64::to_le_bytes).concat()),
         1 => edge.prop_map(|len| len.to_le_bytes().to_vec()),
         1 => proptest::collection::vec(any::<u8>(), 0..60),
         1 => Just(Vec::new()),
     ];
+    let table = (proptest::collection::vec(block, 0..4), prop_oneof![3 => 0..4_u16, 1 => any::<u16>()])
+        .prop_map(|(blocks, count)| [blocks.concat(), count.to_le_bytes().to_vec()].concat());
+    let body = prop_oneof![
+        3 => body.clone(),
+        2 => (body, table).prop_map(|(body, table)| [body, table].concat()),
+    ];
     let lie = prop_oneof![8 => Just(None), 1 => any::<u32>().prop_map(Some)];
-    (0..7_u8, prop_oneof![0..2_u8, 0..5_u8], any::<u16>(), 0..4_u64, body, lie).prop_map(
+    let call = prop_oneof![3 => number.prop_map(u64::from), 1 => any::<u64>()];
+    (0..10_u8, prop_oneof![0..8_u8, 0..16_u8], any::<u16>(), call, body, lie).prop_map(
         |(kind, flags, method, call, body, lie)| {
             let mut bytes = header(lie.unwrap_or(body.len() as u32), kind, flags, method, call);
             bytes.extend(body);
@@ -869,14 +1464,15 @@ proptest! {
     #[test]
     fn frames_that_are_nearly_ones_never_panic(
         role in role(),
-        frames in proptest::collection::vec((near_frame(), 0..3_u32), 0..20),
+        frames in proptest::collection::vec((near_frame(), 0..3_u32, any::<bool>()), 0..20),
         cut in 1..40_usize,
     ) {
         let mut driver = Driver::new(role, limits());
-        let _ = frames.iter().try_for_each(|(bytes, descriptors)| {
+        let _ = frames.iter().try_for_each(|(bytes, descriptors, lost)| {
             let descriptors: Vec<u32> = (0..*descriptors).collect();
             let (first, rest) = bytes.split_at(cut.min(bytes.len()));
-            driver.feed(first, &descriptors)?;
+            driver.receive_or_lose(first, &descriptors, *lost)?;
+            driver.drain()?;
             driver.feed(rest, &[])
         });
     }
@@ -908,7 +1504,7 @@ proptest! {
     #[test]
     fn a_stream_to_the_other_role_is_refused_at_its_first_body(role in role(), call in any::<u64>()) {
         let other = if role == Role::Client { Role::Server } else { Role::Client };
-        let stream = Stream::new(role, vec![Part::Inline { call, method: 0, len: 10 }]);
+        let stream = Stream::new(role, vec![Part::Inline { call, method: 0, len: 10, loans: Vec::new() }]);
         let mut driver = Driver::new(other, wide());
         let violation = stream.receive(&mut driver, &[(usize::MAX, true)]).unwrap_err();
         let is_direction = matches!(violation, Violation::Direction { .. });

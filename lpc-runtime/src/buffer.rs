@@ -1,25 +1,43 @@
 //! [`Buffer`]: bytes whose memory is used again.
 
 use std::cell::RefCell;
+use std::mem;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A byte vector that goes back to its thread's spares when it is dropped, so that a call allocates nothing once its
-/// thread has made one like it.
+use crate::housekeeper;
+
+/// A byte vector that is kept for use again when it is dropped, so that a call allocates nothing once there has been one
+/// like it: a small one by its thread, a large one by the process, until nobody has taken it up for a while.
 #[derive(Debug)]
 pub(crate) struct Buffer(Vec<u8>);
 
 /// Spares of one thread at most: a call and its reply each need one, nested calls a few more.
 const SPARES: usize = 4;
 
+/// A spare larger than this is not kept by its thread.
+const SMALL: usize = 64 << 10;
+
+/// Large spares of the process at most.
+const LARGE_SPARES: usize = 16;
+
 /// A spare larger than this is given back to the allocator.
-const KEPT: usize = 8 << 20;
+const KEPT: usize = 64 << 20;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
+static LARGE: Mutex<Vec<Large>> = Mutex::new(Vec::new());
+
+struct Large {
+    bytes: Vec<u8>,
+    /// Whether it was here at the last [`trim`] already.
+    is_old: bool,
+}
+
 impl Buffer {
-    /// An empty buffer, with the capacity of its last use.
+    /// An empty buffer, with the capacity of some earlier use.
     pub(crate) fn take() -> Self {
         Self(SPARE.with_borrow_mut(Vec::pop).unwrap_or_default())
     }
@@ -27,18 +45,56 @@ impl Buffer {
     /// A buffer with a copy of `bytes`.
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
         let mut buffer = Self::take();
+        buffer.reserve(bytes.len());
         buffer.0.extend_from_slice(bytes);
         buffer
     }
+
+    /// Makes room for as many bytes more.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        let need = self.0.len().saturating_add(more);
+        if need <= self.0.capacity() || need <= SMALL {
+            return;
+        }
+        let mut large = large();
+        if let Some(at) = large.iter().position(|spare| spare.bytes.capacity() >= need) {
+            let mut bytes = large.swap_remove(at).bytes;
+            drop(large);
+            bytes.extend_from_slice(&self.0);
+            // What there was goes back to where it came from.
+            drop(Self(mem::replace(&mut self.0, bytes)));
+        }
+    }
+}
+
+/// Gives back large buffers that nobody has used since the last time; whether any is left.
+pub(crate) fn trim() -> bool {
+    let mut large = large();
+    large.retain_mut(|spare| !mem::replace(&mut spare.is_old, true));
+    !large.is_empty()
+}
+
+fn large() -> MutexGuard<'static, Vec<Large>> {
+    LARGE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.0);
-        if bytes.capacity() == 0 || bytes.capacity() > KEPT {
+        let mut bytes = mem::take(&mut self.0);
+        let capacity = bytes.capacity();
+        bytes.clear();
+        if capacity == 0 || capacity > KEPT {
             return;
         }
-        bytes.clear();
+        if capacity > SMALL {
+            let mut large = large();
+            if large.len() < LARGE_SPARES {
+                large.push(Large { bytes, is_old: false });
+                drop(large);
+                housekeeper::trim_private();
+            }
+            return;
+        }
         // At the end of the thread there is no list to go to any more.
         let _ = SPARE.try_with(|spare| {
             if let Ok(mut spare) = spare.try_borrow_mut()

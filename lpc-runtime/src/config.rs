@@ -1,9 +1,17 @@
 //! The builders of clients and servers: every knob, once, for both drivers.
+//!
+//! One of the files with `unsafe`, of which it has none to run: `trust` is unsafe to call.
+#![allow(unsafe_code)]
 
+use std::fmt;
 use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lpc_core::{Error, ErrorKind, Limits, Method, Result, Threshold};
+
+use crate::greeting::{self, Credentials};
 
 /// The environment variable that sets the threshold where no code does.
 pub(crate) const THRESHOLD_VARIABLE: &str = "LPC_THRESHOLD";
@@ -14,6 +22,26 @@ const MAX_CALLS: usize = 16;
 /// How long the other side may take to say who it is.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long shared memory is kept unused. It costs microseconds a page to get it again.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How long a caller waits for room.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Shared memory of all connections of one user.
+const USER_POOL: u64 = 8 << 30;
+
+/// What a caller does where its connection has no room for the call at the moment: no shared memory for its arguments
+/// ([`pool_limit`](ClientBuilder::pool_limit)), or too many calls in flight
+/// ([`max_calls_in_flight`](ClientBuilder::max_calls_in_flight)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtQuota {
+    /// It waits, this long at most, and then fails with [`ErrorKind::ResourceExhausted`].
+    Wait(Duration),
+    /// It fails at once, with [`ErrorKind::ResourceExhausted`].
+    Fail,
+}
+
 /// What both sides have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -21,6 +49,20 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) handshake_timeout: Duration,
     pub(crate) max_calls: usize,
+    pub(crate) idle: Duration,
+    pub(crate) at_quota: AtQuota,
+    pub(crate) user_pool: u64,
+    trust: Option<Trust>,
+}
+
+/// Which peers are trusted.
+#[derive(Clone)]
+struct Trust(Arc<dyn Fn(&Credentials) -> bool + Send + Sync>);
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").finish_non_exhaustive()
+    }
 }
 
 impl Config {
@@ -30,7 +72,17 @@ impl Config {
             limits: Limits::default(),
             handshake_timeout: HANDSHAKE_TIMEOUT,
             max_calls: MAX_CALLS,
+            idle: IDLE,
+            at_quota: AtQuota::Wait(PATIENCE),
+            user_pool: USER_POOL,
+            trust: None,
         }
+    }
+
+    /// Whether the memory of the peer at the other end is read in place.
+    pub(crate) fn trusts(&self, stream: impl AsFd) -> bool {
+        let Some(Trust(trusts)) = &self.trust else { return false };
+        greeting::credentials(stream).is_ok_and(|peer| trusts(&peer))
     }
 
     /// The threshold of each method: its own, else the builder's, else the environment's, else the default.
@@ -88,6 +140,23 @@ impl<C, D> ClientBuilder<C, D> {
     pub fn new() -> Self {
         Self { config: Config::new(), made: PhantomData }
     }
+
+    /// What a call does where the connection has no room for it. Default: it waits, for 30 s at most.
+    pub fn at_quota(mut self, at_quota: AtQuota) -> Self {
+        self.config.at_quota = at_quota;
+        self
+    }
+
+    /// How many calls may be in flight at once. Default: 1024.
+    ///
+    /// # Panics
+    ///
+    /// If it is 0.
+    pub fn max_calls_in_flight(mut self, calls: u32) -> Self {
+        assert!(calls > 0, "max_calls_in_flight is at least 1");
+        self.config.limits.max_calls = calls;
+        self
+    }
 }
 
 impl<D> ServerBuilder<D> {
@@ -109,6 +178,13 @@ impl<D> ServerBuilder<D> {
         self.config.max_calls = calls;
         self
     }
+
+    /// Bytes of shared memory at most that all connections of one user have together, in both directions. Default: 8 GiB.
+    /// What is over it takes the socket.
+    pub fn user_pool_limit(mut self, bytes: u64) -> Self {
+        self.config.user_pool = bytes;
+        self
+    }
 }
 
 macro_rules! common_knobs {
@@ -125,16 +201,46 @@ macro_rules! common_knobs {
         /// Bytes of one encoded body at most, sent or received, on either lane. Default: 256 MiB. The narrower of
         /// both sides' holds; one body over it is an [`ErrorKind::TooLarge`].
         pub fn max_message(mut self, bytes: u64) -> Self {
-            // An inline body's length stands in 32 bits of its frame.
-            self.config.limits.max_message = bytes.min(u64::from(u32::MAX) - 1024);
+            // An inline body's length stands in 32 bits of its frame, with that of a table of its loans.
+            self.config.limits.max_message = bytes.min(u64::from(u32::MAX) - (64 << 10));
             self
         }
 
         /// Bytes of shared memory at most that this side keeps for what it sends over one connection, and that it
-        /// maps of what its peer keeps. Default: 512 MiB. A body for which there is no room at the moment takes the
-        /// socket; one over the threshold that is larger than all of the pool is an [`ErrorKind::TooLarge`].
+        /// maps of what its peer keeps. Default: 512 MiB. Loans stand in it, too. Where there is no room at the moment a
+        /// caller [waits](ClientBuilder::at_quota), and a reply takes the socket; what is over the threshold and larger than
+        /// all of the pool is an [`ErrorKind::TooLarge`]. With 0 there is no shared memory, and everything takes the socket.
         pub fn pool_limit(mut self, bytes: u64) -> Self {
             self.config.limits.pool = bytes;
+            self
+        }
+
+        /// How long shared memory that this side keeps stays unused before both sides unmap it. Default: 10 s; it may take
+        /// up to twice as long. Having it again costs microseconds a page.
+        pub fn pool_idle_timeout(mut self, timeout: Duration) -> Self {
+            // Looking for what is idle should not be all that is done.
+            self.config.idle = timeout.max(Duration::from_millis(20));
+            self
+        }
+
+        /// Has the memory of some peers read in place: `&str`, `&[u8]` and [`Shared`](crate::Shared) point into it, and
+        /// nothing is copied on this side. `trusts` is asked once for each connection. Default: of no peer.
+        ///
+        /// ```
+        /// # let builder = lpc::blocking::Server::builder();
+        /// // SAFETY: this user's programs are ours, and all of them use lpc.
+        /// let builder = unsafe { builder.trust(|peer| peer.uid() == 1000) };
+        /// # drop(builder);
+        /// ```
+        ///
+        /// # Safety
+        ///
+        /// A peer that is trusted does not write to memory that it has passed, before that is given back: arguments with the
+        /// reply, results and loans when the receiver drops them. Nor does anybody write to a file that it passes, or truncate
+        /// it, as long as this side has it. lpc itself never does; the promise is that the peer runs lpc, and that its safe
+        /// code cannot be made to do otherwise.
+        pub unsafe fn trust(mut self, trusts: impl Fn(&Credentials) -> bool + Send + Sync + 'static) -> Self {
+            self.config.trust = Some(Trust(Arc::new(trusts)));
             self
         }
 

@@ -63,13 +63,49 @@ pub(crate) fn silent(config: &Config) -> Error {
 
 /// Whether the process at the other end of a named socket runs for the same user.
 pub(crate) fn check_user(stream: impl AsFd) -> Result<()> {
-    let peer = peer_credentials(stream)?;
+    let peer = credentials(stream)?;
     if peer.uid() == Uid::effective().as_raw() {
         return Ok(());
     }
     let message =
         format!("the peer runs for user {}, this process for user {}", peer.uid(), Uid::effective());
     Err(Error::new(ErrorKind::PermissionDenied, message))
+}
+
+/// Who is at the other end.
+pub(crate) fn credentials(stream: impl AsFd) -> Result<Credentials> {
+    let peer = peer_credentials(stream)?;
+    Ok(Credentials { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() })
+}
+
+/// Who a peer was when it connected (`SO_PEERCRED`, unix(7)).
+///
+/// The user is what to decide by. The process id may meanwhile be another process's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    pid: i32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Credentials {
+    /// The process.
+    #[must_use]
+    pub const fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The effective user.
+    #[must_use]
+    pub const fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The effective group.
+    #[must_use]
+    pub const fn gid(&self) -> u32 {
+        self.gid
+    }
 }
 
 /// The reason for which a client closes its connection after a reply that it cannot decode.

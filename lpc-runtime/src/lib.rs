@@ -73,11 +73,14 @@ mod buffer;
 mod child;
 pub mod config;
 mod greeting;
+mod housekeeper;
 mod lane;
 mod link;
+mod patience;
 mod port;
 mod service;
 mod serving;
+mod shared;
 mod stats;
 mod sys;
 
@@ -90,8 +93,11 @@ pub use lpc_macros::service;
 pub use crate::asynchronous::{
     Client, ClientBuilder, Handle, Server, ServerBuilder, Stub, Tokio, serve_parent,
 };
+pub use crate::config::AtQuota;
+pub use crate::greeting::Credentials;
 pub use crate::port::Port;
-pub use crate::stats::{Lanes, Stats, Traffic};
+pub use crate::shared::{Plain, Shared, SharedMut, View};
+pub use crate::stats::{Lanes, Sizes, Stats, Traffic};
 
 /// What generated code names. Not for others, and not stable.
 #[doc(hidden)]

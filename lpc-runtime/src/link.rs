@@ -4,14 +4,25 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
-use lpc_core::Limits;
+use lpc_core::arena::Arena;
 use lpc_core::frame;
+use lpc_core::lent::Lent;
+use lpc_core::{Limits, Result};
 use nix::sys::socket::Shutdown;
 
-use crate::lane::pool::{Pool, PoolBlock};
+use crate::housekeeper::{self, Tend};
+use crate::lane::objects::{Objects, Pin};
+use crate::lane::outgoing::Loaned;
+use crate::lane::peer::Object;
+use crate::lane::pool::{Pool, PoolBlock, Segment};
+use crate::lane::quota::Quota;
+use crate::shared::memory::Memory;
 use crate::stats::Counters;
+use crate::sys::mapping::OwnMapping;
 use crate::sys::socket::{self, Wait};
 
 /// The socket, what waits to go out on it, and the memory for large bodies.
@@ -26,8 +37,47 @@ pub(crate) struct Link {
     /// Signalled when the writer has taken the queue.
     taken: Condvar,
     pool: Arc<Pool>,
+    /// Our memory that the peer may be reading.
+    lent: Mutex<Lent<Memory>>,
+    /// What the peer knows by number.
+    objects: Mutex<Objects>,
     limits: Limits,
+    /// Shared with other connections of the same user.
+    quota: Option<Arc<Quota>>,
+    /// How long shared memory stays unused before it is given back.
+    idle: Duration,
     counters: Arc<Counters>,
+    this: Weak<Self>,
+    /// Who is called by the housekeeper, if not the link itself.
+    tended: OnceLock<Weak<dyn Tend>>,
+    /// The housekeeper comes soon, to flush.
+    is_late: AtomicBool,
+    /// The housekeeper comes later, to trim.
+    is_watched: AtomicBool,
+}
+
+/// What a link is made with.
+pub(crate) struct Settings {
+    /// The limits for what is sent: the narrower of both sides'.
+    pub(crate) limits: Limits,
+    pub(crate) quota: Option<Arc<Quota>>,
+    pub(crate) idle: Duration,
+}
+
+/// A loan of the peer's, which is given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Returning {
+    pub(crate) link: Weak<Link>,
+    pub(crate) segment: u32,
+    pub(crate) page: u32,
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.upgrade() {
+            link.push_late(&frame::returned(self.segment, self.page));
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +116,9 @@ const CONGESTED: usize = 1 << 20;
 /// Bytes in the queue above which what was meant to go out with something else goes out by itself.
 const MUCH: usize = 16 << 10;
 
+/// When to try again to send what the socket did not take, and nobody waits for.
+const STALLED: Duration = Duration::from_millis(50);
+
 /// A queue that had to grow beyond this is given back after use.
 const KEPT: usize = 256 << 10;
 
@@ -73,18 +126,30 @@ impl Link {
     pub(crate) fn new(
         socket: Arc<dyn AsFd + Send + Sync>,
         wait: Wait,
-        limits: Limits,
+        settings: Settings,
         counters: Arc<Counters>,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        let Settings { mut limits, quota, idle } = settings;
+        if limits.max_segments == 0 {
+            limits.pool = 0;
+        }
+        Arc::new_cyclic(|this| Self {
             socket,
             wait,
             outbox: Mutex::default(),
             taken: Condvar::new(),
-            pool: Pool::new(limits.pool),
+            pool: Pool::new(Arena::new(limits.pool, limits.max_segments, limits.max_blocks)),
+            lent: Mutex::default(),
+            objects: Mutex::default(),
             limits,
+            quota,
+            idle,
             counters,
-        }
+            this: Weak::clone(this),
+            tended: OnceLock::new(),
+            is_late: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
@@ -100,18 +165,174 @@ impl Link {
         &self.counters
     }
 
-    /// A block of at least `len` bytes, if the pool and the system have it.
-    pub(crate) fn alloc(&self, len: u64) -> Option<PoolBlock> {
-        let announce = |number, len, descriptor| {
-            let mut outbox = self.outbox();
-            let place = outbox.queue.len();
-            outbox.queue.extend_from_slice(&frame::segment(number, len));
-            outbox.descriptors.push((place, descriptor));
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn quota(&self) -> Option<&Arc<Quota>> {
+        self.quota.as_ref()
+    }
+
+    pub(crate) fn this(&self) -> Weak<Self> {
+        Weak::clone(&self.this)
+    }
+
+    /// Has the housekeeper call `tended` in place of the link, which it calls in turn.
+    pub(crate) fn tended_by(&self, tended: Weak<dyn Tend>) {
+        let _ = self.tended.set(tended);
+    }
+
+    fn tended(&self) -> Weak<dyn Tend> {
+        self.tended.get().cloned().unwrap_or_else(|| self.this() as Weak<dyn Tend>)
+    }
+
+    /// A block of at least `len` bytes; `None` where the pool has no room for it at the moment.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory or descriptor for a segment, or the user's quota no room.
+    pub(crate) fn alloc(&self, len: u64) -> io::Result<Option<PoolBlock>> {
+        let make = |number, len| {
+            let charge = match &self.quota {
+                Some(quota) => Some(quota.charge(len).ok_or_else(quota_is_used_up)?),
+                None => None,
+            };
+            let (mapping, descriptor) = OwnMapping::create(len)?;
+            self.outbox().announce(&frame::segment(number, len), descriptor);
+            self.watch();
+            Ok::<_, io::Error>(Segment::new(mapping, charge))
         };
-        self.pool.alloc(len, announce).unwrap_or_else(|error| {
-            tracing::warn!(%error, len, "no shared memory for a large body: it takes the socket");
-            None
-        })
+        if let Some(lease) = self.pool.alloc(len, make)? {
+            return Ok(Some(PoolBlock::new(lease)));
+        }
+        // There may be room, but in pieces.
+        self.retire(|retire| self.pool.make_room(len, retire));
+        Ok(self.pool.alloc(len, make)?.map(PoolBlock::new))
+    }
+
+    /// Tells the peer which segments go, in front of whatever is announced under their numbers, and lets them go.
+    fn retire<T>(&self, choose: impl FnOnce(&mut dyn FnMut(u32, Arc<Segment>)) -> T) -> T {
+        let mut gone = Vec::new();
+        let result = choose(&mut |number, segment| {
+            self.outbox().queue.extend_from_slice(&frame::retire(number));
+            gone.push(segment);
+        });
+        // Unmapping takes its time, and no lock is held here.
+        drop(gone);
+        result
+    }
+
+    /// The number by which the peer knows an object, and a pin that keeps it so; it is told now, if it does not know it.
+    /// `None` where it cannot be.
+    pub(crate) fn announce(&self, object: &Arc<Object>) -> Option<(u32, Pin)> {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = objects.known(object) {
+            return Some(known);
+        }
+        // First, so that nothing has to be taken back.
+        let descriptor = object.file().try_clone().ok()?;
+        let mut retired = Vec::new();
+        let added = objects.add(object, &self.limits, &mut retired);
+        let mut outbox = self.outbox();
+        for number in retired {
+            outbox.queue.extend_from_slice(&frame::retire(number));
+        }
+        let (number, pin) = added?;
+        outbox.announce(&frame::object(number, object.offset(), object.len()), descriptor);
+        drop(outbox);
+        drop(objects);
+        object.announced(self.this(), number);
+        Some((number, pin))
+    }
+
+    /// An object is dropped that the peer knew under this number.
+    pub(crate) fn retire_object(&self, object: &Object, number: u32) {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        if objects.forget(object, number) {
+            // Under the lock, so that nobody else is announced by this number before.
+            self.push_late(&frame::retire(number));
+        }
+    }
+
+    /// Notes that the peer is about to get these.
+    pub(crate) fn lend(&self, loans: &[Loaned]) {
+        if loans.is_empty() {
+            return;
+        }
+        let mut lent = self.lent();
+        for loan in loans {
+            if let Memory::Block { .. } = &*loan.memory {
+                lent.lend((loan.place.segment, loan.place.page), Arc::clone(&loan.memory));
+            }
+        }
+    }
+
+    /// The peer gives a loan back.
+    pub(crate) fn returned(&self, segment: u32, page: u32) -> Result<()> {
+        let memory = self.lent().returned((segment, page))?;
+        drop(memory);
+        Ok(())
+    }
+
+    /// The peer cannot read this segment.
+    pub(crate) fn withdraw(&self, segment: u32) {
+        tracing::warn!(segment, "the peer has no room for shared memory: large bodies take the socket");
+        self.pool.withdraw(segment);
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Lent<Memory>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the housekeeper come when shared memory may be idle.
+    pub(crate) fn watch(&self) {
+        if !self.is_watched.swap(true, AcqRel) {
+            housekeeper::trim(self.tended(), self.idle / 2);
+        }
+    }
+
+    /// Queues a frame that goes out with whatever is sent next, or soon by itself. Never waits.
+    pub(crate) fn push_late(&self, frame: &[u8]) {
+        let mut outbox = self.outbox();
+        if outbox.broken {
+            return;
+        }
+        outbox.queue.extend_from_slice(frame);
+        drop(outbox);
+        if !self.is_late.swap(true, AcqRel) {
+            housekeeper::flush(self.tended());
+        }
+    }
+
+    /// Sends what was queued as far as the socket takes it, without waiting. Whether something is left.
+    fn try_flush(&self) -> bool {
+        let mut outbox = self.outbox();
+        loop {
+            if outbox.broken || outbox.busy || outbox.stalled || outbox.len() == 0 {
+                // Whoever writes, or waits for the socket, takes it along.
+                return false;
+            }
+            outbox.busy = true;
+            let batch = mem::take(&mut outbox.queue);
+            let start = mem::take(&mut outbox.start);
+            let mut descriptors = mem::take(&mut outbox.descriptors);
+            drop(outbox);
+            let written = self.write_batch(&batch, start, &mut descriptors, Wait::Never);
+            outbox = self.outbox();
+            outbox.busy = false;
+            match written {
+                Ok(end) if end < batch.len() => {
+                    outbox.put_back(batch, end, descriptors);
+                    return true;
+                }
+                // Others may have queued while this wrote, and left it to this.
+                Ok(_) => {}
+                Err(error) => {
+                    self.fail(outbox, error);
+                    return false;
+                }
+            }
+        }
     }
 
     /// Sends a frame, and whatever was queued before it.
@@ -129,7 +350,7 @@ impl Link {
         // The common case: straight from the sender's buffer.
         outbox.busy = true;
         drop(outbox);
-        let sent = self.write(frame, None);
+        let sent = self.write(frame, None, self.wait);
         let mut outbox = self.outbox();
         outbox.busy = false;
         match sent {
@@ -169,8 +390,13 @@ impl Link {
 
     /// Ends the connection: both sides see the end of the stream at once.
     pub(crate) fn close(&self) {
+        // First: a block that comes back because the connection is over is not handed out again, since the peer may still
+        // be reading it.
+        self.pool.close();
         self.give_up(self.outbox());
         socket::shutdown(self.socket(), Shutdown::Both);
+        let lent = mem::take(&mut *self.lent());
+        drop(lent);
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -209,7 +435,7 @@ impl Link {
                 self.taken.notify_all();
             }
             drop(outbox);
-            let written = self.write_batch(&batch, start, &mut descriptors);
+            let written = self.write_batch(&batch, start, &mut descriptors, self.wait);
             outbox = self.outbox();
             outbox.busy = false;
             match written {
@@ -234,6 +460,7 @@ impl Link {
         batch: &[u8],
         start: usize,
         descriptors: &mut Vec<(usize, OwnedFd)>,
+        wait: Wait,
     ) -> io::Result<usize> {
         let mut done = start;
         while done < batch.len() {
@@ -241,7 +468,7 @@ impl Link {
             let with = descriptors.first().is_some_and(|(place, _)| *place == done);
             let next = descriptors.get(usize::from(with)).map_or(batch.len(), |(place, _)| *place);
             let descriptor = with.then(|| descriptors[0].1.as_fd());
-            let len = self.write(&batch[done..next], descriptor)?;
+            let len = self.write(&batch[done..next], descriptor, wait)?;
             if with && len > 0 {
                 descriptors.remove(0);
             }
@@ -253,12 +480,12 @@ impl Link {
         Ok(done)
     }
 
-    /// Writes until all is out or, if this side never sleeps, the socket takes no more.
-    fn write(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<usize> {
+    /// Writes until all is out or, if it must not sleep, the socket takes no more.
+    fn write(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>, wait: Wait) -> io::Result<usize> {
         let mut done = 0;
         while done < bytes.len() {
             let descriptor = descriptor.filter(|_| done == 0);
-            match socket::send(self.socket(), &bytes[done..], descriptor, self.wait) {
+            match socket::send(self.socket(), &bytes[done..], descriptor, wait) {
                 Ok(len) => done += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -291,7 +518,39 @@ impl fmt::Debug for Link {
     }
 }
 
+impl Tend for Link {
+    fn flush_late(&self) -> bool {
+        self.is_late.store(false, Release);
+        self.try_flush()
+    }
+
+    fn trim(&self) -> Option<Duration> {
+        // First: who adds a segment from now on has it watched.
+        self.is_watched.store(false, Release);
+        let left = self.retire(|retire| self.pool.trim(retire));
+        let is_left = self.try_flush();
+        let again = match (left, is_left) {
+            (_, true) => STALLED.min(self.idle / 2),
+            (1.., false) => self.idle / 2,
+            (0, false) => return None,
+        };
+        (!self.is_watched.swap(true, AcqRel)).then_some(again)
+    }
+}
+
+fn quota_is_used_up() -> io::Error {
+    io::Error::other(
+        "all connections of this user together have as much shared memory as they may (user_pool_limit)",
+    )
+}
+
 impl Outbox {
+    /// Queues a frame that brings a descriptor.
+    fn announce(&mut self, frame: &[u8], descriptor: OwnedFd) {
+        self.descriptors.push((self.queue.len(), descriptor));
+        self.queue.extend_from_slice(frame);
+    }
+
     /// Bytes that wait.
     fn len(&self) -> usize {
         self.queue.len() - self.start
@@ -332,16 +591,17 @@ mod tests {
 
     use super::*;
     use crate::lane::incoming::{Filled, Inbox, Message};
-    use crate::lane::outgoing::Outgoing;
+    use crate::lane::outgoing::{InBlock, Outgoing, WhenFull};
 
-    fn link(wait: Wait) -> (Link, UnixStream) {
+    fn link(wait: Wait) -> (Arc<Link>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Link::new(Arc::new(ours), wait, Limits::default(), Arc::default()), theirs)
+        let settings = Settings { limits: Limits::default(), quota: None, idle: Duration::from_secs(10) };
+        (Link::new(Arc::new(ours), wait, settings, Arc::default()), theirs)
     }
 
     /// A reply of `len` bytes, each of which is the call's number.
-    fn send(link: &Link, call: u64, len: usize, threshold: Threshold) -> (Flow, Option<PoolBlock>) {
-        let mut body = Outgoing::new(link, threshold, frame::begin_reply);
+    fn send(link: &Link, call: u64, len: usize, threshold: Threshold) -> (Flow, Option<InBlock>) {
+        let mut body = Outgoing::new(link, threshold, WhenFull::Socket, frame::begin_reply);
         for _ in 0..len {
             body.push(call as u8).unwrap();
         }
@@ -369,7 +629,7 @@ mod tests {
             blocks.push(block);
         }
         assert_eq!(flow, Flow::Stalled, "nobody reads yet");
-        let mut inbox = Inbox::new(Role::Client, Limits::default(), Arc::default());
+        let mut inbox = Inbox::new(Role::Client, Limits::default(), false, &link);
         let mut next = 0;
         while next < 200 {
             let _ = link.flush().unwrap();
@@ -417,7 +677,7 @@ mod tests {
                     }
                 });
             }
-            let mut inbox = Inbox::new(Role::Client, Limits::default(), Arc::default());
+            let mut inbox = Inbox::new(Role::Client, Limits::default(), false, &link);
             let mut seen = 0;
             while seen < 800 {
                 inbox.fill(&theirs, Wait::Sleep).unwrap();

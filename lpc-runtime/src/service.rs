@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::lane::outgoing::{Encoded, Outgoing};
+use crate::lane::incoming::Arrived;
+use crate::lane::outgoing::{Encoded, Outgoing, WhenFull};
 use crate::link::Link;
 
 /// A service's description as values.
@@ -57,7 +58,8 @@ impl<'e> Encoder<'e> {
         number: u16,
         threshold: Threshold,
     ) -> Self {
-        let outgoing = Outgoing::new(link, threshold, |frame| frame::begin_call(frame, number));
+        let outgoing =
+            Outgoing::new(link, threshold, WhenFull::Stop, |frame| frame::begin_call(frame, number));
         Self { outgoing, service, method }
     }
 
@@ -72,6 +74,11 @@ impl<'e> Encoder<'e> {
                 format!("argument `{name}` of {}.{}", self.service.name, self.service.method(self.method));
             refused(error, &place, self.outgoing.limit_name())
         })
+    }
+
+    /// Bytes of shared memory for which the connection had no room, where that is why encoding failed.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        self.outgoing.missing()
     }
 
     pub(crate) fn finish(self) -> Encoded {
@@ -91,7 +98,7 @@ pub struct Request<'a> {
     link: &'a Link,
     service: Description,
     method: u32,
-    arguments: &'a [u8],
+    arguments: &'a Arrived,
     threshold: Threshold,
 }
 
@@ -100,7 +107,7 @@ impl<'a> Request<'a> {
         link: &'a Link,
         service: Description,
         method: u32,
-        arguments: &'a [u8],
+        arguments: &'a Arrived,
         threshold: Threshold,
     ) -> Self {
         Self { link, service, method, arguments, threshold }
@@ -115,7 +122,7 @@ impl<'a> Request<'a> {
     /// The arguments, to be decoded in order.
     #[must_use]
     pub fn arguments(&self) -> Arguments<'a> {
-        Arguments { decoder: Decoder::new(self.arguments), service: self.service, method: self.method }
+        Arguments { decoder: self.arguments.decoder(), service: self.service, method: self.method }
     }
 
     /// Encodes what the method returned.
@@ -124,7 +131,7 @@ impl<'a> Request<'a> {
     ///
     /// [`ErrorKind::TooLarge`] or [`ErrorKind::Encode`], naming the method.
     pub fn reply<R: Outcome>(self, outcome: &R) -> Result<Reply, Error> {
-        let mut outgoing = Outgoing::new(self.link, self.threshold, frame::begin_reply);
+        let mut outgoing = Outgoing::new(self.link, self.threshold, WhenFull::Socket, frame::begin_reply);
         match encode(outcome, &mut outgoing) {
             Ok(()) => Ok(Reply(outgoing.finish())),
             Err(error) => {
@@ -189,15 +196,15 @@ fn undecodable(error: DecodeError, place: &str) -> Error {
 
 /// Decodes the result of a call.
 pub(crate) fn decode_outcome<R: Outcome>(
-    bytes: &[u8],
+    body: &Arrived,
     service: Description,
     method: u32,
 ) -> Result<R, Error> {
-    let mut decoder = Decoder::new(bytes);
+    let mut decoder = body.decoder();
     let decoded = decoder.next().and_then(|outcome| decoder.end().map(|()| outcome));
     decoded.map_err(|error| {
-        undecodable(error, &format!("result of {}.{}", service.name, service.method(method)))
-            .with_progress(Progress::Ran)
+        let error = undecodable(error, &format!("result of {}.{}", service.name, service.method(method)));
+        body.explain(error.with_progress(Progress::Ran))
     })
 }
 

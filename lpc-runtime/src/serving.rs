@@ -10,14 +10,14 @@ use std::time::Duration;
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::pace::Pace;
 use lpc_core::receiver::{MAX_FAILURE, Violation};
-use lpc_core::{Error, ErrorKind, Progress, Result, Threshold, codec};
+use lpc_core::{Error, ErrorKind, Limits, Progress, Result, Threshold, codec};
 
 use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::lane::incoming::{Arrived, Inbox};
-use crate::lane::outgoing::Encoded;
-use crate::lane::pool::PoolBlock;
-use crate::link::Link;
+use crate::lane::outgoing::{Encoded, InBlock};
+use crate::lane::quota::Quota;
+use crate::link::{Link, Settings};
 use crate::service::{Description, Reply, Request};
 
 /// A service and all that its connections share. `D` is how the driver calls it.
@@ -27,6 +27,7 @@ pub(crate) struct Served<D: ?Sized> {
     thresholds: Box<[Threshold]>,
     /// How long each method takes.
     paces: Box<[Pace]>,
+    users: Users,
     pub(crate) dispatch: Box<D>,
 }
 
@@ -37,11 +38,17 @@ impl<D: ?Sized> Served<D> {
             max_calls: config.max_calls,
             thresholds: config.thresholds(service.methods)?,
             paces: service.methods.iter().map(|_| Pace::new()).collect(),
+            users: Users { limit: config.user_pool, quotas: Mutex::default() },
             dispatch,
         })
     }
 
-    pub(crate) fn request<'a>(&self, link: &'a Link, method: u16, arguments: &'a [u8]) -> Request<'a> {
+    /// What the connection to a client is made with.
+    pub(crate) fn settings(&self, limits: Limits, user: u32, config: &Config) -> Settings {
+        Settings { limits, quota: Some(self.users.quota(user)), idle: config.idle }
+    }
+
+    pub(crate) fn request<'a>(&self, link: &'a Link, method: u16, arguments: &'a Arrived) -> Request<'a> {
         let threshold = self.thresholds.get(usize::from(method)).copied().unwrap_or_default();
         Request::new(link, self.service, u32::from(method), arguments, threshold)
     }
@@ -69,6 +76,26 @@ impl<D: ?Sized> Served<D> {
     }
 }
 
+/// What the connections of each user may have together.
+#[derive(Debug)]
+struct Users {
+    limit: u64,
+    quotas: Mutex<HashMap<u32, Weak<Quota>>>,
+}
+
+impl Users {
+    fn quota(&self, user: u32) -> Arc<Quota> {
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(quota) = quotas.get(&user).and_then(Weak::upgrade) {
+            return quota;
+        }
+        quotas.retain(|_, quota| quota.strong_count() > 0);
+        let quota = Quota::new(self.limit);
+        quotas.insert(user, Arc::downgrade(&quota));
+        quota
+    }
+}
+
 /// The error that ends a connection after its call was answered: a peer that sends what does not decode is not to be
 /// trusted with the rest.
 pub(crate) fn is_fatal(answer: &Result<Reply>) -> Option<Error> {
@@ -78,24 +105,35 @@ pub(crate) fn is_fatal(answer: &Result<Reply>) -> Option<Error> {
 /// The shared memory that the calls of one connection have to do with.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
-    /// Bytes of the arguments of calls that run, and that stand in blocks of the client.
+    /// Bytes that the calls that run copy out of the client's memory.
     arguments: AtomicU64,
     /// The results that the client has not read yet.
-    results: Mutex<HashMap<CallId, PoolBlock>>,
+    results: Mutex<HashMap<CallId, InBlock>>,
 }
 
 impl Blocks {
-    /// A call has arrived. Its arguments are about to be copied out of shared memory: at most as much as there is, so
-    /// that a client which names the same block in every call cannot have it copied any number of times.
+    /// A call has arrived, whose arguments are about to be copied out of shared memory: by the calls of one connection at
+    /// once no more than there is, so that a client which names the same block in every call cannot have it copied any
+    /// number of times.
+    ///
+    /// # Errors
+    ///
+    /// What to answer in place of calling.
     pub(crate) fn admit(&self, link: &Link, arguments: &Arrived) -> Result<()> {
-        let len = arguments.mapped_len();
-        let sum = self.arguments.fetch_add(len, Relaxed).saturating_add(len);
-        if sum > link.limits().pool { Err(Violation::Overlap(sum).into()) } else { Ok(()) }
+        let len = arguments.copied_len();
+        let limit = link.limits().pool;
+        if self.arguments.fetch_add(len, Relaxed).saturating_add(len) <= limit {
+            return Ok(());
+        }
+        let message = format!(
+            "calls at once whose arguments would be copied from more than {limit} bytes of shared memory (pool_limit)"
+        );
+        Err(Error::new(ErrorKind::ResourceExhausted, message))
     }
 
     /// The arguments of a call are not needed any more.
-    pub(crate) fn done(&self, mapped_len: u64) {
-        self.arguments.fetch_sub(mapped_len, Relaxed);
+    pub(crate) fn done(&self, copied_len: u64) {
+        self.arguments.fetch_sub(copied_len, Relaxed);
     }
 
     /// The frame that answers `call`. A result in a block stays until it is released.
@@ -103,6 +141,7 @@ impl Blocks {
         match answer {
             Ok(Reply(mut reply)) => {
                 reply.seal(call);
+                link.lend(reply.loans());
                 if let Some(block) = reply.take_block()
                     && self.lock().insert(call, block).is_some()
                 {
@@ -118,7 +157,7 @@ impl Blocks {
                 // A longer one would end the connection of a caller whose call merely failed.
                 codec::encode(&error.to_wire().within(MAX_FAILURE as usize), &mut *frame)
                     .expect("numbers and a string encode");
-                frame::seal(&mut frame, call, Body::Inline);
+                frame::seal(&mut frame, call, Body::Inline, &[]);
                 Ok(Answer::Failure(frame))
             }
         }
@@ -131,7 +170,16 @@ impl Blocks {
         Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, PoolBlock>> {
+    /// The client cannot read the segment in which the result of `call` is: a frame with the result in it.
+    pub(crate) fn inline(&self, link: &Link, call: CallId) -> Result<Buffer> {
+        let reason = "has no result to be sent again";
+        let block = self.lock().remove(&call).ok_or(Violation::CallState { call, reason })?;
+        link.withdraw(block.segment());
+        link.counters().fallback();
+        Ok(block.inline(call))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, InBlock>> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

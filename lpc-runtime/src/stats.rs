@@ -1,6 +1,11 @@
-//! [`Stats`]: what went through which lane.
+//! [`Stats`]: what went through which lane, and in which sizes.
 
+use std::array;
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use lpc_core::Threshold;
 
 /// Counts since a client or server was made, as they were at one moment.
 ///
@@ -45,6 +50,8 @@ pub struct Lanes {
     pub socket: Traffic,
     /// Through shared memory.
     pub mapping: Traffic,
+    /// Passed beside a body: a [`Shared`](crate::Shared) whose bytes are not in it.
+    pub loans: Traffic,
 }
 
 /// How much.
@@ -55,6 +62,127 @@ pub struct Traffic {
     pub messages: u64,
     /// Their encoded bytes, without frame headers.
     pub bytes: u64,
+    /// How many of them had which size.
+    pub sizes: Sizes,
+}
+
+/// Bodies, or loans, by size in powers of two: how many were empty, of 1 byte, of 2, of 3 to 4, of 5 to 8, and so on.
+///
+/// A body of exactly a power of two counts with the smaller ones, as it does for a [`Threshold`]. Displayed, it is a
+/// table with bars:
+///
+/// ```
+/// # use lpc::service;
+/// # #[service] pub trait Echo { fn echo(&self, text: &str) -> lpc::Result<String>; }
+/// # struct Plain;
+/// # impl Echo for Plain { fn echo(&self, text: &str) -> lpc::Result<String> { Ok(text.to_owned()) } }
+/// # let echo = EchoClient::builder().threshold(lpc::Threshold::OFF).in_process(Plain)?;
+/// echo.echo("small")?; // encoded: one byte for the length, five of text
+/// echo.echo("equal")?;
+/// echo.echo(&"large".repeat(1000))?;
+/// let sizes = echo.client().stats().sent.socket.sizes;
+/// assert_eq!(sizes.iter().collect::<Vec<_>>(), [(5..=8, 2), (4097..=8192, 1)]);
+/// let table = sizes.to_string();
+/// assert_eq!(table.lines().collect::<Vec<_>>(), [
+///     "     up to      bodies",
+///     "         8           2  ########################################",
+///     "      8KiB           1  ####################",
+/// ]);
+/// # Ok::<(), lpc::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sizes([u64; BUCKETS]);
+
+/// One for 0, one for each power of two up to 2³⁷, and one for all above.
+const BUCKETS: usize = 40;
+
+impl Lanes {
+    /// How many of these bodies, of both lanes together, would have taken the mapping lane under another threshold.
+    ///
+    /// Exact where the threshold is a power of two, [`ALWAYS`](Threshold::ALWAYS) or [`OFF`](Threshold::OFF). The
+    /// sizes are counted in powers of two, so under any other threshold the bodies between it and the next power
+    /// of two are left out: the true number is at least the one returned.
+    ///
+    /// ```
+    /// # use lpc::service;
+    /// # #[service] pub trait Echo { fn echo(&self, text: &str) -> lpc::Result<String>; }
+    /// # struct Plain;
+    /// # impl Echo for Plain { fn echo(&self, text: &str) -> lpc::Result<String> { Ok(text.to_owned()) } }
+    /// use lpc::Threshold;
+    ///
+    /// let echo = EchoClient::builder().threshold(Threshold::bytes(4 << 10)).in_process(Plain)?;
+    /// for len in [10, 2000, 3000, 5000] {
+    ///     echo.echo(&"x".repeat(len))?;
+    /// }
+    /// let sent = echo.client().stats().sent;
+    /// assert_eq!(sent.mapping.messages, 1);
+    /// // What another threshold would have done:
+    /// assert_eq!(sent.above(Threshold::bytes(1 << 10)), 3);
+    /// assert_eq!(sent.above(Threshold::bytes(64 << 10)), 0);
+    /// # Ok::<(), lpc::Error>(())
+    /// ```
+    #[must_use]
+    pub fn above(&self, threshold: Threshold) -> u64 {
+        let all = self.socket.sizes.iter().chain(self.mapping.sizes.iter());
+        all.filter(|(sizes, _)| threshold.is_exceeded_by(*sizes.start())).map(|(_, count)| count).sum()
+    }
+}
+
+impl Sizes {
+    /// The sizes that occurred, from small to large, and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (RangeInclusive<u64>, u64)> {
+        let all = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        all.map(|(bucket, count)| (sizes_in(bucket), *count))
+    }
+}
+
+/// Where a size is counted.
+fn bucket_of(size: u64) -> usize {
+    match size.checked_sub(1) {
+        None => 0,
+        Some(less) => ((u64::BITS - less.leading_zeros()) as usize + 1).min(BUCKETS - 1),
+    }
+}
+
+/// What is counted there.
+fn sizes_in(bucket: usize) -> RangeInclusive<u64> {
+    match bucket {
+        0 | 1 => bucket as u64..=bucket as u64,
+        _ if bucket == BUCKETS - 1 => (1 << (bucket - 2)) + 1..=u64::MAX,
+        _ => (1 << (bucket - 2)) + 1..=1 << (bucket - 1),
+    }
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self([0; BUCKETS])
+    }
+}
+
+impl fmt::Debug for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const BAR: u128 = 40;
+        let most = self.0.iter().copied().max().unwrap_or(0);
+        write!(f, "{:>10}  {:>10}", "up to", "bodies")?;
+        for (sizes, count) in self.iter() {
+            let up_to = match *sizes.end() {
+                // The two sizes that a threshold has other names for.
+                0 => "0".to_owned(),
+                u64::MAX => "more".to_owned(),
+                size => Threshold::bytes(size).to_string(),
+            };
+            // In 128 bits, in which no count times the bar's length is too large.
+            let bar = (u128::from(count) * BAR).div_ceil(u128::from(most)) as usize;
+            write!(f, "\n{up_to:>10}  {count:>10}  {:#<bar$}", "")?;
+        }
+        Ok(())
+    }
 }
 
 /// A lane that a body takes.
@@ -62,6 +190,7 @@ pub struct Traffic {
 pub(crate) enum Lane {
     Socket,
     Mapping,
+    Loan,
 }
 
 /// The live counts behind [`Stats`]. Each is exact; they are not read at one instant.
@@ -78,12 +207,14 @@ pub(crate) struct Counters {
 struct LaneCounters {
     socket: TrafficCounters,
     mapping: TrafficCounters,
+    loans: TrafficCounters,
 }
 
-#[derive(Debug, Default)]
+/// The number of bodies is the sum of `sizes`, and has no counter of its own.
+#[derive(Debug)]
 struct TrafficCounters {
-    messages: AtomicU64,
     bytes: AtomicU64,
+    sizes: [AtomicU64; BUCKETS],
 }
 
 impl Counters {
@@ -123,18 +254,97 @@ impl LaneCounters {
         let traffic = match lane {
             Lane::Socket => &self.socket,
             Lane::Mapping => &self.mapping,
+            Lane::Loan => &self.loans,
         };
-        traffic.messages.fetch_add(1, Relaxed);
+        traffic.sizes[bucket_of(bytes as u64)].fetch_add(1, Relaxed);
         traffic.bytes.fetch_add(bytes as u64, Relaxed);
     }
 
     fn read(&self) -> Lanes {
-        Lanes { socket: self.socket.read(), mapping: self.mapping.read() }
+        Lanes { socket: self.socket.read(), mapping: self.mapping.read(), loans: self.loans.read() }
     }
 }
 
 impl TrafficCounters {
     fn read(&self) -> Traffic {
-        Traffic { messages: self.messages.load(Relaxed), bytes: self.bytes.load(Relaxed) }
+        let sizes = array::from_fn(|bucket| self.sizes[bucket].load(Relaxed));
+        Traffic { messages: sizes.iter().sum(), bytes: self.bytes.load(Relaxed), sizes: Sizes(sizes) }
+    }
+}
+
+impl Default for TrafficCounters {
+    fn default() -> Self {
+        Self { bytes: AtomicU64::new(0), sizes: array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sizes at and around each power of two that a body can have.
+    fn sizes() -> impl Iterator<Item = u64> {
+        [0].into_iter().chain((0..=32).flat_map(|power| [(1 << power) - 1, 1 << power, (1 << power) + 1]))
+    }
+
+    #[test]
+    fn each_size_is_counted_in_the_one_range_that_has_it() {
+        for size in sizes().chain([u64::MAX]) {
+            let range = sizes_in(bucket_of(size));
+            assert!(range.contains(&size), "{size} in {range:?}");
+        }
+        for bucket in 1..BUCKETS {
+            assert_eq!(sizes_in(bucket - 1).end() + 1, *sizes_in(bucket).start(), "no gap, no overlap");
+        }
+        assert_eq!(*sizes_in(BUCKETS - 1).end(), u64::MAX);
+    }
+
+    #[test]
+    fn a_power_of_two_splits_the_bodies_as_it_would_as_the_threshold() {
+        let counters = LaneCounters::default();
+        for (at, size) in sizes().enumerate() {
+            counters.add(if at % 2 == 0 { Lane::Socket } else { Lane::Mapping }, size as usize);
+        }
+        let lanes = counters.read();
+        let powers = (0..=33).map(|power| Threshold::bytes(1 << power));
+        for threshold in powers.chain([Threshold::ALWAYS, Threshold::OFF]) {
+            let above = sizes().filter(|size| threshold.is_exceeded_by(*size)).count() as u64;
+            assert_eq!(lanes.above(threshold), above, "{threshold}");
+        }
+    }
+
+    #[test]
+    fn between_powers_of_two_no_body_is_counted_that_is_not_above() {
+        let counters = LaneCounters::default();
+        for size in [4000, 5000, 6000, 8192, 8193] {
+            counters.add(Lane::Socket, size);
+        }
+        assert_eq!(counters.read().above(Threshold::bytes(5500)), 1, "of three");
+    }
+
+    #[test]
+    fn bodies_and_bytes_are_counted_once() {
+        let counters = LaneCounters::default();
+        sizes().for_each(|size| counters.add(Lane::Mapping, size as usize));
+        let Lanes { socket, mapping, loans } = counters.read();
+        assert_eq!((socket, loans), (Traffic::default(), Traffic::default()));
+        assert_eq!((mapping.messages, mapping.bytes), (sizes().count() as u64, sizes().sum()));
+        assert_eq!(mapping.sizes.iter().map(|(_, count)| count).sum::<u64>(), mapping.messages);
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_its_count_says_and_never_missing() {
+        let mut sizes = Sizes::default();
+        assert_eq!(sizes.to_string().lines().count(), 1, "the heading");
+        sizes.0[1] = 1;
+        sizes.0[BUCKETS - 1] = u64::MAX;
+        let text = sizes.to_string();
+        let bars: Vec<_> = text.lines().map(|line| line.matches('#').count()).collect();
+        assert_eq!(bars, [0, 1, 40]);
+        assert!(text.lines().last().unwrap().trim_start().starts_with("more "), "{text}");
+        assert_eq!(
+            format!("{sizes:?}"),
+            format!("{{1..=1: 1, 137438953473..=18446744073709551615: {}}}", u64::MAX)
+        );
     }
 }

@@ -3,6 +3,7 @@
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
 use super::de::Value;
+use super::input::Place;
 use super::{DecodeError, varint};
 
 /// The elements of a sequence or the entries of a map: their number comes from the peer.
@@ -21,14 +22,14 @@ impl<'de> Elements<'_, 'de> {
 
     /// Starts an element; says where it does.
     #[inline]
-    fn begin_one(&mut self) -> Option<usize> {
+    fn begin_one(&mut self) -> Option<Place> {
         self.awaited = self.awaited.checked_sub(1)?;
-        Some(self.within.input.offset())
+        Some(self.within.input.place())
     }
 
     #[inline]
-    fn end_one(&mut self, start: usize) -> Result<(), DecodeError> {
-        if self.within.input.offset() == start { self.within.input.count_empty() } else { Ok(()) }
+    fn end_one(&mut self, start: Place) -> Result<(), DecodeError> {
+        if self.within.input.is_at(start) { self.within.input.count_empty() } else { Ok(()) }
     }
 
     #[inline]

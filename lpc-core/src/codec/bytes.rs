@@ -1,4 +1,5 @@
-//! Recognises bytes by their types, so that they move in one piece: the one file of the codec with `unsafe`.
+//! Recognises bytes by their types, so that they move in one piece, and loans, so that they do not move at
+//! all: the one file of the codec with `unsafe`.
 //!
 //! Every function here compares ids of types that are known when the caller is compiled. An optimised build
 //! keeps nothing of a comparison that fails.
@@ -9,9 +10,11 @@ use std::any::TypeId;
 use std::cell::Cell;
 use std::mem::{ManuallyDrop, size_of, transmute_copy};
 use std::slice;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+use super::loan::{Loan, Received, Token};
 
 /// Serde implements its traits for arrays up to this length.
 const LONGEST_ARRAY: usize = 32;
@@ -79,6 +82,17 @@ pub(super) fn as_run<I>(iter: &I) -> Option<Run<'_>> {
     None
 }
 
+/// The token of a loan that `value` is, if that is its type.
+#[inline]
+pub(super) fn as_token<T: ?Sized>(value: &T) -> Option<&Token<'_>> {
+    if typeid::of::<T>() != TypeId::of::<Token<'static>>() {
+        return None;
+    }
+    // SAFETY: `T` is `Token<'x>`. Ids leave out lifetimes, 'x outlives this borrow, and a token may be taken
+    // for one of a shorter life, for it only refers.
+    Some(unsafe { &*(&raw const *value).cast::<Token<'_>>() })
+}
+
 // ---- Decoding
 
 /// Whether `T` is `u8`.
@@ -102,16 +116,28 @@ pub(super) fn is_vec_visitor<'de, V: Visitor<'de>>() -> bool {
     is_vec::<V::Value>() && Visitors::get().vec == Some(typeid::of::<V>())
 }
 
-/// A copy of `bytes`, if `T` is `Vec<u8>`.
+/// `vec` as a `T`, if that is its type.
 #[inline]
-pub(super) fn to_vec<T>(bytes: &[u8]) -> Option<T> {
+pub(super) fn from_vec<T>(vec: Vec<u8>) -> Result<T, Vec<u8>> {
     if !is_vec::<T>() {
-        return None;
+        return Err(vec);
     }
-    let vec = ManuallyDrop::new(bytes.to_vec());
+    let vec = ManuallyDrop::new(vec);
     // SAFETY: `T` is `Vec<u8>`: that type has no lifetimes, so the comparison of ids is exact. This moves the
     // vector, for `vec` is never used again, nor dropped.
-    Some(unsafe { transmute_copy::<Vec<u8>, T>(&vec) })
+    Ok(unsafe { transmute_copy::<Vec<u8>, T>(&vec) })
+}
+
+/// `loan` as a `T`, if that is [`Received`].
+#[inline]
+pub(super) fn from_loan<T>(loan: Arc<dyn Loan>) -> Result<T, Arc<dyn Loan>> {
+    if typeid::of::<T>() != TypeId::of::<Received>() {
+        return Err(loan);
+    }
+    let received = ManuallyDrop::new(Received::Loan(loan));
+    // SAFETY: `T` is `Received`: that type has no lifetimes, so the comparison of ids is exact. This moves
+    // it, for `received` is never used again, nor dropped.
+    Ok(unsafe { transmute_copy::<Received, T>(&received) })
 }
 
 /// N, if `V` is the very visitor by which serde makes a `[u8; N]` of a tuple.
@@ -226,6 +252,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::fmt;
 
+    use super::super::loan::Lent;
     use super::*;
 
     /// A visitor for the same value as serde's own, with another meaning.
@@ -301,11 +328,35 @@ mod tests {
         assert_eq!(as_u8(&7_u8), Some(7));
         assert_eq!(as_u8(&7_i8), None);
         assert_eq!(as_u8(&true), None);
-        assert_eq!(to_vec::<Vec<u8>>(&[1, 2]), Some(vec![1, 2]));
-        assert_eq!(to_vec::<Vec<i8>>(&[1, 2]), None);
+        assert_eq!(from_vec::<Vec<u8>>(vec![1, 2]), Ok(vec![1, 2]));
+        assert_eq!(from_vec::<Vec<i8>>(vec![1, 2]), Err(vec![1, 2]));
         assert_eq!(to_array::<[u8; 2]>(&[1, 2]), Some([1, 2]));
         assert_eq!(to_array::<[u8; 3]>(&[1, 2]), None);
         assert_eq!(as_slice_of::<u8>(&[1, 2]), Some(&[1, 2][..]));
         assert_eq!(as_slice_of::<i8>(&[1, 2]), None);
+    }
+
+    #[test]
+    fn loans_are_recognised_and_nothing_else() {
+        struct Lending;
+
+        impl Loan for Lending {
+            fn bytes(&self) -> &[u8] {
+                b"lent"
+            }
+        }
+
+        let loan: Arc<dyn Loan> = Arc::new(Lending);
+        assert!(as_token(&Token(&loan)).is_some_and(|token| Arc::ptr_eq(token.0, &loan)));
+        assert!(as_token(&&Token(&loan)).is_none());
+        assert!(as_token(&Lent(&loan)).is_none());
+        assert!(as_token(&loan).is_none());
+        assert!(as_token("lent").is_none());
+
+        let received = from_loan::<Received>(Arc::clone(&loan));
+        assert!(matches!(received, Ok(Received::Loan(received)) if Arc::ptr_eq(&received, &loan)));
+        assert!(from_loan::<Option<Received>>(Arc::clone(&loan)).is_err());
+        assert!(from_loan::<Arc<dyn Loan>>(Arc::clone(&loan)).is_err());
+        assert_eq!(Arc::strong_count(&loan), 1, "none is left behind");
     }
 }

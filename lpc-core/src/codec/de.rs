@@ -1,9 +1,14 @@
 //! Bytes to values.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use serde::de::{self, Deserialize, Visitor};
 
 use super::access::{Elements, Fields, Variant};
 use super::input::Input;
+use super::loan::{self, Loans};
+use super::remote::Remote;
 use super::{DecodeError, DecodeErrorKind, MAX_DEPTH, bytes, varint};
 
 /// Decodes values from bytes, one after another.
@@ -17,15 +22,28 @@ use super::{DecodeError, DecodeErrorKind, MAX_DEPTH, bytes, varint};
 /// decoder.end()?;
 /// # Ok::<(), lpc_core::codec::DecodeError>(())
 /// ```
-#[derive(Debug)]
 pub struct Decoder<'de> {
     input: Input<'de>,
 }
 
 impl<'de> Decoder<'de> {
     /// A decoder of the values in `bytes`.
+    #[inline]
     pub fn new(bytes: &'de [u8]) -> Self {
         Self { input: Input::new(bytes) }
+    }
+
+    /// A decoder of the values in bytes that can only be copied. What is borrowed from them is borrowed from
+    /// the copies that `source` keeps; a long `Vec<u8>` or `String` is filled by one copy.
+    pub fn remote(source: &'de dyn Remote) -> Self {
+        Self { input: Input::remote(source) }
+    }
+
+    /// Lets the values refer to `loans`. Without, a value that refers to a loan is an error.
+    #[must_use]
+    pub fn with_loans(mut self, loans: &'de dyn Loans) -> Self {
+        self.input.loans = Some(loans);
+        self
     }
 
     /// Decodes the next value.
@@ -55,6 +73,13 @@ impl<'de> Decoder<'de> {
                 Err(self.input.error(DecodeErrorKind::Trailing, message))
             }
         }
+    }
+}
+
+impl fmt::Debug for Decoder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (offset, left) = (self.input.offset(), self.input.left());
+        f.debug_struct("Decoder").field("offset", &offset).field("left", &left).finish_non_exhaustive()
     }
 }
 
@@ -134,6 +159,20 @@ impl<'a, 'de> Value<'a, 'de> {
     #[inline(never)]
     fn array_by_elements<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, DecodeError> {
         visitor.visit_seq(self.fields(len)?)
+    }
+
+    /// Decodes bytes that may be lent.
+    #[inline(never)]
+    fn loan<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.input.byte()? {
+            loan::IN_LINE => visitor.visit_newtype_struct(self),
+            loan::LENT => {
+                let loan = self.input.take_loan()?;
+                // A deserializer between the type and here may hide it: then the bytes are copied.
+                bytes::from_loan(loan).or_else(|loan| visitor.visit_bytes(loan.bytes()))
+            }
+            tag => Err(self.input.bad_tag("loan", tag)),
+        }
     }
 
     #[inline]
@@ -259,7 +298,10 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
 
     #[inline]
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        self.deserialize_str(visitor)
+        match self.input.take_str_to_own()? {
+            Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
+            Cow::Owned(text) => visitor.visit_string(text),
+        }
     }
 
     #[inline]
@@ -269,7 +311,10 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
 
     #[inline]
     fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        self.deserialize_bytes(visitor)
+        match self.input.take_counted_to_own()? {
+            Cow::Borrowed(bytes) => visitor.visit_borrowed_bytes(bytes),
+            Cow::Owned(bytes) => visitor.visit_byte_buf(bytes),
+        }
     }
 
     #[inline]
@@ -298,17 +343,18 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
     #[inline]
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        visitor.visit_newtype_struct(self.deeper()?)
+        let within = self.deeper()?;
+        if name == loan::NAME { within.loan(visitor) } else { visitor.visit_newtype_struct(within) }
     }
 
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         if bytes::is_vec_visitor::<V>() {
-            let found = self.deeper()?.input.take_counted()?;
-            return bytes::to_vec(found).ok_or_else(|| de::Error::custom("visitor is not of Vec<u8>"));
+            let found = self.deeper()?.input.take_counted_to_own()?.into_owned();
+            return bytes::from_vec(found).map_err(|_| de::Error::custom("visitor is not of Vec<u8>"));
         }
         visitor.visit_seq(self.elements()?)
     }

@@ -28,17 +28,29 @@
 //! An array longer than serde's own 32 goes through code of the user's or of another crate, and so is written
 //! in runs of 32 bytes and read byte by byte.
 //!
+//! # Loans
+//!
+//! A value may refer to bytes that travel beside the message: what serializes as [`Lent`] is written as the
+//! byte 1 and the index by which the receiver claims the loan, a varint, if the [`Sink`] takes the loan
+//! along; or else in line, as the byte 0, the length and the bytes. Both come back as [`Received`]. This is
+//! the one form that postcard does not have; through postcard, and other formats, the bytes go as bytes. It
+//! may stand wherever a value can.
+//!
 //! # What a message may ask for
 //!
 //! Bytes come from a peer, so decoding is bounded by their number, whatever they say:
 //! - Values nest at most [`MAX_DEPTH`] deep, in both directions. Each sequence, map, tuple, struct, enum,
-//!   newtype and `Some` is one level.
+//!   newtype, loan and `Some` is one level.
 //! - Each element of a sequence or map takes at least a byte, or counts against [`MAX_EMPTY_ELEMENTS`]: the
 //!   number of elements without bytes (such as `()`) in all that one [`Decoder`] reads. A count that neither
 //!   can cover is an error before anything is allocated.
 //! - Capacity is reserved for no more elements than bytes are left, taken over all the sequences that are
 //!   open. So memory is bounded by the length of the message, and the number of empty elements, times the
 //!   size of an element.
+//! - Bytes that the peer may still write to ([`Remote`]) are copied before they are looked at, and what was
+//!   found in one copy is not looked up in another.
+//! - A value that refers to a loan that did not come with the message, or to one that another value has, is
+//!   an error.
 //! - There is one form for each value: a varint with needless bytes, a `bool` or `Option` tag over 1, a
 //!   `char` that is not exactly one, invalid UTF-8, and bytes after the last value are errors.
 //!
@@ -59,6 +71,8 @@ mod compound;
 mod de;
 mod input;
 mod lend;
+mod loan;
+mod remote;
 mod ser;
 mod varint;
 
@@ -67,6 +81,8 @@ use std::fmt;
 
 pub use self::de::Decoder;
 pub use self::lend::{HeldOsStr, HeldPath, HeldSlice, Lend, SentBytes};
+pub use self::loan::{Lent, Loan, Loans, Received};
+pub use self::remote::Remote;
 pub use self::ser::{Sink, encode};
 
 /// How deep values may nest, on encoding and on decoding.

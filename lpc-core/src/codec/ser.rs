@@ -1,10 +1,12 @@
 //! Values to bytes.
 
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 
 use serde::ser::{self, Serialize, SerializeMap as _, SerializeSeq as _};
 
 use super::compound::{Elements, Fields, Tuple};
+use super::loan::{self, Loan};
 use super::{EncodeError, MAX_DEPTH, bytes, varint};
 
 /// Where encoded bytes go.
@@ -44,6 +46,16 @@ pub trait Sink {
     ///
     /// When the sink takes no more; encoding then stops.
     fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
+
+    /// Takes `loan` along with the message, and gives the index by which the receiver is to claim it. `None`:
+    /// its bytes are to be written in line, as by default.
+    ///
+    /// # Errors
+    ///
+    /// When the sink takes no more; encoding then stops.
+    fn lend(&mut self, _loan: &Arc<dyn Loan>) -> Result<Option<u32>, EncodeError> {
+        Ok(None)
+    }
 }
 
 impl Sink for Vec<u8> {
@@ -111,6 +123,22 @@ impl<'s, S: Sink + ?Sized> Encoder<'s, S> {
     #[inline]
     pub(super) fn again(&mut self) -> Encoder<'_, S> {
         Encoder { sink: &mut *self.sink, depth: self.depth }
+    }
+
+    /// Encodes what is within a [`Lent`](loan::Lent).
+    #[inline(never)]
+    fn loan<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+        // A serializer between the type and here may hide it: then it goes in line.
+        let lent = match bytes::as_token(value) {
+            Some(token) => self.sink.lend(token.0)?,
+            None => None,
+        };
+        if let Some(index) = lent {
+            self.sink.push(loan::LENT)?;
+            return varint::put(self.sink, index.into());
+        }
+        self.sink.push(loan::IN_LINE)?;
+        self.emit(value)
     }
 
     #[inline]
@@ -255,10 +283,11 @@ impl<'s, S: Sink + ?Sized> ser::Serializer for Encoder<'s, S> {
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
-        _name: &'static str,
+        name: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        self.deeper()?.emit(value)
+        let within = self.deeper()?;
+        if name == loan::NAME { within.loan(value) } else { within.emit(value) }
     }
 
     #[inline]

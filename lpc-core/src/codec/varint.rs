@@ -4,13 +4,22 @@ use super::input::Input;
 use super::ser::Sink;
 use super::{DecodeError, DecodeErrorKind, EncodeError};
 
+/// How long an integer of 64 bits can be.
+const MAX_LEN: usize = 10;
+
+/// How long `value` is.
+pub(super) const fn len(value: u64) -> usize {
+    let bits = u64::BITS - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
 /// Writes `value`, by one call of the sink. The form of a smaller integer type is that of its value here.
 #[inline]
 pub(super) fn put<S: Sink + ?Sized>(sink: &mut S, value: u64) -> Result<(), EncodeError> {
     if value < 0x80 {
         return sink.push(value as u8);
     }
-    let mut bytes = [0; 10];
+    let mut bytes = [0; MAX_LEN];
     let mut len = 0;
     let mut rest = value;
     while rest >= 0x80 {
@@ -54,34 +63,41 @@ pub(super) fn take(input: &mut Input<'_>) -> Result<u64, DecodeError> {
 /// Reads an integer that must not be over `max`.
 #[inline]
 pub(super) fn take_up_to(input: &mut Input<'_>, max: u64) -> Result<u64, DecodeError> {
-    let start = input.offset();
     let value = take(input)?;
-    if value > max { Err(too_big(start)) } else { Ok(value) }
+    if value > max { Err(too_big(input.before_integer(value))) } else { Ok(value) }
 }
 
+#[inline(never)]
 fn take_long(input: &mut Input<'_>) -> Result<u64, DecodeError> {
-    let start = input.offset();
     let mut value = 0;
     let mut shift = 0;
     for (at, &byte) in input.rest().iter().enumerate() {
         let bits = u64::from(byte & 0x7f);
         if bits > u64::MAX >> shift {
-            return Err(too_big(start));
+            return Err(too_big(input.offset()));
         }
         value |= bits << shift;
         if byte < 0x80 {
             if byte == 0 && at > 0 {
-                return Err(too_long(start));
+                return Err(too_long(input.offset()));
             }
             input.skip(at + 1);
             return Ok(value);
         }
         shift += 7;
         if shift >= u64::BITS {
-            return Err(too_big(start));
+            return Err(too_big(input.offset()));
         }
     }
-    Err(input.cut_short())
+    take_across(input)
+}
+
+/// Reads an integer of which the window has only a part. Another copy of that part may differ: it begins
+/// anew.
+#[cold]
+#[inline(never)]
+fn take_across(input: &mut Input<'_>) -> Result<u64, DecodeError> {
+    if input.refill(MAX_LEN) { take_long(input) } else { Err(input.cut_short()) }
 }
 
 /// Reads an integer of 128 bits.
@@ -149,6 +165,7 @@ mod tests {
         for value in edges {
             let mut bytes = Vec::new();
             put(&mut bytes, value).unwrap();
+            assert_eq!(bytes.len(), len(value));
             assert_eq!(take(&mut Input::new(&bytes)).unwrap(), value);
             assert_eq!(unzigzag(zigzag(value as i64)), value as i64);
         }

@@ -21,13 +21,14 @@ use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
 use super::race::{Either, race};
 use super::socket::{AsyncLink, fill};
 use super::{ClientBuilder, ServerBuilder, greeting};
-use crate::buffer::Buffer;
-use crate::config::Config;
+use crate::config::{AtQuota, Config};
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
-use crate::lane::pool::PoolBlock;
-use crate::link::Link;
+use crate::lane::outgoing::InBlock;
+use crate::link::{Link, Settings};
+use crate::patience::{Need, Patience};
 use crate::port::Port;
 use crate::service::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome, decode_outcome};
+use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
 use crate::sys::socket::Wait;
 
@@ -68,12 +69,15 @@ struct Shared {
     /// For each method its number at the server.
     numbers: Box<[Option<u16>]>,
     thresholds: Box<[Threshold]>,
+    at_quota: AtQuota,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     calls: Calls<Waiting>,
+    /// Whom to wake when a call is over, because there are as many as there may be.
+    full: Vec<Waker>,
     /// Why the connection is over.
     over: Option<Error>,
 }
@@ -82,7 +86,7 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     /// Holds the arguments until the server has read them.
-    _block: Option<PoolBlock>,
+    block: Option<InBlock>,
     waker: Option<Waker>,
     reply: Option<Result<Arrived>>,
     /// Its future was dropped: nobody wants the reply, but the block waits for it.
@@ -95,14 +99,17 @@ impl Client {
         stream.set_nonblocking(true)?;
         let socket = Arc::new(tokio::net::UnixStream::from_std(stream)?);
         let greeted = greeting::greet_server(&socket, service, config).await?;
-        let counters = Arc::new(Counters::default());
-        let inbox = Inbox::new(Role::Client, config.limits, Arc::clone(&counters));
+        let is_trusted = config.trusts(&*socket);
+        let settings = Settings { limits: greeted.limits, quota: None, idle: config.idle };
+        let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, Arc::new(Counters::default()));
+        let inbox = Inbox::new(Role::Client, config.limits, is_trusted, &link);
         let shared = Arc::new(Shared {
-            link: AsyncLink::new(Link::new(Arc::clone(&socket) as _, Wait::Never, greeted.limits, counters)),
+            link: AsyncLink::new(link),
             service,
             numbers: greeted.numbers,
             thresholds,
-            state: Mutex::new(State { calls: Calls::new(), over: None }),
+            at_quota: config.at_quota,
+            state: Mutex::new(State { calls: Calls::new(), full: Vec::new(), over: None }),
         });
         // Made here: a task that is dropped before its first turn has to end the connection too.
         let guard = EndOnDrop(Arc::clone(&shared));
@@ -123,20 +130,70 @@ impl Client {
         self.0.0.link.link().limits().max_message
     }
 
+    /// `len` values in memory that the service can read, to be filled and passed as an argument: see
+    /// [`Shared`](crate::Shared).
+    ///
+    /// Their content is whatever this connection left there, so write them all. Where the system has no memory or
+    /// descriptor to share, they are in private memory, and are copied when they are passed.
+    ///
+    /// # Errors
+    ///
+    /// - [`TooLarge`](ErrorKind::TooLarge): they are more than the connection's `pool_limit`.
+    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): it has no room for them at the moment, nor while this waited
+    ///   (`at_quota`).
+    /// - [`Disconnected`](ErrorKind::Disconnected): the connection is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is taken before it returns.
+    pub async fn loan<T: Plain>(&self, len: usize) -> Result<SharedMut<[T]>> {
+        let shared = &*self.0.0;
+        let link = shared.link.link();
+        let Some(size) = shared::loan_size::<T>(len, link.limits())? else {
+            return Ok(SharedMut::zeroed(len));
+        };
+        let mut patience = Patience::new(shared.at_quota);
+        loop {
+            match link.alloc(size) {
+                Ok(Some(block)) => return Ok(shared::loaned(block, len)),
+                Ok(None) => shared.wait_for(Need::Room(size), &mut patience).await?,
+                Err(error) => {
+                    tracing::warn!(%error, size, "no shared memory for a loan: it will be copied");
+                    return Ok(SharedMut::zeroed(len));
+                }
+            }
+        }
+    }
+
     /// Calls a method of the service's table. For generated code.
     #[doc(hidden)]
     pub async fn call<R: Outcome>(
         &self,
         method: u32,
-        encode: impl FnOnce(&mut Encoder<'_>) -> Result<()> + Send,
+        encode: impl Fn(&mut Encoder<'_>) -> Result<()> + Send,
     ) -> R {
         let shared = &*self.0.0;
         shared.link.uncongested().await;
-        let outcome = match shared.start(method, encode) {
-            Ok(call) => call.reply().await.and_then(|body| {
-                decode_outcome(&body, shared.service, method).inspect_err(|error| {
-                    shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
-                    shared.link.close();
+        let mut patience = Patience::new(shared.at_quota);
+        let started = loop {
+            let need = match shared.start(method, &encode) {
+                Ok(call) => break Ok(call),
+                Err(Stopped::Failed(error)) => break Err(error),
+                Err(Stopped::At(need)) => need,
+            };
+            if let Err(error) = shared.wait_for(need, &mut patience).await {
+                break Err(error);
+            }
+        };
+        let outcome = match started {
+            Ok(call) => call.reply().await.and_then(|(call, body)| {
+                let outcome = decode_outcome(&body, shared.service, method);
+                shared.done(call, &body);
+                outcome.inspect_err(|error| {
+                    if error.kind() == ErrorKind::Decode {
+                        shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+                        shared.link.close();
+                    }
                 })
             }),
             Err(error) => Err(error),
@@ -148,36 +205,91 @@ impl Client {
     }
 }
 
+/// Why a call was not started.
+enum Stopped {
+    Failed(Error),
+    /// What it needs is not there at the moment.
+    At(Need),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl Shared {
     /// Encodes and sends a call.
-    fn start(&self, method: u32, encode: impl FnOnce(&mut Encoder<'_>) -> Result<()>) -> Result<Call<'_>> {
+    fn start(
+        &self,
+        method: u32,
+        encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
+    ) -> Result<Call<'_>, Stopped> {
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
         let link = self.link.link();
         let mut encoder = Encoder::new(link, self.service, method, number, self.thresholds[index]);
-        encode(&mut encoder)?;
+        if let Err(error) = encode(&mut encoder) {
+            return Err(encoder
+                .missing()
+                .map_or(Stopped::Failed(error), |bytes| Stopped::At(Need::Room(bytes))));
+        }
         let mut request = encoder.finish();
-        let waiting = Waiting { _block: request.take_block(), waker: None, reply: None, is_abandoned: false };
         let id = {
             let mut state = self.state();
             if let Some(error) = &state.over {
-                return Err(error.clone().with_progress(Progress::NotSent));
+                return Err(error.clone().with_progress(Progress::NotSent).into());
+            }
+            if state.calls.len() >= link.limits().max_calls as usize {
+                return Err(Stopped::At(Need::Call));
             }
             if !state.calls.is_empty() {
                 request.mark_busy();
             }
-            state.calls.insert(waiting)
+            let block = request.take_block();
+            state.calls.insert(Waiting { block, waker: None, reply: None, is_abandoned: false })
         };
         link.counters().call();
         request.seal(id);
+        link.lend(request.loans());
         if let Err(error) = self.link.send(request.frame()) {
             // The frame did not go out as a whole, so the server cannot have called anything.
             let mut state = self.state();
-            state.calls.remove(id);
+            state.remove(id);
             let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
-            return Err(error.with_progress(Progress::NotSent));
+            return Err(error.with_progress(Progress::NotSent).into());
         }
         Ok(Call { shared: self, id, is_over: false })
+    }
+
+    /// Waits for what a call needs that it cannot have yet. It may be gone again when the caller looks.
+    async fn wait_for(&self, need: Need, patience: &mut Patience) -> Result<()> {
+        let there = poll_fn(|cx| {
+            let mut state = self.state();
+            if let Some(error) = &state.over {
+                return Poll::Ready(Err(error.clone().with_progress(Progress::NotSent)));
+            }
+            let is_there = match need {
+                Need::Room(bytes) => {
+                    let pool = self.link.link().pool();
+                    pool.has_room(bytes, cx.waker()) || pool.has_room_in_pieces(bytes)
+                }
+                Need::Call => {
+                    let has_room = state.calls.len() < self.link.link().limits().max_calls as usize;
+                    if !has_room {
+                        state.full.push(cx.waker().clone());
+                    }
+                    has_room
+                }
+            };
+            if is_there { Poll::Ready(Ok(())) } else { Poll::Pending }
+        });
+        let time = patience.left(need)?;
+        match tokio::time::timeout(time, there).await {
+            Ok(result) => result,
+            // Its error, which says that time has run out; if a clock differs, the caller tries once more.
+            Err(_) => patience.left(need).map(drop),
+        }
     }
 
     /// Gives a reply to the task that waits for it.
@@ -186,10 +298,10 @@ impl Shared {
         let waiting = state.calls.get_mut(call).filter(|waiting| waiting.reply.is_none());
         let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
         if waiting.is_abandoned {
-            state.calls.remove(call);
+            state.remove(call);
             drop(state);
-            if reply.is_ok_and(|body| body.is_mapped()) {
-                self.release(call);
+            if let Ok(body) = &reply {
+                self.done(call, body);
             }
             return Ok(());
         }
@@ -202,21 +314,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes a reply's body out of the server's memory, and lets the server know.
-    fn fetch(&self, call: CallId, body: Arrived) -> Buffer {
-        let is_mapped = body.is_mapped();
-        let bytes = body.read();
-        if is_mapped {
-            self.release(call);
+    /// A reply has been read. If it stands in the server's memory, that wants it back.
+    fn done(&self, call: CallId, body: &Arrived) {
+        if body.is_mapped() {
+            // Goes out with the next call, or soon.
+            self.link.link().push_late(&frame::release(call));
         }
-        bytes
     }
 
-    /// Lets the server know that nobody reads the block of its reply any more.
-    fn release(&self, call: CallId) {
-        // Goes out with the next call; if that is long in coming, the server merely keeps a block longer. A
-        // connection that is over has no need of it.
-        let _ = self.link.push(&frame::release(call));
+    /// The server cannot read the block of a call's arguments: sends it again, the arguments in the frame.
+    fn resend(&self, call: CallId) -> Result<()> {
+        let block = self.state().calls.get_mut(call).and_then(|waiting| waiting.block.take());
+        let block = block.ok_or(Violation::UnknownCall(call))?;
+        self.link.link().withdraw(block.segment());
+        self.link.link().counters().fallback();
+        self.link.send(&block.inline(call)).map_err(|error| crate::greeting::disconnected(&error))
     }
 
     /// Fails all calls at once: the connection is over. The first reason stays.
@@ -231,12 +343,21 @@ impl Shared {
             }
             wakers.extend(waiting.waker.take());
         }
+        wakers.append(&mut state.full);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Forgets a call.
+    fn remove(&mut self, call: CallId) {
+        self.calls.remove(call);
+        self.full.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -248,14 +369,14 @@ struct Call<'s> {
 }
 
 impl Call<'_> {
-    async fn reply(mut self) -> Result<Buffer> {
+    async fn reply(mut self) -> Result<(CallId, Arrived)> {
         let reply = poll_fn(|cx| {
             let mut state = self.shared.state();
             let waiting =
                 state.calls.get_mut(self.id).expect("only its future removes a call that it awaits");
             match waiting.reply.take() {
                 Some(reply) => {
-                    state.calls.remove(self.id);
+                    state.remove(self.id);
                     Poll::Ready(reply)
                 }
                 None => {
@@ -269,7 +390,7 @@ impl Call<'_> {
         })
         .await;
         self.is_over = true;
-        reply.map(|body| self.shared.fetch(self.id, body))
+        reply.map(|body| (self.id, body))
     }
 }
 
@@ -284,10 +405,10 @@ impl Drop for Call<'_> {
             waiting.is_abandoned = true;
             return;
         };
-        state.calls.remove(self.id);
+        state.remove(self.id);
         drop(state);
-        if reply.is_ok_and(|body| body.is_mapped()) {
-            self.shared.release(self.id);
+        if let Ok(body) = &reply {
+            self.shared.done(self.id, body);
         }
     }
 }
@@ -329,6 +450,7 @@ async fn receive(shared: &Shared, socket: &tokio::net::UnixStream, inbox: &mut I
             match message {
                 Message::Reply { call, body } => shared.deliver(call, Ok(body))?,
                 Message::Failure { call, error } => shared.deliver(call, Err(error))?,
+                Message::Resend { call } => shared.resend(call)?,
                 // `Receiver` lets only replies through to a client.
                 Message::Call { call, .. } | Message::Release { call } => {
                     return Err(Violation::UnknownCall(call).into());

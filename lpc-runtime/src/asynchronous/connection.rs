@@ -22,6 +22,7 @@ use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::link::Link;
 use crate::service::{Reply, Request};
 use crate::serving::{self, Answer, Blocks, Served};
+use crate::shared::Current;
 
 /// The implementation that a server calls.
 pub(super) trait Implementation: Send + Sync + 'static {
@@ -42,6 +43,8 @@ struct Call {
     id: CallId,
     method: u16,
     body: Arrived,
+    /// Whether it may be called at all.
+    admitted: Result<()>,
     permit: OwnedSemaphorePermit,
 }
 
@@ -53,12 +56,12 @@ struct Ended {
 }
 
 impl<D: Implementation> Connection<D> {
-    pub(super) fn new(link: Link, served: Arc<Served<D>>) -> Arc<Self> {
+    pub(super) fn new(link: Arc<Link>, served: Arc<Served<D>>) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(served.max_calls.min(Semaphore::MAX_PERMITS)));
         Arc::new(Self { link: AsyncLink::new(link), served, blocks: Blocks::default(), permits })
     }
 
-    pub(super) fn link(&self) -> &Link {
+    pub(super) fn link(&self) -> &Arc<Link> {
         self.link.link()
     }
 
@@ -87,11 +90,16 @@ impl<D: Implementation> Connection<D> {
                 match message {
                     Message::Call { call, method, body, .. } => {
                         self.link().counters().call();
-                        self.blocks.admit(self.link(), &body)?;
                         let permit = self.permit().await?;
-                        self.start(Call { id: call, method, body, permit }, inbox.has_next()).await?;
+                        let admitted = self.blocks.admit(self.link(), &body);
+                        self.start(Call { id: call, method, body, admitted, permit }, inbox.has_next())
+                            .await?;
                     }
                     Message::Release { call } => self.blocks.release(call)?,
+                    Message::Resend { call } => {
+                        let frame = self.blocks.inline(self.link(), call)?;
+                        self.link.send(&frame).map_err(serving::broken)?;
+                    }
                     // `Receiver` lets only these through to a server.
                     Message::Reply { call, .. } | Message::Failure { call, .. } => {
                         return Err(Violation::UnknownCall(call).into());
@@ -136,14 +144,17 @@ impl<D: Implementation> Connection<D> {
 
     /// Calls the implementation.
     async fn run(&self, call: Call) -> Ended {
-        let Call { id, method, body, permit } = call;
-        let mapped_len = body.mapped_len();
-        let arguments = body.read();
-        let call = pin!(self.served.dispatch.call(self.served.request(self.link(), method, &arguments)));
-        let (answer, time) = guarded(call).await;
-        self.blocks.done(mapped_len);
+        let Call { id, method, body, admitted, permit } = call;
+        let copied_len = body.copied_len();
+        let call = pin!(async {
+            admitted?;
+            self.served.dispatch.call(self.served.request(self.link(), method, &body)).await
+        });
+        let (answer, time) = guarded(call, self.link()).await;
+        self.blocks.done(copied_len);
         self.served.took(method, time);
         let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, &*panic)));
+        let answer = answer.map_err(|error| body.explain(error));
         let fatal = serving::is_fatal(&answer);
         let answer = self.blocks.frame(self.link(), id, answer).map(|frame| (frame, fatal));
         Ended { answer, _permit: permit }
@@ -176,10 +187,14 @@ impl Drop for CloseOnDrop<'_> {
 
 /// Runs a future to its end or panic, and says how long its longest turn took: that is how long it would have kept
 /// the task that reads.
-async fn guarded<F: Future>(mut future: Pin<&mut F>) -> (std::thread::Result<F::Output>, Duration) {
+async fn guarded<F: Future>(
+    mut future: Pin<&mut F>,
+    link: &Arc<Link>,
+) -> (std::thread::Result<F::Output>, Duration) {
     let mut longest = Duration::ZERO;
     let output = poll_fn(|cx| {
         let started = Instant::now();
+        let _current = Current::enter(link);
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
         longest = longest.max(started.elapsed());
         match polled {

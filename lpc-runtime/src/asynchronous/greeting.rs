@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::greeting::{self, Greeted};
 use crate::service::Description;
-use crate::sys::socket::{self, Control, Wait};
+use crate::sys::socket::{self, Control, Received, Wait};
 
 /// The client's side of it.
 pub(super) async fn greet_server(
@@ -60,8 +60,8 @@ async fn read(socket: &UnixStream, len: usize) -> Result<Vec<u8>> {
             socket::receive(socket, &mut bytes[done..], &mut control, &mut strays, Wait::Never)
         });
         match received {
-            Ok(0) => return Err(greeting::hung_up()),
-            Ok(more) => done += more,
+            Ok(Received { len: 0, .. }) => return Err(greeting::hung_up()),
+            Ok(more) => done += more.len,
             Err(error) => check(error)?,
         }
     }

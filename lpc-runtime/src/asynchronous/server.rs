@@ -183,12 +183,12 @@ async fn serve_stream<D: Implementation>(
     let stream = Arc::new(stream);
     control.watch(&stream);
     let limits = greeting::greet_client(&stream, served.service, config).await?;
-    let counters = Arc::clone(&control.counters);
-    let inbox = Inbox::new(Role::Server, config.limits, Arc::clone(&counters));
-    let connection = Connection::new(
-        Link::new(Arc::clone(&stream) as _, Wait::Never, limits, counters),
-        Arc::clone(served),
-    );
+    let is_trusted = config.trusts(&*stream);
+    let user = crate::greeting::credentials(&*stream)?.uid();
+    let settings = served.settings(limits, user, config);
+    let link = Link::new(Arc::clone(&stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
+    let inbox = Inbox::new(Role::Server, config.limits, is_trusted, &link);
+    let connection = Connection::new(link, Arc::clone(served));
     connection.serve(&stream, inbox).await
 }
 

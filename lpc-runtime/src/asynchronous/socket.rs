@@ -1,6 +1,7 @@
 //! Waiting for a [`Link`]'s socket, the one thing that the tokio driver does with tokio's reactor.
 
 use std::io;
+use std::sync::Arc;
 
 use lpc_core::{Error, Result};
 use tokio::io::Interest;
@@ -17,17 +18,17 @@ use crate::sys::socket::Wait;
 /// runs on the connection's task, waits for it and writes what was queued.
 #[derive(Debug)]
 pub(super) struct AsyncLink {
-    link: Link,
+    link: Arc<Link>,
     stalled: Notify,
     resumed: Notify,
 }
 
 impl AsyncLink {
-    pub(super) fn new(link: Link) -> Self {
+    pub(super) fn new(link: Arc<Link>) -> Self {
         Self { link, stalled: Notify::new(), resumed: Notify::new() }
     }
 
-    pub(super) fn link(&self) -> &Link {
+    pub(super) fn link(&self) -> &Arc<Link> {
         &self.link
     }
 

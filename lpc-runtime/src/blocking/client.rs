@@ -4,26 +4,33 @@
 //! replies of others to them, and when its own has come passes the inbox on. A lone caller therefore sends and
 //! receives by itself: two system calls, no other thread.
 
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{ClientBuilder, ServerBuilder, greeting};
-use crate::buffer::Buffer;
-use crate::config::Config;
-use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
-use crate::lane::pool::PoolBlock;
-use crate::link::Link;
+use crate::config::{AtQuota, Config};
+use crate::housekeeper::{self, Tend};
+use crate::lane::incoming::{Arrived, FillError, Filled, Inbox, Message};
+use crate::lane::outgoing::{Encoded, InBlock};
+use crate::link::{Link, Settings};
+use crate::patience::{Need, Patience, waker_of};
 use crate::port::Port;
 use crate::service::{Description, Dispatch, Dispatcher, Encoder, Outcome, decode_outcome};
+use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
+use crate::sys::retry;
 use crate::sys::socket::Wait;
 
 /// A connection to a service in another process: what a generated client, such as `DocumentsClient`, is made of.
@@ -47,17 +54,20 @@ pub trait Stub: Sized {
 
 #[derive(Debug)]
 struct Shared {
-    link: Link,
+    link: Arc<Link>,
     service: Description,
     /// For each method its number at the server.
     numbers: Box<[Option<u16>]>,
     thresholds: Box<[Threshold]>,
+    at_quota: AtQuota,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     calls: Calls<Waiting>,
+    /// Whom to wake when a call is over, because there are as many as there may be.
+    full: Vec<Waker>,
     /// `None` while somebody reads.
     inbox: Option<Box<Inbox>>,
     /// Why the connection is over.
@@ -68,25 +78,42 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     /// Holds the arguments until the server has read them.
-    _block: Option<PoolBlock>,
+    block: Option<InBlock>,
     /// Whom to wake; `None` while it is awake.
     thread: Option<Thread>,
-    reply: Option<Result<Arrived>>,
+    answer: Option<Answer>,
 }
+
+/// What came for a call.
+#[derive(Debug)]
+enum Answer {
+    Reply(Result<Arrived>),
+    /// The server cannot read the block of the arguments.
+    Resend,
+}
+
+/// How long a caller who waits for room leaves it at that, before it looks after the socket.
+const GLANCE: Duration = Duration::from_millis(10);
 
 impl Client {
     fn new(stream: UnixStream, service: Description, config: &Config) -> Result<Self> {
         let thresholds = config.thresholds(service.methods)?;
         let greeted = greeting::greet_server(&stream, service, config)?;
-        let counters = Arc::new(Counters::default());
-        let inbox = Box::new(Inbox::new(Role::Client, config.limits, Arc::clone(&counters)));
-        Ok(Self(Arc::new(Shared {
-            link: Link::new(Arc::new(stream), Wait::Sleep, greeted.limits, counters),
+        let is_trusted = config.trusts(&stream);
+        let settings = Settings { limits: greeted.limits, quota: None, idle: config.idle };
+        let link = Link::new(Arc::new(stream), Wait::Sleep, settings, Arc::new(Counters::default()));
+        let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
+        let state = State { calls: Calls::new(), full: Vec::new(), inbox: Some(inbox), over: None };
+        let shared = Arc::new(Shared {
+            link,
             service,
             numbers: greeted.numbers,
             thresholds,
-            state: Mutex::new(State { calls: Calls::new(), inbox: Some(inbox), over: None }),
-        })))
+            at_quota: config.at_quota,
+            state: Mutex::new(state),
+        });
+        shared.link.tended_by(housekeeper::weak(&shared));
+        Ok(Self(shared))
     }
 
     /// What went through which lane so far.
@@ -102,18 +129,63 @@ impl Client {
         self.0.link.limits().max_message
     }
 
+    /// `len` values in memory that the service can read, to be filled and passed as an argument: see
+    /// [`Shared`](crate::Shared).
+    ///
+    /// ```
+    /// # use lpc::{Shared, service};
+    /// # #[service] pub trait Sums { fn sum(&self, values: &Shared<[f64]>) -> lpc::Result<f64>; }
+    /// # struct Plain;
+    /// # impl Sums for Plain {
+    /// #     fn sum(&self, values: &Shared<[f64]>) -> lpc::Result<f64> { Ok(values.iter().sum()) }
+    /// # }
+    /// # let sums = SumsClient::builder().in_process(Plain)?;
+    /// let mut values = sums.client().loan::<f64>(1000)?;
+    /// values.fill(0.5);
+    /// let values = values.freeze();
+    /// assert_eq!(sums.sum(&values)?, 500.0);
+    /// # Ok::<(), lpc::Error>(())
+    /// ```
+    ///
+    /// Their content is whatever this connection left there, so write them all. Where the system has no memory or
+    /// descriptor to share, they are in private memory, and are copied when they are passed.
+    ///
+    /// # Errors
+    ///
+    /// - [`TooLarge`](ErrorKind::TooLarge): they are more than the connection's `pool_limit`.
+    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): it has no room for them at the moment, nor while this waited
+    ///   (`at_quota`).
+    /// - [`Disconnected`](ErrorKind::Disconnected): the connection is over.
+    pub fn loan<T: Plain>(&self, len: usize) -> Result<SharedMut<[T]>> {
+        let Some(size) = shared::loan_size::<T>(len, self.0.link.limits())? else {
+            return Ok(SharedMut::zeroed(len));
+        };
+        let mut patience = Patience::new(self.0.at_quota);
+        loop {
+            match self.0.link.alloc(size) {
+                Ok(Some(block)) => return Ok(shared::loaned(block, len)),
+                Ok(None) => self.0.wait_for(Need::Room(size), &mut patience)?,
+                Err(error) => {
+                    tracing::warn!(%error, size, "no shared memory for a loan: it will be copied");
+                    return Ok(SharedMut::zeroed(len));
+                }
+            }
+        }
+    }
+
     /// Calls a method of the service's table. For generated code.
     #[doc(hidden)]
-    pub fn call<R: Outcome>(&self, method: u32, encode: impl FnOnce(&mut Encoder<'_>) -> Result<()>) -> R {
+    pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> R {
         let shared = &*self.0;
-        let reply = shared.encoder(method).and_then(|mut encoder| {
-            encode(&mut encoder)?;
-            shared.call(encoder)
-        });
-        let outcome = reply.and_then(|body| {
-            decode_outcome(&body, shared.service, method).inspect_err(|error| {
-                shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
-                shared.link.close();
+        let reply = shared.encode(method, encode).and_then(|request| shared.call(request));
+        let outcome = reply.and_then(|(call, body)| {
+            let outcome = decode_outcome(&body, shared.service, method);
+            shared.done(call, &body);
+            outcome.inspect_err(|error| {
+                if error.kind() == ErrorKind::Decode {
+                    shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+                    shared.link.close();
+                }
             })
         });
         outcome.unwrap_or_else(|error| {
@@ -124,68 +196,88 @@ impl Client {
 }
 
 impl Shared {
-    fn encoder(&self, method: u32) -> Result<Encoder<'_>> {
+    fn encode(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> Result<Encoded> {
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
-        Ok(Encoder::new(&self.link, self.service, method, number, self.thresholds[index]))
+        let mut patience = Patience::new(self.at_quota);
+        loop {
+            let mut encoder = Encoder::new(&self.link, self.service, method, number, self.thresholds[index]);
+            let Err(error) = encode(&mut encoder) else { return Ok(encoder.finish()) };
+            let missing = encoder.missing().ok_or(error)?;
+            // What it holds would be missing to others, who may be waiting, too.
+            drop(encoder);
+            self.wait_for(Need::Room(missing), &mut patience)?;
+        }
     }
 
-    fn call(&self, encoder: Encoder<'_>) -> Result<Buffer> {
-        let mut request = encoder.finish();
-        let waiting = Waiting { _block: request.take_block(), thread: None, reply: None };
-        let call = {
+    fn call(&self, mut request: Encoded) -> Result<(CallId, Arrived)> {
+        let mut waiting = Some(Waiting { block: request.take_block(), thread: None, answer: None });
+        let mut patience = Patience::new(self.at_quota);
+        let call = loop {
             let mut state = self.state();
             if let Some(error) = &state.over {
                 return Err(error.clone().with_progress(Progress::NotSent));
             }
+            if state.calls.len() >= self.link.limits().max_calls as usize {
+                drop(state);
+                self.wait_for(Need::Call, &mut patience)?;
+                continue;
+            }
             if !state.calls.is_empty() {
                 request.mark_busy();
             }
-            state.calls.insert(waiting)
+            let Some(waiting) = waiting.take() else { unreachable!("taken once, on the way out") };
+            break state.calls.insert(waiting);
         };
         self.link.counters().call();
         request.seal(call);
+        self.link.lend(request.loans());
         if let Err(error) = self.link.send(request.frame()) {
             // The frame did not go out as a whole, so the server cannot have called anything.
             let mut state = self.state();
-            state.calls.remove(call);
+            state.remove(call);
             let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
             return Err(error.with_progress(Progress::NotSent));
         }
         drop(request);
-        self.wait(call)
+        self.wait(call).map(|body| (call, body))
     }
 
     /// Waits for the reply to `call`, reading the socket if nobody else does.
-    fn wait(&self, call: CallId) -> Result<Buffer> {
+    fn wait(&self, call: CallId) -> Result<Arrived> {
         let mut state = self.state();
         loop {
-            if let Some(reply) = state.calls.get_mut(call).and_then(|waiting| waiting.reply.take()) {
-                state.calls.remove(call);
+            if let Some(answer) = state.waiting(call).answer.take() {
+                let block = state.waiting(call).block.take();
+                if let Answer::Reply(_) = answer {
+                    state.remove(call);
+                }
                 state.pass_on();
                 drop(state);
-                return self.fetch(call, reply);
-            }
-            if let Some(mut inbox) = state.inbox.take() {
-                drop(state);
-                let reply = self.read(call, &mut inbox);
-                state = self.state();
-                state.inbox = Some(inbox);
-                match reply {
-                    Ok(reply) => {
-                        state.calls.remove(call);
-                        state.pass_on();
-                        drop(state);
-                        return self.fetch(call, reply);
-                    }
-                    Err(error) => {
-                        state.end(&error);
-                        self.link.close();
+                match answer {
+                    Answer::Reply(reply) => return reply,
+                    Answer::Resend => {
+                        let sent = block.ok_or(Violation::UnknownCall(call)).map_err(Error::from);
+                        let sent = sent.and_then(|block| self.resend(call, &block));
+                        if let Err(error) = &sent {
+                            self.end(error);
+                        }
+                        state = self.state();
                     }
                 }
+            } else if let Some(mut inbox) = state.inbox.take() {
+                drop(state);
+                let read = self.read(call, &mut inbox);
+                if let Err(error) = &read {
+                    self.end(error);
+                }
+                state = self.state();
+                state.inbox = Some(inbox);
+                if let Ok(answer) = read {
+                    state.waiting(call).answer = Some(answer);
+                }
             } else {
-                let waiting = state.calls.get_mut(call).expect("only its caller removes a call");
-                waiting.thread.get_or_insert_with(thread::current);
+                state.waiting(call).thread.get_or_insert_with(thread::current);
                 drop(state);
                 thread::park();
                 state = self.state();
@@ -193,27 +285,21 @@ impl Shared {
         }
     }
 
-    /// Receives until the reply to `own` has come, and hands out those of others on the way.
-    fn read(&self, own: CallId, inbox: &mut Inbox) -> Result<Result<Arrived>> {
+    /// Sends a call again, its arguments in the frame.
+    fn resend(&self, call: CallId, block: &InBlock) -> Result<()> {
+        self.link.withdraw(block.segment());
+        self.link.counters().fallback();
+        let sent = self.link.send(&block.inline(call));
+        sent.map(drop).map_err(|error| crate::greeting::disconnected(&error))
+    }
+
+    /// Receives until the answer to `own` has come, and hands out those of others on the way.
+    fn read(&self, own: CallId, inbox: &mut Inbox) -> Result<Answer> {
         let mut found = None;
         loop {
-            while let Some(message) = inbox.next()? {
-                let (call, reply) = match message {
-                    Message::Reply { call, body } => (call, Ok(body)),
-                    Message::Failure { call, error } => (call, Err(error)),
-                    // `Receiver` lets only replies through to a client.
-                    Message::Call { call, .. } | Message::Release { call } => {
-                        return Err(Violation::UnknownCall(call).into());
-                    }
-                };
-                if call == own && found.is_none() {
-                    found = Some(reply);
-                } else {
-                    self.state().deliver(call, reply)?;
-                }
-            }
-            if let Some(reply) = found {
-                return Ok(reply);
+            self.hand_out(inbox, Some(own), &mut found)?;
+            if let Some(answer) = found {
+                return Ok(answer);
             }
             if inbox.fill(self.link.socket(), Wait::Sleep)? == Filled::End {
                 inbox.ended()?;
@@ -222,17 +308,97 @@ impl Shared {
         }
     }
 
-    /// Takes a reply's body out of the server's memory, and lets the server know.
-    fn fetch(&self, call: CallId, reply: Result<Arrived>) -> Result<Buffer> {
-        let body = reply?;
-        let is_mapped = body.is_mapped();
-        let bytes = body.read();
-        if is_mapped {
-            // Goes out with the next call; if that is long in coming, the server merely keeps a block longer. A
-            // connection that is over has no need of it.
-            let _ = self.link.push(&frame::release(call));
+    /// Gives what has arrived to those for whom it is; what is for `own` is put into `found`.
+    fn hand_out(&self, inbox: &mut Inbox, own: Option<CallId>, found: &mut Option<Answer>) -> Result<()> {
+        while let Some(message) = inbox.next()? {
+            let (call, answer) = match message {
+                Message::Reply { call, body } => (call, Answer::Reply(Ok(body))),
+                Message::Failure { call, error } => (call, Answer::Reply(Err(error))),
+                Message::Resend { call } => (call, Answer::Resend),
+                // `Receiver` lets only replies through to a client.
+                Message::Call { call, .. } | Message::Release { call } => {
+                    return Err(Violation::UnknownCall(call).into());
+                }
+            };
+            if own == Some(call) && found.is_none() {
+                *found = Some(answer);
+            } else {
+                self.state().deliver(call, answer)?;
+            }
         }
-        Ok(bytes)
+        Ok(())
+    }
+
+    /// A reply has been read. If it stands in the server's memory, that wants it back.
+    fn done(&self, call: CallId, body: &Arrived) {
+        if body.is_mapped() {
+            // Goes out with the next call, or soon.
+            self.link.push_late(&frame::release(call));
+        }
+    }
+
+    /// Waits for what a call needs that it cannot have yet. It may be gone again when the caller looks.
+    fn wait_for(&self, need: Need, patience: &mut Patience) -> Result<()> {
+        let waker = waker_of(thread::current());
+        loop {
+            let mut state = self.state();
+            if let Some(error) = &state.over {
+                return Err(error.clone().with_progress(Progress::NotSent));
+            }
+            let is_there = match need {
+                Need::Room(bytes) => {
+                    let pool = self.link.pool();
+                    pool.has_room(bytes, &waker) || pool.has_room_in_pieces(bytes)
+                }
+                Need::Call => {
+                    state.full.push(waker.clone());
+                    state.calls.len() < self.link.limits().max_calls as usize
+                }
+            };
+            if is_there {
+                return Ok(());
+            }
+            let time = patience.left(need)?.min(GLANCE);
+            let Some(mut inbox) = state.inbox.take() else {
+                drop(state);
+                thread::park_timeout(time);
+                continue;
+            };
+            // What gives room arrives through the socket, and nobody reads it.
+            drop(state);
+            if let Err(error) = self.look(&mut inbox, time) {
+                self.end(&error);
+            }
+            state = self.state();
+            state.inbox = Some(inbox);
+            state.pass_on();
+        }
+    }
+
+    /// Reads what arrives within `time`, for others.
+    fn look(&self, inbox: &mut Inbox, time: Duration) -> Result<()> {
+        self.link.flush_late();
+        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        retry(|| poll(&mut [PollFd::new(self.link.socket(), PollFlags::POLLIN)], timeout))?;
+        self.hand_out(inbox, None, &mut None)?;
+        loop {
+            match inbox.fill(self.link.socket(), Wait::Never) {
+                Ok(Filled::End) => {
+                    inbox.ended()?;
+                    return Err(Error::new(ErrorKind::Disconnected, "the server hung up"));
+                }
+                Ok(_) => self.hand_out(inbox, None, &mut None)?,
+                Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Fails all calls at once: the connection is over.
+    fn end(&self, error: &Error) {
+        // First: blocks of calls that end come back, and the server may still be reading them.
+        self.link.close();
+        self.state().end(error);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -240,16 +406,59 @@ impl Shared {
     }
 }
 
+impl Tend for Shared {
+    fn flush_late(&self) -> bool {
+        self.link.flush_late()
+    }
+
+    fn trim(&self) -> Option<Duration> {
+        // Without callers nobody reads, and the server's word that memory is free again lies in the socket.
+        let inbox = self.state().inbox.take();
+        if let Some(mut inbox) = inbox {
+            let read = self.look(&mut inbox, Duration::ZERO);
+            if let Err(error) = &read {
+                self.end(error);
+            }
+            let has_memory = inbox.has_memory();
+            let mut state = self.state();
+            state.inbox = Some(inbox);
+            state.pass_on();
+            drop(state);
+            if has_memory && read.is_ok() {
+                self.link.watch();
+            }
+        }
+        self.link.trim()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}
+
 impl State {
-    /// Gives a reply to the caller who waits for it.
-    fn deliver(&mut self, call: CallId, reply: Result<Arrived>) -> Result<()> {
-        let waiting = self.calls.get_mut(call).filter(|waiting| waiting.reply.is_none());
+    /// Gives an answer to the caller who waits for it.
+    fn deliver(&mut self, call: CallId, answer: Answer) -> Result<()> {
+        let waiting = self.calls.get_mut(call).filter(|waiting| waiting.answer.is_none());
         let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
-        waiting.reply = Some(reply);
+        waiting.answer = Some(answer);
         if let Some(thread) = waiting.thread.take() {
             thread.unpark();
         }
         Ok(())
+    }
+
+    /// A call whose caller asks.
+    fn waiting(&mut self, call: CallId) -> &mut Waiting {
+        self.calls.get_mut(call).expect("only its caller removes a call")
+    }
+
+    /// Forgets a call.
+    fn remove(&mut self, call: CallId) {
+        self.calls.remove(call);
+        self.full.drain(..).for_each(Waker::wake);
     }
 
     /// Makes somebody else who waits the reader.
@@ -263,17 +472,18 @@ impl State {
         }
     }
 
-    /// Fails all calls at once: the connection is over.
+    /// Fails all calls.
     fn end(&mut self, error: &Error) {
         let error = self.over.get_or_insert_with(|| error.clone()).clone();
         for waiting in self.calls.iter_mut() {
-            if waiting.reply.is_none() {
-                waiting.reply = Some(Err(error.clone().with_progress(Progress::MayHaveRun)));
+            if !matches!(waiting.answer, Some(Answer::Reply(_))) {
+                waiting.answer = Some(Answer::Reply(Err(error.clone().with_progress(Progress::MayHaveRun))));
             }
             if let Some(thread) = waiting.thread.take() {
                 thread.unpark();
             }
         }
+        self.full.drain(..).for_each(Waker::wake);
     }
 }
 

@@ -20,13 +20,14 @@ use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::link::Link;
 use crate::service::{Reply, Request};
 use crate::serving::{self, Blocks, Served};
+use crate::shared::Current;
 use crate::sys::socket::Wait;
 
 /// The implementation that a server calls, its type forgotten.
 pub(super) type Dispatch = dyn Fn(Request<'_>) -> Result<Reply> + Send + Sync;
 
 pub(super) struct Connection {
-    link: Link,
+    link: Arc<Link>,
     served: Arc<Served<Dispatch>>,
     blocks: Blocks,
     state: Mutex<State>,
@@ -49,10 +50,12 @@ struct Call {
     method: u16,
     is_busy: bool,
     body: Arrived,
+    /// Whether it may be called at all.
+    admitted: Result<()>,
 }
 
 impl Connection {
-    pub(super) fn new(link: Link, served: Arc<Served<Dispatch>>, live: Live) -> Arc<Self> {
+    pub(super) fn new(link: Arc<Link>, served: Arc<Served<Dispatch>>, live: Live) -> Arc<Self> {
         let state = Mutex::new(State { running: 0, aside: None });
         Arc::new(Self {
             link,
@@ -70,6 +73,7 @@ impl Connection {
 
     /// Leads until somebody else does, or the connection is over.
     pub(super) fn lead(self: &Arc<Self>, inbox: Box<Inbox>, workers: &Arc<Workers>) {
+        let _current = Current::enter(&self.link);
         if let Err(error) = self.try_lead(inbox, workers) {
             serving::log_end(self.served.service, &error);
             self.link.close();
@@ -89,9 +93,17 @@ impl Connection {
                 continue;
             };
             let call = match message {
-                Message::Call { call, method, is_busy, body } => Call { id: call, method, is_busy, body },
+                Message::Call { call, method, is_busy, body } => {
+                    let admitted = self.blocks.admit(&self.link, &body);
+                    Call { id: call, method, is_busy, body, admitted }
+                }
                 Message::Release { call } => {
                     self.blocks.release(call)?;
+                    continue;
+                }
+                Message::Resend { call } => {
+                    let frame = self.blocks.inline(&self.link, call)?;
+                    let _ = self.link.send(&frame).map_err(serving::broken)?;
                     continue;
                 }
                 // `Receiver` lets only these through to a server.
@@ -100,7 +112,6 @@ impl Connection {
                 }
             };
             self.link.counters().call();
-            self.blocks.admit(&self.link, &call.body)?;
             let is_quick = self.served.is_quick(call.method);
             let (may_pass_on, is_alone) = {
                 let mut state = self.state();
@@ -172,16 +183,19 @@ impl Connection {
     ///
     /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them together.
     fn run(&self, call: Call, more: bool) -> Result<()> {
-        let Call { id, method, body, .. } = call;
+        let Call { id, method, body, admitted, .. } = call;
         let started = Instant::now();
-        let mapped_len = body.mapped_len();
+        let copied_len = body.copied_len();
         let answer = catch_unwind(AssertUnwindSafe(|| {
-            let arguments = body.read();
-            (self.served.dispatch)(self.served.request(&self.link, method, &arguments))
+            admitted?;
+            (self.served.dispatch)(self.served.request(&self.link, method, &body))
         }));
-        self.blocks.done(mapped_len);
+        self.blocks.done(copied_len);
         self.served.took(method, started.elapsed());
         let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, &*panic)));
+        let answer = answer.map_err(|error| body.explain(error));
+        // Loans that nobody took go back with the answer.
+        drop(body);
         let over = serving::is_fatal(&answer);
         let frame = self.blocks.frame(&self.link, id, answer)?;
         let sent = if more && over.is_none() { self.link.push(&frame) } else { self.link.send(&frame) };

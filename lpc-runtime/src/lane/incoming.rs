@@ -1,18 +1,25 @@
-//! [`Inbox`]: takes messages off the socket and their bodies off either lane.
+//! [`Inbox`]: takes messages off the socket, and [`Arrived`], their bodies, off either lane.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use lpc_core::arena::PAGE;
-use lpc_core::frame::CallId;
+use lpc_core::codec::{self, Decoder, Loans, Remote};
+use lpc_core::frame::{self, BlockRef, CallId, OBJECT};
 use lpc_core::receiver::{Incoming, Payload, Receiver, Role};
 use lpc_core::{Error, ErrorKind, Limits};
 
 use crate::buffer::Buffer;
+use crate::lane::peer::{Object, Segment};
+use crate::lane::quota::{Charge, Quota};
+use crate::link::{Link, Returning};
+use crate::shared::memory::Memory;
 use crate::stats::{Counters, Lane};
-use crate::sys::mapping::PeerMapping;
-use crate::sys::socket::{self, Control, Wait};
+use crate::sys::private::Private;
+use crate::sys::socket::{self, Control, Received, Wait};
 
 /// The receiving side of a connection: one thread or task holds it at a time.
 #[derive(Debug)]
@@ -20,8 +27,15 @@ pub(crate) struct Inbox {
     receiver: Receiver<OwnedFd>,
     control: Control,
     descriptors: Vec<OwnedFd>,
-    /// The peer's segments, by number.
-    segments: Vec<Arc<PeerMapping>>,
+    /// What the peer announced, by number.
+    segments: Vec<Option<Arc<Segment>>>,
+    objects: Vec<Option<Arc<Object>>>,
+    /// Whether the user vouches for the peer: its memory is read in place.
+    is_trusted: bool,
+    limits: Limits,
+    /// For copies of files that the peer passes.
+    copies: Arc<Quota>,
+    link: Weak<Link>,
     counters: Arc<Counters>,
 }
 
@@ -32,13 +46,7 @@ pub(crate) enum Message {
     Reply { call: CallId, body: Arrived },
     Failure { call: CallId, error: Error },
     Release { call: CallId },
-}
-
-/// A body that has arrived: private already, or still in the peer's segment.
-#[derive(Debug)]
-pub(crate) enum Arrived {
-    Copied(Buffer),
-    Mapped { mapping: Arc<PeerMapping>, offset: usize, len: usize },
+    Resend { call: CallId },
 }
 
 /// What one look at the socket brought.
@@ -52,14 +60,32 @@ pub(crate) enum Filled {
     End,
 }
 
+/// What a body is taken with. (A function would borrow all of the inbox.)
+macro_rules! taken {
+    ($inbox:ident) => {
+        Taken {
+            segments: &$inbox.segments,
+            objects: &$inbox.objects,
+            limit: $inbox.limits.pool,
+            link: &$inbox.link,
+        }
+    };
+}
+
 impl Inbox {
-    pub(crate) fn new(role: Role, limits: Limits, counters: Arc<Counters>) -> Self {
+    /// What arrives on the other end of `link`'s socket.
+    pub(crate) fn new(role: Role, limits: Limits, is_trusted: bool, link: &Arc<Link>) -> Self {
         Self {
             receiver: Receiver::new(role, limits),
             control: Control::new(),
             descriptors: Vec::new(),
             segments: Vec::new(),
-            counters,
+            objects: Vec::new(),
+            is_trusted,
+            limits,
+            copies: Quota::new(limits.pool),
+            link: Arc::downgrade(link),
+            counters: Arc::clone(link.counters()),
         }
     }
 
@@ -67,18 +93,21 @@ impl Inbox {
     pub(crate) fn fill(&mut self, socket: impl AsFd, wait: Wait) -> Result<Filled, FillError> {
         let space = self.receiver.space();
         let room = space.len();
-        let len = match socket::receive(socket, space, &mut self.control, &mut self.descriptors, wait) {
+        let received = match socket::receive(socket, space, &mut self.control, &mut self.descriptors, wait) {
             // How the kernel puts it where the peer left something unread.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                Received { len: 0, is_short: false }
+            }
             result => result.map_err(FillError::Io)?,
         };
+        let Received { len, is_short } = received;
         if len == 0 {
             return Ok(Filled::End);
         }
         // A receive stops behind bytes that came with descriptors, whatever follows them.
-        let is_all = len < room && self.descriptors.is_empty();
+        let is_all = len < room && self.descriptors.is_empty() && !is_short;
         self.receiver
-            .received(len, self.descriptors.drain(..))
+            .received(len, self.descriptors.drain(..), is_short)
             .map_err(|violation| FillError::Peer(violation.into()))?;
         Ok(if is_all { Filled::All } else { Filled::Some })
     }
@@ -87,37 +116,52 @@ impl Inbox {
     pub(crate) fn next(&mut self) -> Result<Option<Message>, Error> {
         loop {
             let Some(incoming) = self.receiver.next()? else { return Ok(None) };
-            return Ok(Some(match incoming {
-                Incoming::Segment { len, descriptor } => {
-                    let mapping = PeerMapping::open(descriptor, len).map_err(|error| {
-                        let number = self.segments.len();
-                        let (kind, whose) = match error.kind() {
-                            io::ErrorKind::InvalidData => {
-                                (ErrorKind::Protocol, "the peer broke the protocol: ")
-                            }
-                            _ => (ErrorKind::Io, ""),
-                        };
-                        Error::new(kind, format!("{whose}segment {number} cannot be mapped: {error}"))
-                    })?;
-                    self.segments.push(Arc::new(mapping));
-                    continue;
+            match incoming {
+                Incoming::Segment { number, len, descriptor } => self.add_segment(number, len, descriptor)?,
+                Incoming::Object { number, offset, len, descriptor } => {
+                    self.add_object(number, offset, len, descriptor)?;
                 }
-                Incoming::Call { call, method, is_busy, payload } => {
-                    let body = take(payload, &self.segments, &self.counters);
-                    Message::Call { call, method, is_busy, body }
+                Incoming::Retire { number } => {
+                    if number & OBJECT == 0 {
+                        take_out(&mut self.segments, number);
+                    } else {
+                        take_out(&mut self.objects, number & !OBJECT);
+                    }
                 }
-                Incoming::Reply { call, payload } => {
-                    Message::Reply { call, body: take(payload, &self.segments, &self.counters) }
+                Incoming::Return { segment, page } => {
+                    if let Some(link) = self.link.upgrade() {
+                        link.returned(segment, page)?;
+                    }
                 }
-                Incoming::Failure { call, error } => Message::Failure { call, error },
-                Incoming::Release { call } => Message::Release { call },
-            }));
+                Incoming::Resend { call } => return Ok(Some(Message::Resend { call })),
+                Incoming::Call { call, method, is_busy, payload, loans } => {
+                    let taken = taken!(self);
+                    match taken.body(payload, &loans, &self.counters) {
+                        Ok(body) => return Ok(Some(Message::Call { call, method, is_busy, body })),
+                        Err(Unreadable) => self.ask_again(call),
+                    }
+                }
+                Incoming::Reply { call, payload, loans } => {
+                    let taken = taken!(self);
+                    match taken.body(payload, &loans, &self.counters) {
+                        Ok(body) => return Ok(Some(Message::Reply { call, body })),
+                        Err(Unreadable) => self.ask_again(call),
+                    }
+                }
+                Incoming::Failure { call, error } => return Ok(Some(Message::Failure { call, error })),
+                Incoming::Release { call } => return Ok(Some(Message::Release { call })),
+            }
         }
     }
 
     /// Whether [`next`](Self::next) has something to give before more is received.
     pub(crate) fn has_next(&self) -> bool {
         self.receiver.has_next()
+    }
+
+    /// Whether it holds memory of the peer.
+    pub(crate) fn has_memory(&self) -> bool {
+        self.segments.iter().any(Option::is_some) || self.objects.iter().any(Option::is_some)
     }
 
     /// What the end of the stream means here: an error where it cuts a message in two.
@@ -127,6 +171,85 @@ impl Inbox {
         }
         Err(Error::new(ErrorKind::Disconnected, "the other side hung up in the middle of a message"))
     }
+
+    fn add_segment(&mut self, number: u32, len: u64, descriptor: Option<OwnedFd>) -> Result<(), Error> {
+        let segment = match (descriptor, self.charge(len)) {
+            (Some(descriptor), Ok(charge)) => Segment::open(descriptor, len, self.is_trusted, charge)
+                .map_err(|error| refused(&format!("segment {number}"), &error))?,
+            (None, _) => {
+                tracing::warn!(len, "this process has no descriptor left for a peer's shared memory");
+                Segment::lost()
+            }
+            (_, Err(())) => {
+                tracing::warn!(len, "no quota left for a peer's shared memory (user_pool_limit)");
+                Segment::lost()
+            }
+        };
+        put(&mut self.segments, number, Arc::new(segment));
+        if let Some(link) = self.link.upgrade() {
+            link.watch();
+        }
+        Ok(())
+    }
+
+    fn charge(&self, len: u64) -> Result<Option<Charge>, ()> {
+        let Some(link) = self.link.upgrade() else { return Ok(None) };
+        let Some(quota) = link.quota() else { return Ok(None) };
+        quota.charge(len).map(Some).ok_or(())
+    }
+
+    fn add_object(
+        &mut self,
+        number: u32,
+        offset: u64,
+        len: u64,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Error> {
+        let slot = number & !OBJECT;
+        let Some(descriptor) = descriptor else {
+            tracing::warn!(
+                len,
+                "this process has no descriptor left for memory or a file that a peer passes"
+            );
+            return Ok(());
+        };
+        let object = Object::open(descriptor, offset, len, self.is_trusted, Some(Arc::clone(&self.copies)))
+            .map_err(|error| refused(&format!("object {slot}"), &error))?;
+        put(&mut self.objects, slot, object);
+        if let Some(link) = self.link.upgrade() {
+            link.watch();
+        }
+        Ok(())
+    }
+
+    /// Has a body that cannot be read here sent through the socket.
+    fn ask_again(&self, call: CallId) {
+        if let Some(link) = self.link.upgrade() {
+            link.push_late(&frame::resend(call));
+        }
+    }
+}
+
+fn put<T>(slots: &mut Vec<Option<T>>, number: u32, item: T) {
+    let index = number as usize;
+    if slots.len() <= index {
+        slots.resize_with(index + 1, || None);
+    }
+    slots[index] = Some(item);
+}
+
+fn take_out<T>(slots: &mut [Option<T>], number: u32) {
+    if let Some(slot) = slots.get_mut(number as usize) {
+        *slot = None;
+    }
+}
+
+fn refused(what: &str, error: &io::Error) -> Error {
+    let (kind, whose) = match error.kind() {
+        io::ErrorKind::InvalidData => (ErrorKind::Protocol, "the peer broke the protocol: "),
+        _ => (ErrorKind::Io, ""),
+    };
+    Error::new(kind, format!("{whose}{what} cannot be used: {error}"))
 }
 
 /// Why receiving failed.
@@ -147,46 +270,337 @@ impl From<FillError> for Error {
     }
 }
 
-fn take(payload: Payload<'_>, segments: &[Arc<PeerMapping>], counters: &Counters) -> Arrived {
-    match payload {
-        Payload::Inline(bytes) => {
-            counters.received(Lane::Socket, bytes.len());
-            Arrived::Copied(Buffer::copy_of(bytes))
+/// A body that has arrived.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    bytes: Bytes,
+    loans: Option<Box<Borrowed>>,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    /// In private memory.
+    Copied(Buffer),
+    /// In the peer's, which it may change at any time.
+    Remote(RemoteBytes),
+}
+
+/// Memory of the peer that a body refers to.
+#[derive(Debug)]
+struct Borrowed {
+    /// By index; `None` once claimed.
+    loans: Mutex<Vec<Option<Loan>>>,
+    /// Bytes that will be copied.
+    copied: u64,
+    /// Why one could not be taken.
+    failed: OnceLock<String>,
+}
+
+/// One entry of a body's table.
+#[derive(Debug)]
+struct Loan {
+    spot: Arc<Spot>,
+    /// Of a block.
+    returning: Option<Returning>,
+}
+
+/// Memory that is referred to, maybe more than once.
+#[derive(Debug)]
+enum Spot {
+    /// Read where it is.
+    InPlace {
+        segment: Arc<Segment>,
+        offset: usize,
+        len: usize,
+    },
+    /// Copied, once for all who refer to it.
+    Copied {
+        segment: Arc<Segment>,
+        offset: usize,
+        len: usize,
+        copy: OnceLock<Result<Arc<Memory>, String>>,
+    },
+    Object(Arc<Object>),
+    /// It cannot be read here.
+    Lost(&'static str),
+}
+
+/// A body is in a segment that cannot be read here.
+struct Unreadable;
+
+/// What a body is taken with.
+struct Taken<'a> {
+    segments: &'a [Option<Arc<Segment>>],
+    objects: &'a [Option<Arc<Object>>],
+    /// Bytes that one body's loans may have copied.
+    limit: u64,
+    link: &'a Weak<Link>,
+}
+
+impl Taken<'_> {
+    fn body(
+        &self,
+        payload: Payload<'_>,
+        loans: &[BlockRef],
+        counters: &Counters,
+    ) -> Result<Arrived, Unreadable> {
+        // Made first: where the body is asked for again, its loans come again, too.
+        let bytes = match payload {
+            Payload::Inline(bytes) => {
+                counters.received(Lane::Socket, bytes.len());
+                Bytes::Copied(Buffer::copy_of(bytes))
+            }
+            Payload::Block(block) => {
+                let segment = self.segment(block.segment).ok_or(Unreadable)?;
+                counters.received(Lane::Mapping, block.len as usize);
+                Bytes::Remote(RemoteBytes::new(segment, &block))
+            }
+        };
+        if loans.is_empty() {
+            return Ok(Arrived { bytes, loans: None });
         }
-        Payload::Block(block) => {
-            counters.received(Lane::Mapping, block.len as usize);
-            Arrived::Mapped {
-                mapping: Arc::clone(&segments[block.segment as usize]),
-                offset: (u64::from(block.page) * PAGE) as usize,
-                len: block.len as usize,
+        let mut spots: HashMap<(u32, u32, u64), Arc<Spot>> = HashMap::new();
+        let mut copied = 0_u64;
+        let mut entries = Vec::with_capacity(loans.len());
+        for loan in loans {
+            counters.received(Lane::Loan, loan.len as usize);
+            let spot = spots.entry((loan.segment, loan.page, loan.len)).or_insert_with(|| {
+                let spot = self.spot(loan, self.limit - copied);
+                copied += spot.copied_len();
+                Arc::new(spot)
+            });
+            let returning = (loan.segment & OBJECT == 0).then(|| Returning {
+                link: Weak::clone(self.link),
+                segment: loan.segment,
+                page: loan.page,
+            });
+            entries.push(Some(Loan { spot: Arc::clone(spot), returning }));
+        }
+        let loans = Borrowed { loans: Mutex::new(entries), copied, failed: OnceLock::new() };
+        Ok(Arrived { bytes, loans: Some(Box::new(loans)) })
+    }
+
+    /// A segment that can be read. (`Receiver` knows that it was announced.)
+    fn segment(&self, number: u32) -> Option<Arc<Segment>> {
+        self.segments.get(number as usize)?.as_ref().filter(|segment| !segment.is_lost()).cloned()
+    }
+
+    fn spot(&self, loan: &BlockRef, limit: u64) -> Spot {
+        if loan.segment & OBJECT != 0 {
+            let object = self.objects.get((loan.segment & !OBJECT) as usize).cloned().flatten();
+            // Only objects as a whole are passed.
+            return object
+                .filter(|object| object.len() == loan.len)
+                .map_or(Spot::Lost(NO_ROOM), Spot::Object);
+        }
+        let Some(segment) = self.segment(loan.segment) else { return Spot::Lost(NO_ROOM) };
+        let (offset, len) = (offset(loan), loan.len as usize);
+        if segment.in_place(offset, len).is_some() {
+            Spot::InPlace { segment, offset, len }
+        } else if loan.len <= limit {
+            Spot::Copied { segment, offset, len, copy: OnceLock::new() }
+        } else {
+            Spot::Lost("copies of the loans in one message would be over the limit (pool_limit)")
+        }
+    }
+}
+
+const NO_ROOM: &str = "the receiver has no descriptor, address space or quota left for it (user_pool_limit)";
+
+fn offset(block: &BlockRef) -> usize {
+    (u64::from(block.page) * PAGE) as usize
+}
+
+impl Spot {
+    /// Bytes that taking it copies.
+    fn copied_len(&self) -> u64 {
+        match self {
+            Self::Copied { len, .. } => *len as u64,
+            _ => 0,
+        }
+    }
+}
+
+impl Loan {
+    /// The memory; in private memory, unless it is safe to read it where it is.
+    fn take(self) -> Result<Arc<Memory>, String> {
+        match &*self.spot {
+            Spot::InPlace { segment, offset, len } => {
+                let (segment, offset, len) = (Arc::clone(segment), *offset, *len);
+                Ok(Arc::new(Memory::Peer { segment, offset, len, _returning: self.returning }))
+            }
+            Spot::Copied { segment, offset, len, copy } => copy
+                .get_or_init(|| {
+                    let fill = |into: &mut [u8]| {
+                        segment.copy(*offset, into);
+                        Ok(())
+                    };
+                    let private = Private::filled(*len, fill).map_err(|error| error.to_string())?;
+                    Ok(Arc::new(Memory::Private(private)))
+                })
+                .clone(),
+            Spot::Object(object) => Ok(Arc::new(Memory::Object(Arc::clone(object)))),
+            Spot::Lost(reason) => Err((*reason).to_owned()),
+        }
+    }
+}
+
+impl Loans for Borrowed {
+    fn claim(&self, index: u32) -> Option<Arc<dyn codec::Loan>> {
+        let mut loans = self.loans.lock().unwrap_or_else(PoisonError::into_inner);
+        let loan = loans.get_mut(index as usize)?.take()?;
+        drop(loans);
+        match loan.take() {
+            Ok(memory) => Some(memory),
+            Err(error) => {
+                let _ = self.failed.set(error);
+                None
             }
         }
     }
 }
 
 impl Arrived {
-    /// The body in private memory, where the peer cannot change it any more.
-    pub(crate) fn read(self) -> Buffer {
-        match self {
-            Self::Copied(buffer) => buffer,
-            Self::Mapped { mapping, offset, len } => {
-                let mut buffer = Buffer::take();
-                mapping.copy_out(offset, len, &mut buffer);
-                buffer
-            }
+    /// Reads its values.
+    pub(crate) fn decoder(&self) -> Decoder<'_> {
+        let decoder = match &self.bytes {
+            Bytes::Copied(buffer) => Decoder::new(buffer),
+            Bytes::Remote(remote) => match remote.in_place() {
+                Some(bytes) => Decoder::new(bytes),
+                None => Decoder::remote(remote),
+            },
+        };
+        match &self.loans {
+            Some(loans) => decoder.with_loans(&**loans),
+            None => decoder,
         }
     }
 
-    /// Bytes of it that stand in the peer's memory.
-    pub(crate) fn mapped_len(&self) -> u64 {
-        match self {
-            Self::Copied(_) => 0,
-            Self::Mapped { len, .. } => *len as u64,
+    /// What an error in its decoding is, which may be this process's lack of memory and not the peer's fault.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match self.loans.as_ref().and_then(|loans| loans.failed.get()) {
+            Some(cause) if error.kind() == ErrorKind::Decode => {
+                Error::new(ErrorKind::ResourceExhausted, format!("shared memory cannot be read: {cause}"))
+                    .with_progress(error.progress())
+            }
+            _ => error,
         }
+    }
+
+    /// Bytes that will be copied out of the peer's memory.
+    pub(crate) fn copied_len(&self) -> u64 {
+        let body = match &self.bytes {
+            Bytes::Remote(remote) if remote.in_place().is_none() => remote.len as u64,
+            _ => 0,
+        };
+        body + self.loans.as_ref().map_or(0, |loans| loans.copied)
     }
 
     /// Whether it stands in the peer's memory, which the peer would like back.
     pub(crate) fn is_mapped(&self) -> bool {
-        matches!(self, Self::Mapped { .. })
+        matches!(self.bytes, Bytes::Remote(_))
+    }
+
+    /// All its bytes, as they are now.
+    #[cfg(test)]
+    pub(crate) fn read(&self) -> Vec<u8> {
+        match &self.bytes {
+            Bytes::Copied(buffer) => buffer.to_vec(),
+            Bytes::Remote(remote) => {
+                let mut bytes = Vec::new();
+                remote.append(0, remote.len, &mut bytes);
+                bytes
+            }
+        }
+    }
+}
+
+/// Bytes in the peer's memory, of which parts are copied as they are asked for.
+#[derive(Debug)]
+struct RemoteBytes {
+    segment: Arc<Segment>,
+    offset: usize,
+    len: usize,
+    /// Made when the first copy is: a receiver that trusts its peer needs none.
+    kept: OnceLock<Box<Kept>>,
+}
+
+/// Copies, kept until all are dropped. They stay where they are when another one is added: level n has room for 2^n.
+#[derive(Debug, Default)]
+struct Kept {
+    count: AtomicUsize,
+    levels: [OnceLock<Box<[OnceLock<Copy>]>>; LEVELS],
+}
+
+/// Enough for a copy of each byte of the largest body.
+const LEVELS: usize = 32;
+
+#[derive(Debug)]
+enum Copy {
+    Small(Buffer),
+    Large(Private),
+}
+
+/// Copies from this length on are made of pages.
+const LARGE: usize = 64 << 10;
+
+impl RemoteBytes {
+    fn new(segment: Arc<Segment>, block: &BlockRef) -> Self {
+        Self { segment, offset: offset(block), len: block.len as usize, kept: OnceLock::new() }
+    }
+
+    fn in_place(&self) -> Option<&[u8]> {
+        self.segment.in_place(self.offset, self.len)
+    }
+
+    fn assert_has(&self, offset: usize, len: usize) {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "read outside a body");
+    }
+
+    fn keep_copy(&self, copy: Copy) -> &[u8] {
+        self.kept.get_or_init(Box::default).push(copy)
+    }
+}
+
+impl Kept {
+    fn push(&self, copy: Copy) -> &[u8] {
+        let number = self.count.fetch_add(1, Relaxed) + 1;
+        let level = number.ilog2();
+        let places = self.levels[level as usize]
+            .get_or_init(|| (0..1_usize << level).map(|_| OnceLock::new()).collect());
+        match places[number - (1 << level)].get_or_init(|| copy) {
+            Copy::Small(buffer) => buffer,
+            Copy::Large(private) => private.bytes(),
+        }
+    }
+}
+
+impl Remote for RemoteBytes {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn keep(&self, offset: usize, len: usize) -> &[u8] {
+        self.assert_has(offset, len);
+        let from = self.offset + offset;
+        if len >= LARGE {
+            let copy = |into: &mut [u8]| {
+                self.segment.copy(from, into);
+                Ok(())
+            };
+            match Private::filled(len, copy) {
+                Ok(private) => return self.keep_copy(Copy::Large(private)),
+                // The allocator may have some left.
+                Err(error) => tracing::warn!(%error, len, "no pages for a copy"),
+            }
+        }
+        let mut buffer = Buffer::take();
+        self.segment.append(from, len, &mut buffer);
+        self.keep_copy(Copy::Small(buffer))
+    }
+
+    fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
+        self.assert_has(offset, len);
+        self.segment.append(self.offset + offset, len, into);
     }
 }

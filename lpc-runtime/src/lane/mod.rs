@@ -1,8 +1,12 @@
 //! The lanes: which way a body takes, and how it gets there.
 //!
 //! [`outgoing`] encodes a body and chooses its lane, [`pool`] is the shared memory that the mapping lane writes to,
-//! [`incoming`] takes bodies off either lane into private memory.
+//! [`incoming`] takes bodies off either lane, out of what [`peer`] keeps of the other side's memory. [`objects`] knows which
+//! sealed memory and files were passed, [`quota`] what the connections of one user may have together.
 
 pub(crate) mod incoming;
+pub(crate) mod objects;
 pub(crate) mod outgoing;
+pub(crate) mod peer;
 pub(crate) mod pool;
+pub(crate) mod quota;

@@ -1,12 +1,17 @@
 //! [`Outgoing`]: encodes a body once, straight to where it travels.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use lpc_core::Threshold;
-use lpc_core::codec::{EncodeError, Sink};
-use lpc_core::frame::{self, Body, CallId, Header};
+use lpc_core::codec::{EncodeError, Loan, Sink};
+use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
 
 use crate::buffer::Buffer;
+use crate::lane::objects::Pin;
 use crate::lane::pool::PoolBlock;
 use crate::link::Link;
+use crate::shared::memory::Memory;
 use crate::stats::Lane;
 
 /// A body that is being encoded.
@@ -17,21 +22,53 @@ use crate::stats::Lane;
 pub(crate) struct Outgoing<'l> {
     link: &'l Link,
     threshold: Threshold,
+    when_full: WhenFull,
     /// The header and, until the body moves, the body.
     frame: Buffer,
     /// Length up to which the buffer may grow before [`overflow`](Self::overflow) has to look.
     room: usize,
     /// Where the body moved to, and how much of it is there.
     block: Option<(PoolBlock, usize)>,
+    loans: Vec<Loaned>,
     fell_back: bool,
+    /// Bytes for which the pool had no room.
+    missing: Option<u64>,
+}
+
+/// What becomes of a body that the pool has no room for at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenFull {
+    /// It takes the socket: a reply is not kept waiting for its client.
+    Socket,
+    /// Encoding stops, and says how much [is missing](Outgoing::missing).
+    Stop,
 }
 
 /// An encoded body, ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     frame: Buffer,
-    block: Option<PoolBlock>,
+    block: Option<(PoolBlock, usize)>,
     body: Body,
+    loans: Vec<Loaned>,
+}
+
+/// Memory that a body refers to, and where its receiver finds it.
+#[derive(Debug)]
+pub(crate) struct Loaned {
+    pub(crate) place: BlockRef,
+    pub(crate) memory: Arc<Memory>,
+    /// Of an object: keeps its number as long as the body has not been sent.
+    _pin: Option<Pin>,
+}
+
+/// A body in a block, which stays until its receiver has read it, and could be sent otherwise.
+#[derive(Debug)]
+pub(crate) struct InBlock {
+    block: PoolBlock,
+    len: usize,
+    header: [u8; Header::LEN],
+    loans: Vec<BlockRef>,
 }
 
 /// The first block of a body that grows piece by piece. It grows in place as a rule, and is trimmed at the end.
@@ -39,12 +76,29 @@ const FIRST_BLOCK: usize = 64 << 10;
 
 impl<'l> Outgoing<'l> {
     /// A body whose frame `begin` starts (one of `frame::begin_…`).
-    pub(crate) fn new(link: &'l Link, threshold: Threshold, begin: impl FnOnce(&mut Vec<u8>)) -> Self {
+    pub(crate) fn new(
+        link: &'l Link,
+        threshold: Threshold,
+        when_full: WhenFull,
+        begin: impl FnOnce(&mut Vec<u8>),
+    ) -> Self {
         let mut frame = Buffer::take();
         begin(&mut frame);
+        // Without shared memory there is one lane.
+        let threshold = if link.limits().pool == 0 { Threshold::OFF } else { threshold };
         let inline = threshold.as_bytes().min(link.limits().max_message);
         let room = Header::LEN.saturating_add(usize::try_from(inline).unwrap_or(usize::MAX));
-        Self { link, threshold, frame, room, block: None, fell_back: false }
+        Self {
+            link,
+            threshold,
+            when_full,
+            frame,
+            room,
+            block: None,
+            loans: Vec::new(),
+            fell_back: false,
+            missing: None,
+        }
     }
 
     /// What to turn where a body is over the limit, for the end of the error's text.
@@ -57,6 +111,11 @@ impl<'l> Outgoing<'l> {
         }
     }
 
+    /// Bytes that the pool had no room for, where that is why encoding stopped.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        self.missing
+    }
+
     pub(crate) fn finish(mut self) -> Encoded {
         let (body, lane, len) = match &mut self.block {
             Some((block, len)) => {
@@ -65,8 +124,27 @@ impl<'l> Outgoing<'l> {
             }
             None => (Body::Inline, Lane::Socket, self.frame.len() - Header::LEN),
         };
-        self.link.counters().sent(lane, len);
-        Encoded { frame: self.frame, block: self.block.map(|(block, _)| block), body }
+        let counters = self.link.counters();
+        counters.sent(lane, len);
+        for loan in &self.loans {
+            counters.sent(Lane::Loan, loan.place.len as usize);
+        }
+        Encoded { frame: self.frame, block: self.block, body, loans: self.loans }
+    }
+
+    /// A block of at least `len` bytes. `None`: the system has none, or the pool where a body then takes the socket.
+    fn alloc(&mut self, len: u64) -> Result<Option<PoolBlock>, EncodeError> {
+        match self.link.alloc(len) {
+            Ok(None) if self.when_full == WhenFull::Stop => {
+                self.missing = Some(len);
+                Err(EncodeError::new("no room in shared memory"))
+            }
+            Ok(block) => Ok(block),
+            Err(error) => {
+                tracing::warn!(%error, len, "no shared memory for a large body: it takes the socket");
+                Ok(None)
+            }
+        }
     }
 
     /// Makes room for `more` bytes: on the lane where the body is, or on the other.
@@ -90,10 +168,13 @@ impl<'l> Outgoing<'l> {
         {
             return Ok(());
         }
-        let moved = self.link.alloc(wanted as u64).or_else(|| self.link.alloc(need as u64));
+        let moved = match self.link.alloc(wanted as u64) {
+            Ok(Some(block)) => Some(block),
+            _ => self.alloc(need as u64)?,
+        };
         match (moved, self.block.take()) {
             (Some(mut block), Some((old, len))) => {
-                block.write_from(&old, len);
+                block.write(0, old.bytes(len));
                 self.block = Some((block, len));
             }
             (Some(mut block), None) => {
@@ -104,7 +185,7 @@ impl<'l> Outgoing<'l> {
             }
             (None, old) => {
                 if let Some((block, len)) = old {
-                    block.read(len, &mut self.frame);
+                    self.frame.extend_from_slice(block.bytes(len));
                 }
                 self.link.counters().fallback();
                 self.fell_back = true;
@@ -113,6 +194,40 @@ impl<'l> Outgoing<'l> {
             }
         }
         Ok(())
+    }
+
+    /// Where the peer finds these bytes, if it is to find them beside the body.
+    fn place(&mut self, memory: &Arc<Memory>) -> Result<Option<Loaned>, EncodeError> {
+        let (place, pin) = match &**memory {
+            Memory::Block { block, len } if block.is_of(self.link.pool()) => (block.reference(*len), None),
+            Memory::Object(object) => match self.link.announce(object) {
+                Some((number, pin)) => (BlockRef { segment: number, page: 0, len: object.len() }, Some(pin)),
+                None => return self.copied(memory),
+            },
+            _ => return self.copied(memory),
+        };
+        Ok(Some(Loaned { place, memory: Arc::clone(memory), _pin: pin }))
+    }
+
+    /// A copy in a block of its own, which the peer may keep; for bytes over the threshold.
+    fn copied(&mut self, memory: &Arc<Memory>) -> Result<Option<Loaned>, EncodeError> {
+        let len = memory.len();
+        if self.fell_back || !self.threshold.is_exceeded_by(len) {
+            return Ok(None);
+        }
+        let pool = self.link.limits().pool;
+        if len > pool {
+            return Err(EncodeError::TooLarge { len, limit: pool });
+        }
+        let bytes = memory.load().map_err(|error| EncodeError::new(error.to_string()))?;
+        let Some(mut block) = self.alloc(len)? else {
+            self.link.counters().fallback();
+            return Ok(None);
+        };
+        block.write(0, bytes);
+        let place = block.reference(bytes.len());
+        let memory = Arc::new(Memory::Block { block, len: bytes.len() });
+        Ok(Some(Loaned { place, memory, _pin: None }))
     }
 }
 
@@ -132,7 +247,10 @@ impl Sink for Outgoing<'_> {
             self.overflow(bytes.len())?;
         }
         match &mut self.block {
-            None => self.frame.extend_from_slice(bytes),
+            None => {
+                self.frame.reserve(bytes.len());
+                self.frame.extend_from_slice(bytes);
+            }
             Some((block, len)) => {
                 block.write(*len, bytes);
                 *len += bytes.len();
@@ -140,12 +258,25 @@ impl Sink for Outgoing<'_> {
         }
         Ok(())
     }
+
+    fn lend(&mut self, loan: &Arc<dyn Loan>) -> Result<Option<u32>, EncodeError> {
+        let any: Arc<dyn Any + Send + Sync> = Arc::clone(loan) as _;
+        let Ok(memory) = any.downcast::<Memory>() else { return Ok(None) };
+        // Further ones are written in line.
+        if self.loans.len() == frame::MAX_LOANS {
+            return Ok(None);
+        }
+        let Some(loaned) = self.place(&memory)? else { return Ok(None) };
+        self.loans.push(loaned);
+        Ok(Some(self.loans.len() as u32 - 1))
+    }
 }
 
 impl Encoded {
     /// Makes it the frame of `call`.
     pub(crate) fn seal(&mut self, call: CallId) {
-        frame::seal(&mut self.frame, call, self.body);
+        let places: Vec<_> = self.loans.iter().map(|loan| loan.place).collect();
+        frame::seal(&mut self.frame, call, self.body, &places);
     }
 
     /// Says that its client has other calls waiting.
@@ -158,8 +289,38 @@ impl Encoded {
         &self.frame
     }
 
+    /// What the body refers to.
+    pub(crate) fn loans(&self) -> &[Loaned] {
+        &self.loans
+    }
+
     /// The block of the body, which must stay until the peer has read it.
-    pub(crate) fn take_block(&mut self) -> Option<PoolBlock> {
-        self.block.take()
+    pub(crate) fn take_block(&mut self) -> Option<InBlock> {
+        let (block, len) = self.block.take()?;
+        let header = *self.frame.first_chunk().expect("a frame has a header");
+        Some(InBlock { block, len, header, loans: self.loans.iter().map(|loan| loan.place).collect() })
+    }
+}
+
+impl InBlock {
+    /// Its segment, which the peer turned out not to be able to read.
+    pub(crate) fn segment(&self) -> u32 {
+        self.block.reference(0).segment
+    }
+
+    /// The same body in a frame of its own, to be sent through the socket.
+    pub(crate) fn inline(&self, call: CallId) -> Buffer {
+        let mut frame = Buffer::take();
+        let header = Header::decode(&self.header).expect("encoded here");
+        match header.kind {
+            Kind::Reply => frame::begin_reply(&mut frame),
+            _ => frame::begin_call(&mut frame, header.method),
+        }
+        frame.extend_from_slice(self.block.bytes(self.len));
+        frame::seal(&mut frame, call, Body::Inline, &self.loans);
+        if header.is_busy {
+            frame::mark_busy(&mut frame);
+        }
+        frame
     }
 }

@@ -1,17 +1,30 @@
-//! The two kinds of mapping, and the only code that touches shared memory.
+//! The kinds of mapping, and with [`lane::pool`](crate::lane::pool) the only code that touches shared memory.
 //!
 //! [`OwnMapping`] is the sender's: the only writable mapping of its file, now and ever (see [`memfd`](super::memfd)).
-//! [`PeerMapping`] is the receiver's: read-only, and no reference into it ever exists, because the peer may write to
-//! it at any time; bytes are copied out, and the copy is what gets parsed.
+//! [`PeerMapping`] is the receiver's: read-only. The peer may write to it at any time, so bytes are copied out, and the
+//! copy is what gets parsed; a reference into it is made only where the bytes cannot change, or the user vouches for that.
+//! [`Draft`] becomes memory that nobody can write to any more.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
+use std::slice;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::memfd;
+
+/// Mappings from this size on ask for huge pages. Where the system has none for shared memory
+/// (`/sys/kernel/mm/transparent_hugepage/shmem_enabled`), asking does nothing.
+const HUGE: usize = 4 << 20;
+
+fn ask_for_huge_pages(mapping: &MmapRaw) {
+    if mapping.len() >= HUGE {
+        // A kernel without them refuses, which is no harm.
+        let _ = mapping.advise(Advice::HugePage);
+    }
+}
 
 /// A segment of this process's pool.
 #[derive(Debug)]
@@ -24,7 +37,12 @@ impl OwnMapping {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mapping = MmapOptions::new().len(len).map_raw(&file)?;
         memfd::seal(file.as_fd())?;
+        ask_for_huge_pages(&mapping);
         Ok((Self(mapping), file))
+    }
+
+    fn assert_has(&self, offset: usize, len: usize) {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.0.len()), "outside a segment");
     }
 
     /// Copies `bytes` to `offset`.
@@ -37,95 +55,163 @@ impl OwnMapping {
     ///
     /// If that is outside the mapping.
     pub(crate) unsafe fn write(&self, offset: usize, bytes: &[u8]) {
-        assert!(
-            offset.checked_add(bytes.len()).is_some_and(|end| end <= self.0.len()),
-            "write outside a segment"
-        );
+        self.assert_has(offset, bytes.len());
         // SAFETY: in bounds by the check above.
         let to = unsafe { self.0.as_mut_ptr().add(offset) };
         // SAFETY: the destination is in bounds, mapped writable as long as `self` lives, and by the caller's promise
-        // ours alone in this process; no other process can have a writable mapping of it. `bytes` is private memory:
-        // no reference into a mapping exists anywhere.
+        // ours alone in this process, so that `bytes` is elsewhere; no other process can have a writable mapping of it.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
     }
 
-    /// Appends a copy of `offset..offset + len` to `into`.
+    /// The bytes at `offset..offset + len`.
     ///
     /// # Safety
     ///
-    /// Nothing in this process writes there meanwhile.
+    /// Nothing in this process writes there as long as the result lives.
     ///
     /// # Panics
     ///
     /// If that is outside the mapping.
-    pub(crate) unsafe fn read(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
+    pub(crate) unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        self.assert_has(offset, len);
+        // SAFETY: in bounds by the check above.
+        let from = unsafe { self.0.as_ptr().add(offset) };
+        // SAFETY: in bounds, initialised (a memfd begins as zeroes), mapped as long as `self` lives, whose borrow the
+        // result has; this process does not write there by the caller's promise, and no other can: the file was mapped
+        // here before it was sealed against writable mappings, and the receivers got it after.
+        unsafe { slice::from_raw_parts(from, len) }
+    }
+
+    /// The bytes at `offset..offset + len`, for writing.
+    ///
+    /// # Safety
+    ///
+    /// Nothing else in this process reads or writes there as long as the result lives.
+    ///
+    /// # Panics
+    ///
+    /// If that is outside the mapping.
+    #[expect(clippy::mut_from_ref, reason = "parts of a mapping belong to different owners")]
+    pub(crate) unsafe fn bytes_mut(&self, offset: usize, len: usize) -> &mut [u8] {
+        self.assert_has(offset, len);
+        // SAFETY: in bounds by the check above.
+        let from = unsafe { self.0.as_mut_ptr().add(offset) };
+        // SAFETY: as for `bytes`, and by the caller's promise nobody else has a reference.
+        unsafe { slice::from_raw_parts_mut(from, len) }
+    }
+}
+
+/// Memory of a peer, or a file that it passed.
+#[derive(Debug)]
+pub(crate) struct PeerMapping(MmapRaw);
+
+impl PeerMapping {
+    /// Maps what the peer announced as a segment of `len` bytes, and [`memfd::check`] found to be one.
+    pub(crate) fn of_segment(file: impl AsFd, len: u64) -> io::Result<Self> {
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mapping = MmapOptions::new().len(len).map_raw_read_only(&file.as_fd())?;
+        ask_for_huge_pages(&mapping);
+        Ok(Self(mapping))
+    }
+
+    /// Maps a part of a file. Whether reading it may raise SIGBUS is for the caller to know.
+    pub(crate) fn of_file(file: impl AsFd, offset: u64, len: u64) -> io::Result<Self> {
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mapping = MmapOptions::new().offset(offset).len(len).map_raw_read_only(&file.as_fd())?;
+        ask_for_huge_pages(&mapping);
+        Ok(Self(mapping))
+    }
+
+    fn assert_has(&self, offset: usize, len: usize) {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.0.len()), "read outside a segment");
+    }
+
+    /// Fills `into` with a copy of what is at `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If that is outside the mapping.
+    pub(crate) fn copy(&self, offset: usize, into: &mut [u8]) {
+        self.assert_has(offset, into.len());
+        // SAFETY: in bounds by the check above.
+        let from = unsafe { self.0.as_ptr().add(offset) };
+        // SAFETY: the source is in bounds and mapped as long as `self` lives; its size is sealed, so no page of it
+        // can vanish. Another process may write to it meanwhile: each byte is read by this one copy and nowhere
+        // else, so whatever mixture arrives is merely the message, to be parsed as hostile. The target is private.
+        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+    }
+
+    /// Appends a copy of `offset..offset + len` to `into`.
+    ///
+    /// # Panics
+    ///
+    /// If that is outside the mapping.
+    pub(crate) fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
+        self.assert_has(offset, len);
         into.reserve(len);
         // SAFETY: in bounds by the check above.
         let from = unsafe { self.0.as_ptr().add(offset) };
         // SAFETY: `reserve` made room for `len` bytes behind the length.
         let to = unsafe { into.as_mut_ptr().add(into.len()) };
-        // SAFETY: the source is in bounds, mapped as long as `self` lives and by the caller's promise not written;
-        // the target is private memory.
+        // SAFETY: as in `copy`; the target has room.
         unsafe { ptr::copy_nonoverlapping(from, to, len) };
         // SAFETY: the copy initialised `len` more bytes, within the capacity.
         unsafe { into.set_len(into.len() + len) };
     }
 
-    /// Copies the first `len` bytes of a block to a block of another place.
+    /// The bytes at `offset..offset + len`, where they are.
     ///
     /// # Safety
     ///
-    /// As for [`write`](Self::write), for both ranges; they do not overlap.
-    ///
-    /// # Panics
-    ///
-    /// If either is outside its mapping.
-    pub(crate) unsafe fn copy(from: (&Self, usize), to: (&Self, usize), len: usize) {
-        for (mapping, offset) in [from, to] {
-            let end = offset.checked_add(len);
-            assert!(end.is_some_and(|end| end <= mapping.0.len()), "copy outside a segment");
-        }
-        // SAFETY: in bounds by the check above.
-        let source = unsafe { from.0.0.as_ptr().add(from.1) };
-        // SAFETY: in bounds by the check above.
-        let target = unsafe { to.0.0.as_mut_ptr().add(to.1) };
-        // SAFETY: both are in bounds and mapped as long as their mappings live; by the caller's promise they are
-        // ours alone in this process and do not overlap.
-        unsafe { ptr::copy_nonoverlapping(source, target, len) };
-    }
-}
-
-/// A segment of the peer's pool.
-#[derive(Debug)]
-pub(crate) struct PeerMapping(MmapRaw);
-
-impl PeerMapping {
-    /// Maps what the peer announced as `len` bytes, if it is what it should be.
-    pub(crate) fn open(file: OwnedFd, len: u64) -> io::Result<Self> {
-        memfd::check(&file, len)?;
-        let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-        Ok(Self(MmapOptions::new().len(len).map_raw_read_only(&file)?))
-    }
-
-    /// Puts a copy of `offset..offset + len` into `into`, in place of what was there.
+    /// No process writes there, or makes the file shorter, as long as the result lives.
     ///
     /// # Panics
     ///
     /// If that is outside the mapping.
-    pub(crate) fn copy_out(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
-        assert!(offset.checked_add(len).is_some_and(|end| end <= self.0.len()), "read outside a segment");
-        into.clear();
-        into.reserve(len);
+    pub(crate) unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        self.assert_has(offset, len);
         // SAFETY: in bounds by the check above.
         let from = unsafe { self.0.as_ptr().add(offset) };
-        // SAFETY: the source is in bounds and mapped as long as `self` lives; its size is sealed, so no page of it
-        // can vanish. Another process may write to it meanwhile: each byte is read by this one copy and nowhere
-        // else, so whatever mixture arrives is merely the message, to be parsed as hostile. The target is private,
-        // and `reserve` made room for `len` bytes.
-        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), len) };
-        // SAFETY: the copy initialised `len` bytes, within the capacity.
-        unsafe { into.set_len(len) };
+        // SAFETY: in bounds, initialised by the system, mapped as long as `self` lives, whose borrow the result has;
+        // constant by the caller's promise.
+        unsafe { slice::from_raw_parts(from, len) }
+    }
+}
+
+/// Memory that is being written and will be frozen: nobody else has its file before.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    mapping: MmapRaw,
+    file: OwnedFd,
+}
+
+impl Draft {
+    /// `len` zero bytes; more than none.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let file = memfd::create(len as u64)?;
+        let mapping = MmapOptions::new().len(len).map_raw(&file)?;
+        ask_for_huge_pages(&mapping);
+        Ok(Self { mapping, file })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the whole mapping, which lives as long as `self`; its file is known to nobody else, and `&self` keeps
+        // `bytes_mut` out.
+        unsafe { slice::from_raw_parts(self.mapping.as_ptr(), self.mapping.len()) }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `bytes`, and `&mut self` keeps everybody else out.
+        unsafe { slice::from_raw_parts_mut(self.mapping.as_mut_ptr(), self.mapping.len()) }
+    }
+
+    /// Gives up writing, for good and for everybody.
+    pub(crate) fn freeze(self) -> io::Result<OwnedFd> {
+        let Self { mapping, file } = self;
+        // The seal is refused as long as there is a writable mapping.
+        drop(mapping);
+        memfd::freeze(file.as_fd())?;
+        Ok(file)
     }
 }
 
@@ -138,10 +224,13 @@ mod tests {
         let (own, file) = OwnMapping::create(8192).unwrap();
         // SAFETY: nobody else knows the mapping.
         unsafe { own.write(4096, b"over there") };
-        let peer = PeerMapping::open(file.try_clone().unwrap(), 8192).unwrap();
-        let mut copy = b"old".to_vec();
-        peer.copy_out(4101, 5, &mut copy);
-        assert_eq!(copy, b"there");
+        memfd::check(&file, 8192).unwrap();
+        let peer = PeerMapping::of_segment(&file, 8192).unwrap();
+        let mut copy = b"old ".to_vec();
+        peer.append(4101, 5, &mut copy);
+        assert_eq!(copy, b"old there");
+        peer.copy(4096, &mut copy[..4]);
+        assert_eq!(copy, b"overthere");
     }
 
     #[test]
@@ -155,12 +244,54 @@ mod tests {
 
     #[test]
     fn descriptors_that_are_no_sealed_memfd_are_refused() {
-        let error = |file: OwnedFd, len| PeerMapping::open(file, len).unwrap_err().to_string();
+        let error = |file: OwnedFd, len| memfd::check(file, len).unwrap_err().to_string();
         let (pipe, _other) = nix::unistd::pipe().unwrap();
         assert!(error(pipe, 4096).contains("no memfd"));
         assert!(error(std::fs::File::open("/dev/zero").unwrap().into(), 4096).contains("no memfd"));
         assert!(error(memfd::create(4096).unwrap(), 4096).contains("lacks seals"));
         let (_own, file) = OwnMapping::create(4096).unwrap();
         assert!(error(file, 8192).contains("4096 bytes, 8192 were announced"));
+    }
+
+    #[test]
+    fn a_frozen_draft_is_written_by_nobody_and_read_in_part() {
+        use crate::sys::memfd::Constancy::{Changing, Frozen};
+
+        let mut draft = Draft::new(10_000).unwrap();
+        draft.bytes_mut()[5000] = 7;
+        assert_eq!(draft.bytes()[5000], 7);
+        let file = draft.freeze().unwrap();
+        assert_eq!(memfd::inspect(&file, 5000, 5000).unwrap(), Frozen);
+        assert!(memfd::inspect(&file, 5000, 5001).is_err());
+        assert!(memfd::inspect(&file, u64::MAX, 1).is_err());
+        assert!(nix::unistd::write(&file, b"scribble").is_err());
+        assert!(MmapOptions::new().len(4096).map_raw(&file).is_err());
+        let mapping = PeerMapping::of_file(&file, 4999, 3).unwrap();
+        // SAFETY: frozen.
+        assert_eq!(unsafe { mapping.bytes(0, 3) }, [0, 7, 0]);
+        assert_eq!(memfd::inspect(memfd::create(9).unwrap(), 0, 9).unwrap(), Changing);
+    }
+
+    #[test]
+    fn descriptors_that_cannot_be_read_like_a_file_are_refused() {
+        let error = |file: OwnedFd| memfd::inspect(file, 0, 1).unwrap_err().to_string();
+        let (pipe, _other) = nix::unistd::pipe().unwrap();
+        assert!(error(pipe).contains("no regular file"));
+        assert!(error(std::fs::File::open("/dev/zero").unwrap().into()).contains("no regular file"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write_only = std::fs::OpenOptions::new().append(true).open(file.path()).unwrap();
+        assert!(error(write_only.into()).contains("not open for reading"));
+        assert!(error(file.into_file().into()).contains("0 bytes"));
+    }
+
+    #[test]
+    fn a_read_beyond_the_end_of_a_file_gives_zeroes() {
+        let file = memfd::create(3).unwrap();
+        nix::unistd::write(&file, b"abc").unwrap();
+        let mut bytes = [9; 5];
+        memfd::read_at(file.as_fd(), &mut bytes, 1).unwrap();
+        assert_eq!(bytes, *b"bc\0\0\0");
+        let reader = memfd::read_only(file.as_fd()).unwrap();
+        assert!(nix::unistd::write(&reader, b"x").is_err());
     }
 }

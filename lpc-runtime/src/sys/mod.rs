@@ -1,10 +1,11 @@
 //! The operating system, as far as lpc needs it. Nothing here knows the protocol.
 //!
-//! `unsafe` stands in this folder alone: in [`mapping`], which reads and writes shared memory, and in [`socket`],
-//! which takes over descriptors that the kernel hands out as numbers.
+//! Of it [`mapping`], which reads and writes shared memory, and [`socket`], which takes over descriptors that the kernel
+//! hands out as numbers, have `unsafe`.
 
 pub(crate) mod mapping;
 pub(crate) mod memfd;
+pub(crate) mod private;
 pub(crate) mod socket;
 
 use std::io;

@@ -63,17 +63,23 @@ impl Control {
     }
 }
 
-/// Receives into `space` and appends the descriptors that came along; 0 is the end of the stream.
-///
-/// Descriptors arrive with close-on-exec set. Where this process has none left for them it is an error, and those that
-/// did arrive are closed.
+/// What one receive brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Bytes; 0 is the end of the stream.
+    pub(crate) len: usize,
+    /// This process had no descriptor left for one that came along.
+    pub(crate) is_short: bool,
+}
+
+/// Receives into `space` and appends the descriptors that came along, with close-on-exec set.
 pub(crate) fn receive(
     socket: impl AsFd,
     space: &mut [u8],
     control: &mut Control,
     descriptors: &mut Vec<OwnedFd>,
     wait: Wait,
-) -> io::Result<usize> {
+) -> io::Result<Received> {
     let fd = socket.as_fd().as_raw_fd();
     let flags = (MsgFlags::MSG_CMSG_CLOEXEC | wait.flags()).bits();
     let mut slice = libc::iovec { iov_base: space.as_mut_ptr().cast(), iov_len: space.len() };
@@ -112,11 +118,8 @@ pub(crate) fn receive(
         // SAFETY: as for the first.
         item = unsafe { libc::CMSG_NXTHDR(&raw const message, item) };
     }
-    if message.msg_flags & libc::MSG_CTRUNC != 0 {
-        descriptors.clear();
-        return Err(io::Error::other("this process has no descriptor left for those that a message brought"));
-    }
-    Ok(usize::try_from(len).expect("no error, so no negative length"))
+    let len = usize::try_from(len).expect("no error, so no negative length");
+    Ok(Received { len, is_short: message.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
 /// Ends one or both directions; who waits for them wakes up. A socket that is closed already is fine.
@@ -143,8 +146,10 @@ mod tests {
         socket::sendmsg::<()>(theirs.as_raw_fd(), &[IoSlice::new(b"xy")], &control, MsgFlags::empty(), None)
             .unwrap();
         let (mut space, mut descriptors) = ([0; 8], Vec::new());
-        let len = receive(&ours, &mut space, &mut Control::new(), &mut descriptors, Wait::Sleep).unwrap();
-        assert_eq!((len, descriptors.len()), (2, 253));
+        let received =
+            receive(&ours, &mut space, &mut Control::new(), &mut descriptors, Wait::Sleep).unwrap();
+        assert_eq!(received, Received { len: 2, is_short: false });
+        assert_eq!(descriptors.len(), 253);
         let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         drop(descriptors);
         let link = |number| std::fs::read_link(format!("/proc/self/fd/{number}"));

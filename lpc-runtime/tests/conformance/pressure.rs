@@ -84,7 +84,7 @@ fn a_server_that_stops_receiving_costs_no_answer_however_much_waits_to_be_sent()
             frame::begin_reply(&mut reply);
             reply.push(0); // `Ok`
             reply.extend_from_slice(&body);
-            frame::seal(&mut reply, header.call, Body::Inline);
+            frame::seal(&mut reply, header.call, Body::Inline, &[]);
             theirs.write_all(&reply).unwrap();
             drop(theirs);
             assert_eq!(first.join().unwrap().unwrap(), b"first");
@@ -119,7 +119,7 @@ fn an_answer_does_not_wait_for_the_next_call() {
                     _ => codec::encode(&1_u64, &mut call).unwrap(),
                 }
                 frame::mark_busy(&mut call);
-                frame::seal(&mut call, CallId::new(id), Body::Inline);
+                frame::seal(&mut call, CallId::new(id), Body::Inline, &[]);
                 all.extend_from_slice(&call);
             }
             stream.write_all(&all).unwrap();

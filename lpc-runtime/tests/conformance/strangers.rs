@@ -6,6 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use lpc::{Error, ErrorKind};
+use lpc_core::handshake::Hello;
+use lpc_core::receiver::Role;
+use lpc_core::{Limits, Method};
 
 use crate::pairs::{self, RUNTIME, Way};
 use crate::probe::Implementation;
@@ -136,7 +139,7 @@ fn a_server_that_hangs_up_says_so() {
 
 #[test]
 fn a_server_that_greets_and_then_talks_nonsense_ends_the_calls() {
-    let body = b"\x05Probe\x01\x04echo\x80\x80\x40\x80\x80\x40";
+    let hello = Hello::server("Probe", &[Method::new("echo")], &Limits::default()).encode(Role::Server);
     let nonsense: [&[u8]; 6] = [
         b"",                                                                             // hangs up
         b"HTTP/1.1 200 OK\r\n",                                                          // not a frame
@@ -146,10 +149,8 @@ fn a_server_that_greets_and_then_talks_nonsense_ends_the_calls() {
         b"\x10\0\0\0\x02\x01\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0", // a block of no segment
     ];
     for bytes in nonsense {
+        let hello = hello.clone();
         let (_directory, port) = stranger(move |mut stream| {
-            let mut hello = b"LPC!s\x01\x01\0".to_vec();
-            hello.extend((body.len() as u32).to_le_bytes());
-            hello.extend(body);
             stream.write_all(&hello).unwrap();
             let mut seen = [0; 64];
             let _ = stream.read(&mut seen); // the client's hello
@@ -170,8 +171,6 @@ fn a_server_that_greets_and_then_talks_nonsense_ends_the_calls() {
 
 #[test]
 fn clients_of_something_else_do_not_disturb_the_others() {
-    let hello = b"LPC!c\x01\x01\0\x0c\0\0\0\x05Probe\0\x80\x80\x40\x80\x80";
-    assert_eq!(hello.len(), 12 + 14 - 2);
     for setup in pairs::all().into_iter().filter(|setup| setup.way == Way::Port) {
         let server = pairs::Running::new(&setup, &Implementation::new());
         let honest = setup.connect_port(&server);

@@ -1,0 +1,239 @@
+//! What a peer's descriptors give access to: [`Segment`]s of its pool, and [`Object`]s, which are frozen memory or files.
+//!
+//! One of the files with `unsafe`: it decides which of those bytes may be borrowed where they are.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use crate::lane::quota::{Charge, Quota};
+use crate::link::Link;
+use crate::sys::mapping::{Draft, PeerMapping};
+use crate::sys::memfd::{self, Constancy};
+use crate::sys::private::Private;
+
+/// A segment of the peer's pool.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    access: Access,
+    /// The user vouches that the peer does not write to a block before it is given back (`trust` of a builder).
+    is_trusted: bool,
+    _charge: Option<Charge>,
+}
+
+#[derive(Debug)]
+enum Access {
+    Mapped(PeerMapping),
+    /// There was no room for a mapping: read by pread(2).
+    File(OwnedFd),
+    /// There was no descriptor for it, or no quota.
+    None,
+}
+
+impl Segment {
+    /// What the peer announced as `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](io::ErrorKind::InvalidData) where it is not what it should be.
+    pub(crate) fn open(
+        file: OwnedFd,
+        len: u64,
+        is_trusted: bool,
+        charge: Option<Charge>,
+    ) -> io::Result<Self> {
+        memfd::check(&file, len)?;
+        let access = PeerMapping::of_segment(&file, len).map_or_else(
+            |error| {
+                tracing::warn!(%error, len, "a peer's shared memory cannot be mapped: it is read by pread");
+                Access::File(file)
+            },
+            Access::Mapped,
+        );
+        Ok(Self { access, is_trusted, _charge: charge })
+    }
+
+    /// One that cannot be read here.
+    pub(crate) fn lost() -> Self {
+        Self { access: Access::None, is_trusted: false, _charge: None }
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.access, Access::None)
+    }
+
+    /// The bytes where they are, if that is safe. Bounds were checked when the block arrived.
+    pub(crate) fn in_place(&self, offset: usize, len: usize) -> Option<&[u8]> {
+        match &self.access {
+            // SAFETY: the segment's size is sealed. It is the peer that may write to it, and the caller of the builder's
+            // `trust`, which is unsafe, has vouched that it does not before the block is given back; that happens when
+            // whatever holds this segment for the block is dropped, and the result borrows from that.
+            Access::Mapped(mapping) if self.is_trusted => Some(unsafe { mapping.bytes(offset, len) }),
+            _ => None,
+        }
+    }
+
+    /// Fills `into` from `offset` on.
+    pub(crate) fn copy(&self, offset: usize, into: &mut [u8]) {
+        match &self.access {
+            Access::Mapped(mapping) => mapping.copy(offset, into),
+            Access::File(file) => {
+                if let Err(error) = memfd::read_at(file.as_fd(), into, offset as u64) {
+                    // A memfd of this size can be read, so this does not happen; decoding will find the zeroes wrong.
+                    tracing::error!(%error, "shared memory cannot be read");
+                    into.fill(0);
+                }
+            }
+            Access::None => into.fill(0),
+        }
+    }
+
+    /// Appends `offset..offset + len` to `into`.
+    pub(crate) fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
+        if let Access::Mapped(mapping) = &self.access {
+            return mapping.append(offset, len, into);
+        }
+        let start = into.len();
+        into.resize(start + len, 0);
+        self.copy(offset, &mut into[start..]);
+    }
+}
+
+/// Frozen memory, or a part of a file, which connections pass on by its descriptor.
+#[derive(Debug)]
+pub(crate) struct Object {
+    file: OwnedFd,
+    offset: u64,
+    len: u64,
+    /// Only where its bytes may be borrowed.
+    mapping: Option<PeerMapping>,
+    /// Else what it contained when somebody first asked.
+    copy: OnceLock<(Private, Option<Charge>)>,
+    /// What such copies may take together, for one that a peer passed.
+    quota: Option<Arc<Quota>>,
+    /// The connections that know it, and the number that it has there.
+    links: Mutex<Vec<(Weak<Link>, u32)>>,
+}
+
+impl Object {
+    /// What was written to `draft`, never to be written again.
+    pub(crate) fn freeze(draft: Draft) -> io::Result<Arc<Self>> {
+        let len = draft.bytes().len() as u64;
+        Self::open(draft.freeze()?, 0, len, false, None)
+    }
+
+    /// A part of a file of this process.
+    pub(crate) fn of_file(file: OwnedFd, offset: u64, len: u64) -> io::Result<Arc<Self>> {
+        Self::open(file, offset, len, false, None)
+    }
+
+    /// A part of a file that a peer passed, which the user vouches for or not.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](io::ErrorKind::InvalidData) where it is not what it should be.
+    pub(crate) fn open(
+        file: OwnedFd,
+        offset: u64,
+        len: u64,
+        is_trusted: bool,
+        quota: Option<Arc<Quota>>,
+    ) -> io::Result<Arc<Self>> {
+        let constancy = memfd::inspect(&file, offset, len)?;
+        let mapping = if constancy == Constancy::Frozen || is_trusted {
+            // Without room for it, it is read like any other file.
+            PeerMapping::of_file(&file, offset, len).ok()
+        } else {
+            None
+        };
+        let (copy, links) = (OnceLock::new(), Mutex::default());
+        Ok(Arc::new(Self { file, offset, len, mapping, copy, quota, links }))
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Where it begins in its file.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(crate) fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    /// Whether its bytes are read where they are.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.mapping.is_some()
+    }
+
+    /// Its bytes. A file that may change is read as a whole the first time.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or there is no memory for it.
+    pub(crate) fn load(&self) -> io::Result<&[u8]> {
+        if let Some(mapping) = &self.mapping {
+            let len = usize::try_from(self.len).unwrap_or(usize::MAX);
+            // SAFETY: mapped only where `memfd::inspect` found the file sealed against writing and shrinking, or the
+            // caller of the builder's `trust`, which is unsafe, has vouched for the peer that passed it.
+            return Ok(unsafe { mapping.bytes(0, len) });
+        }
+        if let Some((copy, _)) = self.copy.get() {
+            return Ok(copy.bytes());
+        }
+        let charge = match &self.quota {
+            Some(quota) => Some(quota.charge(self.len).ok_or_else(|| self.too_large())?),
+            None => None,
+        };
+        let len = usize::try_from(self.len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let copy = Private::filled(len, |into| memfd::read_at(self.file.as_fd(), into, self.offset))?;
+        Ok(self.copy.get_or_init(|| (copy, charge)).0.bytes())
+    }
+
+    fn too_large(&self) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "a file of {} bytes that can still change would have to be copied, and copies for one connection are \
+                 limited (pool_limit); read it piece by piece, with `read_at`",
+                self.len
+            ),
+        )
+    }
+
+    /// Copies from `offset` on into `into`; how much there was.
+    pub(crate) fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let rest = self.len.saturating_sub(offset);
+        let len = usize::try_from(rest).unwrap_or(usize::MAX).min(into.len());
+        let into = &mut into[..len];
+        match (&self.mapping, self.copy.get()) {
+            (None, None) => memfd::read_at(self.file.as_fd(), into, self.offset + offset.min(self.len))?,
+            _ => {
+                let start = usize::try_from(offset.min(self.len)).unwrap_or(usize::MAX);
+                into.copy_from_slice(&self.load()?[start..start + len]);
+            }
+        }
+        Ok(len)
+    }
+
+    /// Notes that a connection knows it under this number.
+    pub(crate) fn announced(&self, link: Weak<Link>, number: u32) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|(link, _)| link.strong_count() > 0);
+        links.push((link, number));
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        let links = std::mem::take(self.links.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for (link, number) in links {
+            if let Some(link) = link.upgrade() {
+                link.retire_object(self, number);
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! [`Patience`]: how long a caller waits for room on its connection.
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use lpc_core::{Error, ErrorKind, Result};
+
+use crate::config::AtQuota;
+
+/// What a caller waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// So many bytes of shared memory.
+    Room(u64),
+    /// One call less in flight.
+    Call,
+}
+
+/// Runs out after the time that [`AtQuota`] says.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    at_quota: AtQuota,
+    until: Option<Instant>,
+}
+
+impl Patience {
+    pub(crate) fn new(at_quota: AtQuota) -> Self {
+        Self { at_quota, until: None }
+    }
+
+    /// How long the caller may wait yet.
+    ///
+    /// # Errors
+    ///
+    /// Not at all: [`ErrorKind::ResourceExhausted`], naming the knob.
+    pub(crate) fn left(&mut self, need: Need) -> Result<Duration> {
+        let now = Instant::now();
+        let waited = match self.at_quota {
+            AtQuota::Fail => "at_quota: Fail".to_owned(),
+            AtQuota::Wait(time) => {
+                let until = self.until.or_else(|| now.checked_add(time));
+                // A time that no clock shows is for ever.
+                let Some(until) = until else { return Ok(FOREVER) };
+                self.until = Some(until);
+                if until > now {
+                    return Ok(until - now);
+                }
+                format!("at_quota: Wait({time:?})")
+            }
+        };
+        let message = match need {
+            Need::Room(bytes) => format!(
+                "no room for {bytes} bytes in the connection's shared memory, which other calls and loans take \
+                 (pool_limit; {waited})"
+            ),
+            Need::Call => format!("too many calls in flight (max_calls_in_flight; {waited})"),
+        };
+        Err(Error::new(ErrorKind::ResourceExhausted, message))
+    }
+}
+
+const FOREVER: Duration = Duration::from_secs(1 << 30);
+
+/// Wakes a thread that is parked.
+pub(crate) fn waker_of(thread: Thread) -> Waker {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    Waker::from(Arc::new(Unpark(thread)))
+}

@@ -1,0 +1,219 @@
+//! [`SharedMut`]: values that are filled in place before they are passed.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use lpc_core::{Error, ErrorKind, Limits, Result};
+use zerocopy::FromBytes;
+
+use super::Shared;
+use super::memory::{Memory, Plain};
+use crate::lane::peer::Object;
+use crate::lane::pool::PoolBlock;
+use crate::link::Link;
+use crate::sys::mapping;
+use crate::sys::private::Private;
+
+/// A [`Shared`] that is still this process's alone: filled in place, then [frozen](Self::freeze) and passed.
+///
+/// ```
+/// use lpc::{Shared, SharedMut};
+///
+/// let mut squares = SharedMut::<[u64]>::zeroed(100);
+/// for (n, square) in (0..).zip(squares.iter_mut()) {
+///     *square = n * n;
+/// }
+/// let squares: Shared<[u64]> = squares.freeze();
+/// assert_eq!(squares[12], 144);
+/// ```
+///
+/// Dropped without being passed, its memory is free again at once.
+pub struct SharedMut<T: ?Sized> {
+    draft: Draft,
+    values: PhantomData<Box<T>>,
+}
+
+enum Draft {
+    Private(Private),
+    Block { block: PoolBlock, len: usize },
+    Memfd(mapping::Draft),
+}
+
+/// Bytes of `len` values.
+fn size<T>(len: usize) -> Option<usize> {
+    len.checked_mul(size_of::<T>())
+}
+
+impl<T: Plain> SharedMut<[T]> {
+    fn of(draft: Draft) -> Self {
+        const { assert!(align_of::<T>() <= 4096, "shared memory is aligned to pages") };
+        Self { draft, values: PhantomData }
+    }
+
+    /// `len` values of zero in private memory. Passing them on copies them.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no memory for them.
+    #[must_use]
+    pub fn zeroed(len: usize) -> Self {
+        let private = size::<T>(len).ok_or(io::ErrorKind::OutOfMemory.into()).and_then(|size| {
+            // What private memory is aligned to anyway.
+            if align_of::<T>() <= align_of::<u128>() {
+                Private::zeroed(size)
+            } else {
+                Private::page_aligned(size)
+            }
+        });
+        match private {
+            Ok(private) => Self::of(Draft::Private(private)),
+            Err(error) => panic!("no memory for {len} values: {error}"),
+        }
+    }
+
+    /// `len` values of zero in memory of their own, which [`freeze`](Self::freeze) seals against writing: any receiver may
+    /// read it in place, and pass it on without a copy. It takes a descriptor in each process that has it. For data that
+    /// lives long, or that several processes read.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory or descriptor for it.
+    pub fn sealable(len: usize) -> io::Result<Self> {
+        match size::<T>(len) {
+            None => Err(io::ErrorKind::OutOfMemory.into()),
+            Some(0) => Ok(Self::zeroed(len)),
+            Some(size) => Ok(Self::of(Draft::Memfd(mapping::Draft::new(size)?))),
+        }
+    }
+
+    /// `len` values in memory that the caller of the service's method can read: for results. Their content is whatever
+    /// this connection left there, so write them all.
+    ///
+    /// That is so on the thread, or in the task, on which a server called the method. Anywhere else, and where the
+    /// connection has no room, it is [`zeroed`](Self::zeroed) private memory, which is copied when it is passed.
+    ///
+    /// # Panics
+    ///
+    /// As [`zeroed`](Self::zeroed).
+    #[must_use]
+    pub fn for_caller(len: usize) -> Self {
+        let link = CURRENT.with_borrow(Option::clone);
+        let block = link.and_then(|link| link.alloc(size::<T>(len)? as u64).ok()?);
+        block.map_or_else(|| Self::zeroed(len), |block| loaned(block, len))
+    }
+
+    /// Ends the writing.
+    #[must_use]
+    pub fn freeze(self) -> Shared<[T]> {
+        let memory = match self.draft {
+            Draft::Private(private) => Memory::Private(private),
+            Draft::Block { block, len } => Memory::Block { block, len },
+            Draft::Memfd(draft) => frozen(draft),
+        };
+        Shared::of(memory)
+    }
+}
+
+/// Bytes of a loan of `len` values; `None` where there is no shared memory for any.
+///
+/// # Errors
+///
+/// More than there may ever be.
+pub(crate) fn loan_size<T: Plain>(len: usize, limits: &Limits) -> Result<Option<u64>> {
+    let size = size::<T>(len).map_or(u64::MAX, |size| size as u64);
+    if limits.pool == 0 || size == 0 {
+        return Ok(None);
+    }
+    if size > limits.pool {
+        let message = format!(
+            "a loan of {size} bytes is over the limit of {} (pool_limit of client or server)",
+            limits.pool
+        );
+        return Err(Error::new(ErrorKind::TooLarge, message));
+    }
+    Ok(Some(size))
+}
+
+/// `len` values in a block that has room for them.
+pub(crate) fn loaned<T: Plain>(block: PoolBlock, len: usize) -> SharedMut<[T]> {
+    let len = size::<T>(len).expect("a block is smaller than memory");
+    SharedMut::of(Draft::Block { block, len })
+}
+
+fn frozen(draft: mapping::Draft) -> Memory {
+    match Object::freeze(draft) {
+        Ok(object) => Memory::Object(object),
+        // Only where somebody else holds the pages of a file that nobody else has ever had.
+        Err(error) => panic!("memory cannot be sealed: {error}"),
+    }
+}
+
+impl Draft {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Private(private) => private.bytes(),
+            Self::Block { block, len } => block.bytes(*len),
+            Self::Memfd(draft) => draft.bytes(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Private(private) => private.bytes_mut(),
+            Self::Block { block, len } => block.bytes_mut(*len),
+            Self::Memfd(draft) => draft.bytes_mut(),
+        }
+    }
+}
+
+const FITS: &str = "made for such values";
+
+impl<T: Plain> Deref for SharedMut<[T]> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        let Ok(values) = <[T]>::ref_from_bytes(self.draft.bytes()) else { unreachable!("{FITS}") };
+        values
+    }
+}
+
+impl<T: Plain> DerefMut for SharedMut<[T]> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        let Ok(values) = <[T]>::mut_from_bytes(self.draft.bytes_mut()) else { unreachable!("{FITS}") };
+        values
+    }
+}
+
+impl<T: Plain + fmt::Debug> fmt::Debug for SharedMut<[T]> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+thread_local! {
+    /// The connection whose calls this thread runs.
+    static CURRENT: RefCell<Option<Arc<Link>>> = const { RefCell::new(None) };
+}
+
+/// While it lives, what this thread runs is called through `link`.
+pub(crate) struct Current {
+    before: Option<Arc<Link>>,
+}
+
+impl Current {
+    pub(crate) fn enter(link: &Arc<Link>) -> Self {
+        Self { before: CURRENT.replace(Some(Arc::clone(link))) }
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.set(self.before.take());
+    }
+}

@@ -1,0 +1,221 @@
+//! [`Memory`]: where the bytes of a [`Shared`](super::Shared) are, and [`View`]: what they are read as.
+//!
+//! One of the files with `unsafe`: for `str`, whose bytes are checked once.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use lpc_core::codec::Loan;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::lane::peer::{Object, Segment};
+use crate::lane::pool::PoolBlock;
+use crate::link::Returning;
+use crate::sys::private::Private;
+
+/// Bytes that do not change any more.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Of this process alone.
+    Private(Private),
+    /// The user's, of this process alone.
+    Owned(Box<dyn Owned>),
+    /// In the pool of one of our connections, where its peer can read them.
+    Block { block: PoolBlock, len: usize },
+    /// Frozen memory, or a file.
+    Object(Arc<Object>),
+    /// In a peer's pool, read where they are: that of a segment which is trusted.
+    Peer { segment: Arc<Segment>, offset: usize, len: usize, _returning: Option<Returning> },
+}
+
+/// A collection of plain values.
+pub(crate) trait Owned: Send + Sync {
+    fn bytes(&self) -> &[u8];
+}
+
+impl<T: IntoBytes + Immutable + Send + Sync> Owned for Vec<T> {
+    fn bytes(&self) -> &[u8] {
+        self.as_slice().as_bytes()
+    }
+}
+
+impl std::fmt::Debug for dyn Owned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Owned").finish_non_exhaustive()
+    }
+}
+
+impl Memory {
+    /// The bytes; of a file, read as a whole the first time.
+    pub(crate) fn load(&self) -> io::Result<&[u8]> {
+        Ok(match self {
+            Self::Private(private) => private.bytes(),
+            Self::Owned(owned) => owned.bytes(),
+            Self::Block { block, len } => block.bytes(*len),
+            Self::Object(object) => object.load()?,
+            Self::Peer { segment, offset, len, .. } => {
+                segment.in_place(*offset, *len).expect("made only of a segment that is trusted")
+            }
+        })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Object(object) => object.len(),
+            Self::Block { len, .. } | Self::Peer { len, .. } => *len as u64,
+            Self::Private(private) => private.bytes().len() as u64,
+            Self::Owned(owned) => owned.bytes().len() as u64,
+        }
+    }
+}
+
+impl Loan for Memory {
+    fn bytes(&self) -> &[u8] {
+        // A file whose bytes are asked for without a way to say that they cannot be read.
+        self.load().unwrap_or_else(|error| panic!("a shared file cannot be read: {error}"))
+    }
+}
+
+/// What can be shared: `[T]` of plain old data, and `str`.
+///
+/// Plain old data is what may be any bytes and has no padding, by the [`zerocopy`] crate's traits: integers, floats,
+/// arrays of them, and structs that derive the three traits.
+pub trait View: sealed::Sealed {
+    /// The size of which bytes have to be a multiple, where that is all that bytes in private memory have to do to be such a
+    /// value: what is aligned to more than that has none, nor has text.
+    #[doc(hidden)]
+    const UNIT: Option<usize>;
+
+    /// Makes sure that these bytes are such a value.
+    #[doc(hidden)]
+    fn check(bytes: &[u8]) -> Result<(), Unfit>;
+
+    /// The value that bytes are.
+    ///
+    /// # Safety
+    ///
+    /// They have passed [`check`](Self::check), and have not changed since.
+    #[doc(hidden)]
+    unsafe fn view(bytes: &[u8]) -> &Self;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Why bytes are not a value.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Unfit {
+    /// They stand at an address at which such values cannot.
+    Misaligned,
+    /// They are something else.
+    Value(String),
+}
+
+/// Plain old data: see [`View`].
+pub trait Plain: FromBytes + IntoBytes + Immutable + Send + Sync + 'static {}
+
+impl<T: FromBytes + IntoBytes + Immutable + Send + Sync + 'static> Plain for T {}
+
+impl<T: Plain> sealed::Sealed for [T] {}
+
+impl<T: Plain> View for [T] {
+    const UNIT: Option<usize> =
+        if align_of::<T>() <= align_of::<u128>() { Some(size_of::<T>()) } else { None };
+
+    fn check(bytes: &[u8]) -> Result<(), Unfit> {
+        match <[T]>::ref_from_bytes(bytes) {
+            Ok(_) => Ok(()),
+            Err(zerocopy::CastError::Alignment(_)) => Err(Unfit::Misaligned),
+            Err(_) => {
+                let (len, size, name) = (bytes.len(), size_of::<T>(), std::any::type_name::<T>());
+                Err(Unfit::Value(format!(
+                    "{len} bytes are no whole number of {name}, which take {size} each"
+                )))
+            }
+        }
+    }
+
+    unsafe fn view(bytes: &[u8]) -> &Self {
+        let Ok(values) = <[T]>::ref_from_bytes(bytes) else { unreachable!("they were checked") };
+        values
+    }
+}
+
+impl sealed::Sealed for str {}
+
+impl View for str {
+    const UNIT: Option<usize> = None;
+
+    fn check(bytes: &[u8]) -> Result<(), Unfit> {
+        std::str::from_utf8(bytes).map(drop).map_err(|error| Unfit::Value(error.to_string()))
+    }
+
+    unsafe fn view(bytes: &[u8]) -> &Self {
+        // SAFETY: they are UTF-8, by the caller's promise.
+        unsafe { std::str::from_utf8_unchecked(bytes) }
+    }
+}
+
+/// Memory whose bytes are a `T`.
+///
+/// Invariant: they have passed `T`'s check; or they are of a file that has not been read, their number is right, and
+/// there are no other rules.
+pub(crate) struct Checked<T: ?Sized> {
+    memory: Arc<Memory>,
+    view: PhantomData<fn() -> Box<T>>,
+}
+
+impl<T: ?Sized + View> Checked<T> {
+    /// Memory that is such a value, or a private copy if only the alignment is wrong.
+    ///
+    /// # Errors
+    ///
+    /// Another value, or a file that cannot be read.
+    pub(crate) fn new(memory: Arc<Memory>) -> io::Result<Self> {
+        let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
+        if let Memory::Object(object) = &*memory
+            && !object.is_mapped()
+            && T::UNIT.is_some_and(|unit| object.len().is_multiple_of(unit as u64))
+        {
+            // A file that may be long, and not be read as a whole at all.
+            return Ok(Self { memory, view: PhantomData });
+        }
+        match T::check(memory.load()?) {
+            Ok(()) => Ok(Self { memory, view: PhantomData }),
+            Err(Unfit::Misaligned) => {
+                let bytes = memory.load()?;
+                let is_modest = T::UNIT.is_some();
+                let mut copy = if is_modest {
+                    Private::zeroed(bytes.len())?
+                } else {
+                    Private::page_aligned(bytes.len())?
+                };
+                copy.bytes_mut().copy_from_slice(bytes);
+                Self::new(Arc::new(Memory::Private(copy)))
+            }
+            Err(Unfit::Value(reason)) => Err(invalid(reason)),
+        }
+    }
+
+    /// The value; of a file, read now if it has not been.
+    pub(crate) fn load(&self) -> io::Result<&T> {
+        let bytes = self.memory.load()?;
+        // SAFETY: the bytes of `memory` never change, and by the invariant they have passed the check, or need none.
+        Ok(unsafe { T::view(bytes) })
+    }
+
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+}
+
+impl<T: ?Sized> Clone for Checked<T> {
+    fn clone(&self) -> Self {
+        Self { memory: Arc::clone(&self.memory), view: PhantomData }
+    }
+}

@@ -1,0 +1,287 @@
+//! [`Shared`] and [`SharedMut`]: values that cross processes without being copied.
+
+mod draft;
+pub(crate) mod memory;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::{Bound, Deref, RangeBounds};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use lpc_core::codec::{Lent, Loan, Received};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use self::draft::SharedMut;
+pub(crate) use self::draft::{Current, loan_size, loaned};
+use self::memory::{Checked, Memory};
+pub use self::memory::{Plain, View};
+use crate::lane::peer::Object;
+use crate::sys::memfd;
+
+/// Values that another process reads where they are: a `Shared<[T]>` or a `Shared<str>`.
+///
+/// It stands wherever a serde value can stand in an argument or a result, and reads like the slice that it is. Clones
+/// are the same memory.
+///
+/// ```
+/// use lpc::{Shared, SharedMut, service};
+///
+/// #[service]
+/// pub trait Images {
+///     fn brightest(&self, pixels: Shared<[u16]>) -> lpc::Result<u16>;
+///     fn gradient(&self, pixels: usize) -> lpc::Result<Shared<[u16]>>;
+/// }
+///
+/// struct Plain;
+///
+/// impl Images for Plain {
+///     fn brightest(&self, pixels: Shared<[u16]>) -> lpc::Result<u16> {
+///         Ok(pixels.iter().copied().max().unwrap_or_default())
+///     }
+///
+///     fn gradient(&self, pixels: usize) -> lpc::Result<Shared<[u16]>> {
+///         let mut gradient = SharedMut::for_caller(pixels); // in memory that the caller can read
+///         for (at, pixel) in gradient.iter_mut().enumerate() {
+///             *pixel = at as u16;
+///         }
+///         Ok(gradient.freeze())
+///     }
+/// }
+///
+/// let images = ImagesClient::builder().in_process(Plain)?;
+/// let mut pixels = images.client().loan::<u16>(1_000_000)?; // in memory that the service can read
+/// pixels.fill(7);
+/// assert_eq!(images.brightest(pixels.freeze())?, 7);
+/// assert_eq!(images.gradient(300)?[299], 299);
+/// # Ok::<(), lpc::Error>(())
+/// ```
+///
+/// # Where the bytes are
+///
+/// | made by | the bytes are | passing it on |
+/// |---|---|---|
+/// | `Client::loan`, [`SharedMut::for_caller`] | in the connection's shared memory | costs nothing on that connection |
+/// | [`SharedMut::sealable`] | in memory of their own, which [`freeze`](SharedMut::freeze) seals against writing | costs nothing on any connection, and what was received can be passed on |
+/// | [`from_file`](Self::from_file) | in a file | costs nothing on any connection |
+/// | [`SharedMut::zeroed`], `From<Vec<T>>`, … | in private memory | copies them, to shared memory if they are many |
+///
+/// # Where the receiver reads them
+///
+/// In place, if they are sealed, or the peer is trusted: see [`trust`](crate::config::ServerBuilder::trust). Else in a private
+/// copy behind this same type, since the peer could write to them at any time. The bytes of a file that is not sealed are
+/// read when they are first asked for.
+///
+/// The memory goes back to its sender when the last clone is dropped, which may be long after the call.
+pub struct Shared<T: ?Sized + View>(Checked<T>);
+
+impl<T: ?Sized + View> Shared<T> {
+    /// Memory that is known to be such a value.
+    fn of(memory: Memory) -> Self {
+        Self::fit(Arc::new(memory)).expect("such a value")
+    }
+
+    fn fit(memory: Arc<Memory>) -> io::Result<Self> {
+        Checked::new(memory).map(Self)
+    }
+
+    /// The value; that of a file is read now, if it has not been.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or that can still be changed by who passed it and is longer than
+    /// [`max_message`](crate::config::ServerBuilder::max_message).
+    pub fn load(&self) -> io::Result<&T> {
+        self.0.load()
+    }
+
+    /// Whether the bytes are in memory that another process has, too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match &**self.memory() {
+            Memory::Private(_) | Memory::Owned(_) => false,
+            Memory::Block { .. } | Memory::Peer { .. } => true,
+            Memory::Object(object) => object.is_mapped(),
+        }
+    }
+
+    fn memory(&self) -> &Arc<Memory> {
+        self.0.memory()
+    }
+}
+
+impl Shared<[u8]> {
+    /// The bytes of a file, to be passed by its descriptor: the receiver reads the file itself.
+    ///
+    /// ```no_run
+    /// # use lpc::{Shared, service};
+    /// # #[service] pub trait Index { fn add(&self, text: Shared<[u8]>) -> lpc::Result<()>; }
+    /// # fn run(index: &impl Index) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = std::fs::File::open("/var/log/archive")?;
+    /// index.add(Shared::from_file(&file, ..)?)?; // a gigabyte costs what a byte costs
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// `range` is in bytes of the file, its end by default the end that the file has now.
+    ///
+    /// A receiver that trusts this process maps it. Any other copies what it asks for: all of it when the value is used
+    /// as a slice, or piece by piece with [`read_at`](Self::read_at). So does this process.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](io::ErrorKind::InvalidData) where it is no regular file, not readable, shorter than the range, or on
+    /// a filesystem that is served by another process or machine (FUSE, NFS, …), whose reads may never return.
+    pub fn from_file(file: &File, range: impl RangeBounds<u64>) -> io::Result<Self> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => file.metadata()?.len(),
+        };
+        let len = end.checked_sub(start).ok_or(io::ErrorKind::InvalidInput)?;
+        // Whoever gets the descriptor may read, and nothing else.
+        let object = Object::of_file(memfd::read_only(file.as_fd())?, start, len)?;
+        Self::fit(Arc::new(Memory::Object(object)))
+    }
+
+    /// Copies bytes from `offset` on into `into`, as many as there are; says how many. Of a file that was not
+    /// [loaded](Self::load) it reads just these.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        if let Memory::Object(object) = &**self.memory() {
+            return object.read_at(offset, into);
+        }
+        let rest = usize::try_from(offset).ok().and_then(|start| self.get(start..)).unwrap_or_default();
+        let len = rest.len().min(into.len());
+        into[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    /// Bytes that it has, without reading a file.
+    #[must_use]
+    pub fn byte_len(&self) -> u64 {
+        self.memory().len()
+    }
+
+    /// The same memory as text.
+    ///
+    /// # Errors
+    ///
+    /// It is not UTF-8, or a file that cannot be [loaded](Self::load).
+    pub fn into_str(self) -> io::Result<Shared<str>> {
+        Shared::fit(Arc::clone(self.memory()))
+    }
+}
+
+impl<T: ?Sized + View> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// # Panics
+///
+/// The bytes of a file, where [`load`](Shared::load) would fail.
+impl<T: ?Sized + View> Deref for Shared<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.load().unwrap_or_else(|error| panic!("a shared file cannot be read: {error}"))
+    }
+}
+
+impl<T: ?Sized + View> AsRef<T> for Shared<T> {
+    fn as_ref(&self) -> &T {
+        self
+    }
+}
+
+impl<T: ?Sized + View + fmt::Debug> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &**self.memory() {
+            // Nothing is read for a log's sake.
+            Memory::Object(object) if !object.is_mapped() => {
+                f.debug_struct("Shared").field("file", object.file()).field("len", &object.len()).finish()
+            }
+            _ => (**self).fmt(f),
+        }
+    }
+}
+
+impl<T: ?Sized + View + PartialEq> PartialEq for Shared<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: ?Sized + View + Eq> Eq for Shared<T> {}
+
+impl<T: Plain> From<Vec<T>> for Shared<[T]> {
+    /// Takes the vector's memory. Passing it on copies it.
+    fn from(values: Vec<T>) -> Self {
+        Self::of(Memory::Owned(Box::new(values)))
+    }
+}
+
+impl<T: Plain + Clone> From<&[T]> for Shared<[T]> {
+    fn from(values: &[T]) -> Self {
+        values.to_vec().into()
+    }
+}
+
+impl From<String> for Shared<str> {
+    /// Takes the string's memory. Passing it on copies it.
+    fn from(text: String) -> Self {
+        Self::of(Memory::Owned(Box::new(text.into_bytes())))
+    }
+}
+
+impl From<&str> for Shared<str> {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl<T: Plain> Default for Shared<[T]> {
+    /// An empty slice.
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl Default for Shared<str> {
+    /// An empty string.
+    fn default() -> Self {
+        String::new().into()
+    }
+}
+
+/// In the argument or result of a call the bytes are passed beside the message; any other serializer gets them as bytes.
+impl<T: ?Sized + View> Serialize for Shared<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let loan: Arc<dyn Loan> = self.memory().clone();
+        Lent(&loan).serialize(serializer)
+    }
+}
+
+impl<'de, T: ?Sized + View> Deserialize<'de> for Shared<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let memory = match Received::deserialize(deserializer)? {
+            Received::Loan(loan) => {
+                let any: Arc<dyn std::any::Any + Send + Sync> = loan;
+                any.downcast().map_err(|_| de::Error::custom("a loan of another library"))?
+            }
+            Received::Bytes(bytes) => Arc::new(Memory::Owned(Box::new(bytes))),
+        };
+        Self::fit(memory).map_err(de::Error::custom)
+    }
+}

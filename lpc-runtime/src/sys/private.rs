@@ -1,0 +1,178 @@
+//! [`Private`]: memory of this process alone, aligned, where bytes of a peer are copied to.
+//!
+//! Large pieces are anonymous mappings of whole pages, kept for a while after use: a page that the system has to give
+//! anew costs more than the copying of what goes into it. [`trim`] gives back those that nobody took up again.
+
+use std::io;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use memmap2::{Advice, MmapMut};
+use zerocopy::IntoBytes as _;
+
+use crate::housekeeper;
+
+/// Bytes of this process, aligned to 16 bytes at least, and to pages from [`PAGES`] on.
+#[derive(Debug)]
+pub(crate) struct Private {
+    memory: Memory,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Words(Box<[u128]>),
+    /// `None` only while it is being dropped.
+    Pages(Option<MmapMut>),
+}
+
+/// The length from which on memory is made of pages.
+const PAGES: usize = 64 << 10;
+
+/// The length from which on huge pages are asked for.
+const HUGE: usize = 4 << 20;
+
+/// Bytes of spares at most.
+const KEPT: usize = 1 << 30;
+
+/// Spares at most.
+const SPARES: usize = 32;
+
+static SPARE: Mutex<Vec<Spare>> = Mutex::new(Vec::new());
+
+#[derive(Debug)]
+struct Spare {
+    pages: MmapMut,
+    /// Whether it was here at the last [`trim`] already.
+    is_old: bool,
+}
+
+impl Private {
+    /// `len` bytes of zero.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory.
+    pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
+        let memory = if len < PAGES { words(len) } else { Memory::Pages(Some(fresh(len)?)) };
+        Ok(Self { memory, len })
+    }
+
+    /// `len` bytes at any alignment up to a page, of zero.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory.
+    pub(crate) fn page_aligned(len: usize) -> io::Result<Self> {
+        let mut pages = used(len.max(1))?;
+        pages[..len].fill(0);
+        Ok(Self { memory: Memory::Pages(Some(pages)), len })
+    }
+
+    /// `len` bytes that `fill` writes, all of them: until then they are what somebody left there.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory, or those of `fill`.
+    pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Self> {
+        let memory = if len < PAGES { words(len) } else { Memory::Pages(Some(used(len)?)) };
+        let mut private = Self { memory, len };
+        fill(private.bytes_mut())?;
+        Ok(private)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Words(words) => &words.as_bytes()[..self.len],
+            Memory::Pages(pages) => &pages.as_deref().unwrap_or_default()[..self.len],
+        }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            Memory::Words(words) => &mut words.as_mut_bytes()[..self.len],
+            Memory::Pages(pages) => &mut pages.as_deref_mut().unwrap_or_default()[..self.len],
+        }
+    }
+}
+
+fn words(len: usize) -> Memory {
+    Memory::Words(vec![0; len.div_ceil(size_of::<u128>())].into_boxed_slice())
+}
+
+/// New pages, which are zero.
+fn fresh(len: usize) -> io::Result<MmapMut> {
+    // A power of two, so that it serves again for what is somewhat longer. Pages that are not touched cost nothing.
+    let len = len.checked_next_power_of_two().ok_or(io::ErrorKind::OutOfMemory)?;
+    let pages = MmapMut::map_anon(len)?;
+    if len >= HUGE {
+        // A kernel without them refuses, which is no harm.
+        let _ = pages.advise(Advice::HugePage);
+    }
+    Ok(pages)
+}
+
+/// Pages of any content.
+fn used(len: usize) -> io::Result<MmapMut> {
+    let fits = |spare: &Spare| spare.pages.len() >= len && spare.pages.len() / 4 <= len;
+    let mut spares = spares();
+    let best = (0..spares.len()).filter(|at| fits(&spares[*at])).min_by_key(|at| spares[*at].pages.len());
+    match best {
+        Some(at) => Ok(spares.swap_remove(at).pages),
+        None => {
+            drop(spares);
+            fresh(len)
+        }
+    }
+}
+
+/// Gives back what nobody has used since the last time; whether anything is left.
+pub(crate) fn trim() -> bool {
+    let mut spares = spares();
+    let old: Vec<_> = spares.extract_if(.., |spare| mem::replace(&mut spare.is_old, true)).collect();
+    let is_left = !spares.is_empty();
+    drop(spares);
+    // Unmapping takes its time.
+    drop(old);
+    is_left
+}
+
+fn spares() -> MutexGuard<'static, Vec<Spare>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let Memory::Pages(pages) = &mut self.memory else { return };
+        let Some(pages) = pages.take() else { return };
+        let mut spares = spares();
+        let kept: usize = spares.iter().map(|spare| spare.pages.len()).sum();
+        if spares.len() < SPARES && kept.saturating_add(pages.len()) <= KEPT {
+            spares.push(Spare { pages, is_old: false });
+            drop(spares);
+            housekeeper::trim_private();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_all_sizes_are_aligned_and_of_their_length() {
+        for len in [0, 1, 17, PAGES - 1, PAGES, 3 * PAGES + 5] {
+            let zeroed = Private::zeroed(len).unwrap();
+            assert_eq!(zeroed.bytes().len(), len);
+            assert!(zeroed.bytes().iter().all(|byte| *byte == 0));
+            assert!(zeroed.bytes().as_ptr().addr().is_multiple_of(if len < PAGES { 16 } else { 4096 }));
+            let filled = Private::filled(len, |bytes| {
+                bytes.fill(7);
+                Ok(())
+            });
+            assert!(filled.unwrap().bytes().iter().all(|byte| *byte == 7));
+            assert_eq!(Private::page_aligned(len).unwrap().bytes().as_ptr().addr() % 4096, 0);
+        }
+        assert!(Private::zeroed(usize::MAX).is_err());
+    }
+}

@@ -80,7 +80,7 @@ fn idle(clients: usize, seconds: u32, server: &Server) -> lpc::Result<()> {
     Figures::print_heading("at");
     start.print("start");
     for client in &clients {
-        assert!(client.echo(&bytes)? == bytes, "other bytes came back");
+        assert_eq!(client.upload(&bytes)?, service::sum(&bytes), "other bytes arrived");
     }
     server.figures()?.print("used");
     for second in 1..=seconds {

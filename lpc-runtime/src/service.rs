@@ -200,7 +200,7 @@ pub(crate) fn decode_outcome<R: Outcome>(
     service: Description,
     method: u32,
 ) -> Result<R, Error> {
-    let mut decoder = body.decoder();
+    let mut decoder = body.owned_decoder();
     let decoded = decoder.next().and_then(|outcome| decoder.end().map(|()| outcome));
     decoded.map_err(|error| {
         let error = undecodable(error, &format!("result of {}.{}", service.name, service.method(method)));

@@ -170,7 +170,7 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
     );
     for direction in [Direction::Upload, Direction::Download] {
         println!("\n{direction:?}\n");
-        report::print_heading(rows);
+        report::print_heading(direction, rows);
         for len in sizes {
             let line = cells.iter_mut().filter(|cell| cell.len == *len && cell.direction == direction);
             let mut medians = Vec::new();
@@ -183,7 +183,7 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
                 sink.line(work, rows[cell.row].name(), cell.len, &figures)?;
                 medians.push(figures.p50);
             }
-            report::print_line(rows, *len, &medians);
+            report::print_line(direction, rows, *len, &medians);
         }
     }
     Ok(())

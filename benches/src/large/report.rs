@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use lpc::Threshold;
 
-use super::row::{FLOORS, Row};
+use super::Direction;
+use super::row::Row;
 use crate::service::Pinning;
 
 /// The time of each call.
@@ -75,15 +76,15 @@ pub(super) fn size(bytes: usize) -> String {
 }
 
 /// The rows of lpc that stand beside their floor, by their places among `rows`.
-fn ratios(rows: &[Row]) -> impl Iterator<Item = (usize, usize)> {
+fn ratios(direction: Direction, rows: &[Row]) -> impl Iterator<Item = (usize, usize)> {
     let place = |row| rows.iter().position(|other| *other == row);
-    FLOORS.iter().filter_map(move |(row, floor)| Some((place(*row)?, place(*floor)?)))
+    direction.floors().into_iter().filter_map(move |(row, floor)| Some((place(row)?, place(floor)?)))
 }
 
-pub(super) fn print_heading(rows: &[Row]) {
+pub(super) fn print_heading(direction: Direction, rows: &[Row]) {
     let mut columns = vec![format!("{:>6}", "size")];
     columns.extend(rows.iter().map(|row| format!("{:>9}", row.name())));
-    columns.extend(ratios(rows).map(|(row, floor)| format!("{} / {}", rows[row].name(), rows[floor].name())));
+    columns.extend(ratios(direction, rows).map(|(row, floor)| format!("{} / {}", rows[row].name(), rows[floor].name())));
     println!("| {} |", columns.join(" | "));
     let lines: Vec<_> =
         columns.iter().map(|column| format!("{:->width$}:", "", width = column.len() + 1)).collect();
@@ -91,13 +92,13 @@ pub(super) fn print_heading(rows: &[Row]) {
 }
 
 /// One line of the table, with the median of each row.
-pub(super) fn print_line(rows: &[Row], len: usize, medians: &[Duration]) {
+pub(super) fn print_line(direction: Direction, rows: &[Row], len: usize, medians: &[Duration]) {
     let micros: Vec<_> = medians.iter().map(|time| time.as_secs_f64() * 1e6).collect();
     let mut columns = vec![format!("{:>6}", size(len))];
     for (row, micros) in rows.iter().zip(&micros) {
         columns.push(format!("{micros:>width$.1}", width = row.name().len().max(9)));
     }
-    for (row, floor) in ratios(rows) {
+    for (row, floor) in ratios(direction, rows) {
         let width = rows[row].name().len() + rows[floor].name().len() + 3;
         columns.push(format!("{:>width$.2}", micros[row] / micros[floor]));
     }

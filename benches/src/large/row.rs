@@ -4,7 +4,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
-use super::bodies;
+use super::{Direction, bodies};
 use super::loans;
 use super::raw::{self, Way};
 use crate::service::Pinning;
@@ -15,8 +15,12 @@ pub(super) enum Row {
     RawSocket,
     /// Copied into shared memory, and out of it
     RawCopyCopy,
+    /// The same with a new `Vec` in each process for each call
+    RawVec,
     /// Copied into shared memory, read there
     RawCopyPlace,
+    /// Produced in shared memory, copied out of it
+    RawPlaceCopy,
     /// Produced in shared memory, read there
     RawPlacePlace,
     /// `&[u8]` there, `Vec<u8>` back, as lpc is by default
@@ -45,20 +49,31 @@ pub(super) trait Carrier {
 /// Requests and sums are this long at most. They go through the socket in every row.
 pub(super) const SMALL: u64 = 64;
 
-/// For each row of lpc the one that does the same without it. (A `Vec<u8>` is private memory, whoever is trusted: a
-/// download by `lpc trust` copies once more than its floor.)
-pub(super) const FLOORS: &[(Row, Row)] = &[
-    (Row::LpcCopy, Row::RawCopyCopy),
-    (Row::LpcTrust, Row::RawCopyPlace),
-    (Row::LpcLoan, Row::RawPlacePlace),
-];
+impl Direction {
+    /// For each row of lpc the one that does the same without it. What comes back as a `Vec<u8>` is in private memory, and
+    /// new, whoever is trusted.
+    pub(super) fn floors(self) -> [(Row, Row); 4] {
+        let (copy, trust) = match self {
+            Self::Upload => (Row::RawCopyCopy, Row::RawCopyPlace),
+            Self::Download => (Row::RawVec, Row::RawVec),
+        };
+        [
+            (Row::LpcCopy, copy),
+            (Row::LpcTrust, trust),
+            (Row::LpcLoan, Row::RawPlacePlace),
+            (Row::LpcLoanCopied, Row::RawPlaceCopy),
+        ]
+    }
+}
 
 impl Row {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::RawSocket => "raw socket",
             Self::RawCopyCopy => "raw copy-copy",
+            Self::RawVec => "raw vec",
             Self::RawCopyPlace => "raw copy-place",
+            Self::RawPlaceCopy => "raw place-copy",
             Self::RawPlacePlace => "raw place-place",
             Self::LpcCopy => "lpc copy",
             Self::LpcTrust => "lpc trust",
@@ -101,7 +116,9 @@ impl Row {
         match self {
             Self::RawSocket => Kind::Raw(Way::Socket),
             Self::RawCopyCopy => Kind::Raw(Way::CopyCopy),
+            Self::RawVec => Kind::Raw(Way::Vec),
             Self::RawCopyPlace => Kind::Raw(Way::CopyPlace),
+            Self::RawPlaceCopy => Kind::Raw(Way::PlaceCopy),
             Self::RawPlacePlace => Kind::Raw(Way::PlacePlace),
             Self::LpcCopy => Kind::Bodies { trust: false },
             Self::LpcTrust => Kind::Bodies { trust: true },

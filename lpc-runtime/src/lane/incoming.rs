@@ -18,6 +18,7 @@ use crate::lane::quota::{Charge, Quota};
 use crate::link::{Link, Returning};
 use crate::shared::memory::Memory;
 use crate::stats::{Counters, Lane};
+use crate::sys::mapping::FRESH;
 use crate::sys::private::Private;
 use crate::sys::socket::{self, Control, Received, Wait};
 
@@ -470,6 +471,19 @@ impl Arrived {
                 None => Decoder::remote(remote),
             },
         };
+        self.with_loans(decoder)
+    }
+
+    /// Reads its values, none of which borrows from it.
+    pub(crate) fn owned_decoder(&self) -> Decoder<'_> {
+        match &self.bytes {
+            // What is that long needs new memory, and for that there is a faster way than the decoder of a slice has.
+            Bytes::Remote(remote) if remote.len >= FRESH => self.with_loans(Decoder::remote(remote)),
+            _ => self.decoder(),
+        }
+    }
+
+    fn with_loans<'a>(&'a self, decoder: Decoder<'a>) -> Decoder<'a> {
         match &self.loans {
             Some(loans) => decoder.with_loans(&**loans),
             None => decoder,

@@ -7,11 +7,13 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::slice;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use nix::sys::mman::{MmapAdvise, madvise};
 
 use super::memfd;
 
@@ -24,6 +26,24 @@ fn ask_for_huge_pages(mapping: &MmapRaw) {
         // A kernel without them refuses, which is no harm.
         let _ = mapping.advise(Advice::HugePage);
     }
+}
+
+/// From this length on allocators get memory from the system for each vector (mallopt(3), `M_MMAP_THRESHOLD`), and pages
+/// that are touched for the first time cost more than the copying.
+pub(crate) const FRESH: usize = 32 << 20;
+
+/// Asks for huge pages for what is going to be written as a whole.
+fn ask_for_huge_pages_in(memory: &mut [MaybeUninit<u8>]) {
+    if memory.len() < FRESH {
+        return;
+    }
+    let skipped = memory.as_ptr().align_offset(4096);
+    let Some(aligned) = memory.get_mut(skipped..) else { return };
+    let len = aligned.len() & !4095;
+    let Some(start) = NonNull::new(aligned.as_mut_ptr().cast()) else { return };
+    // SAFETY: whole pages inside memory that is borrowed for writing; the advice changes what they are made of, never what
+    // is in them (madvise(2)). A kernel without huge pages refuses, which is no harm.
+    let _ = unsafe { madvise(start, len, MmapAdvise::MADV_HUGEPAGE) };
 }
 
 /// A segment of this process's pool.
@@ -149,6 +169,7 @@ impl PeerMapping {
     pub(crate) fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
         self.assert_has(offset, len);
         into.reserve(len);
+        ask_for_huge_pages_in(into.spare_capacity_mut());
         // SAFETY: in bounds by the check above.
         let from = unsafe { self.0.as_ptr().add(offset) };
         // SAFETY: `reserve` made room for `len` bytes behind the length.

@@ -304,6 +304,20 @@ impl Link {
         }
     }
 
+    /// Gives back memory that is not in use, and sends what waits. Says when to come again: if there is more of either, or
+    /// `has_more` says so.
+    pub(crate) fn tidy(&self, has_more: bool) -> Option<Duration> {
+        // First: who adds a segment from now on has it watched.
+        self.is_watched.store(false, Release);
+        let left = self.retire(|retire| self.pool.trim(retire));
+        let is_left = self.try_flush();
+        if left == 0 && !is_left && !has_more {
+            return None;
+        }
+        let again = if is_left { STALLED.min(self.idle / 2) } else { self.idle / 2 };
+        (!self.is_watched.swap(true, AcqRel)).then_some(again)
+    }
+
     /// Sends what was queued as far as the socket takes it, without waiting. Whether something is left.
     fn try_flush(&self) -> bool {
         let mut outbox = self.outbox();
@@ -525,16 +539,7 @@ impl Tend for Link {
     }
 
     fn trim(&self) -> Option<Duration> {
-        // First: who adds a segment from now on has it watched.
-        self.is_watched.store(false, Release);
-        let left = self.retire(|retire| self.pool.trim(retire));
-        let is_left = self.try_flush();
-        let again = match (left, is_left) {
-            (_, true) => STALLED.min(self.idle / 2),
-            (1.., false) => self.idle / 2,
-            (0, false) => return None,
-        };
-        (!self.is_watched.swap(true, AcqRel)).then_some(again)
+        self.tidy(false)
     }
 }
 

@@ -23,11 +23,26 @@ pub(crate) enum Need {
 pub(crate) struct Patience {
     at_quota: AtQuota,
     until: Option<Instant>,
+    /// Times that room was there, and gone again when it was to be taken.
+    missed: u32,
 }
+
+/// Times that room is looked for again at once, where it was there and then was not.
+const TRIES: u32 = 8;
 
 impl Patience {
     pub(crate) fn new(at_quota: AtQuota) -> Self {
-        Self { at_quota, until: None }
+        Self { at_quota, until: None, missed: 0 }
+    }
+
+    /// There is room, by the look of it. The caller comes again if there was not.
+    ///
+    /// # Errors
+    ///
+    /// As [`left`](Self::left), where that happens over and over.
+    pub(crate) fn try_again(&mut self, need: Need) -> Result<()> {
+        self.missed += 1;
+        if self.missed > TRIES { self.left(need).map(drop) } else { Ok(()) }
     }
 
     /// How long the caller may wait yet.

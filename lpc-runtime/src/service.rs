@@ -9,7 +9,7 @@ use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::lane::incoming::Arrived;
-use crate::lane::outgoing::{Encoded, Outgoing, WhenFull};
+use crate::lane::outgoing::{Encoded, Missing, Outgoing, WhenFull};
 use crate::link::Link;
 
 /// A service's description as values.
@@ -57,9 +57,11 @@ impl<'e> Encoder<'e> {
         method: u32,
         number: u16,
         threshold: Threshold,
+        hint: u64,
     ) -> Self {
         let outgoing =
             Outgoing::new(link, threshold, WhenFull::Stop, |frame| frame::begin_call(frame, number));
+        let outgoing = outgoing.expecting(hint);
         Self { outgoing, service, method }
     }
 
@@ -76,8 +78,8 @@ impl<'e> Encoder<'e> {
         })
     }
 
-    /// Bytes of shared memory for which the connection had no room, where that is why encoding failed.
-    pub(crate) fn missing(&self) -> Option<u64> {
+    /// What the connection had no room for, where that is why encoding failed.
+    pub(crate) fn missing(&self) -> Option<Missing> {
         self.outgoing.missing()
     }
 

@@ -141,6 +141,7 @@ impl Blocks {
         match answer {
             Ok(Reply(mut reply)) => {
                 reply.seal(call);
+                reply.count(link.counters());
                 link.lend(reply.loans());
                 if let Some(block) = reply.take_block()
                     && self.lock().insert(call, block).is_some()

@@ -82,7 +82,10 @@ impl End {
         match self.way {
             Way::Socket => self.socket.read_exact(bytes)?,
             Way::CopyCopy | Way::PlaceCopy => bytes.copy_from_slice(&self.theirs[..len]),
-            Way::Vec => return Ok(sum(&self.theirs[..len].to_vec())),
+            Way::Vec => {
+                let received = Vec::from(&self.theirs[..len]);
+                return Ok(sum(&received));
+            }
             Way::CopyPlace | Way::PlacePlace => return Ok(sum(&self.theirs[..len])),
         }
         Ok(sum(bytes))

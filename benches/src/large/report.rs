@@ -84,7 +84,9 @@ fn ratios(direction: Direction, rows: &[Row]) -> impl Iterator<Item = (usize, us
 pub(super) fn print_heading(direction: Direction, rows: &[Row]) {
     let mut columns = vec![format!("{:>6}", "size")];
     columns.extend(rows.iter().map(|row| format!("{:>9}", row.name())));
-    columns.extend(ratios(direction, rows).map(|(row, floor)| format!("{} / {}", rows[row].name(), rows[floor].name())));
+    columns.extend(
+        ratios(direction, rows).map(|(row, floor)| format!("{} / {}", rows[row].name(), rows[floor].name())),
+    );
     println!("| {} |", columns.join(" | "));
     let lines: Vec<_> =
         columns.iter().map(|column| format!("{:->width$}:", "", width = column.len() + 1)).collect();

@@ -4,9 +4,9 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
-use super::{Direction, bodies};
 use super::loans;
 use super::raw::{self, Way};
+use super::{Direction, bodies};
 use crate::service::Pinning;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::pin::pin;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -175,8 +176,9 @@ impl Client {
         let shared = &*self.0.0;
         shared.link.uncongested().await;
         let mut patience = Patience::new(shared.at_quota);
+        let mut hint = 0;
         let started = loop {
-            let need = match shared.start(method, &encode) {
+            let need = match shared.start(method, &encode, &mut hint) {
                 Ok(call) => break Ok(call),
                 Err(Stopped::Failed(error)) => break Err(error),
                 Err(Stopped::At(need)) => need,
@@ -224,15 +226,16 @@ impl Shared {
         &self,
         method: u32,
         encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
+        hint: &mut u64,
     ) -> Result<Call<'_>, Stopped> {
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
         let link = self.link.link();
-        let mut encoder = Encoder::new(link, self.service, method, number, self.thresholds[index]);
+        let mut encoder = Encoder::new(link, self.service, method, number, self.thresholds[index], *hint);
         if let Err(error) = encode(&mut encoder) {
-            return Err(encoder
-                .missing()
-                .map_or(Stopped::Failed(error), |bytes| Stopped::At(Need::Room(bytes))));
+            let missing = encoder.missing().ok_or(error)?;
+            *hint = missing.hint;
+            return Err(Stopped::At(Need::Room(missing.room)));
         }
         let mut request = encoder.finish();
         let id = {
@@ -250,6 +253,7 @@ impl Shared {
             state.calls.insert(Waiting { block, waker: None, reply: None, is_abandoned: false })
         };
         link.counters().call();
+        request.count(link.counters());
         request.seal(id);
         link.lend(request.loans());
         if let Err(error) = self.link.send(request.frame()) {
@@ -284,6 +288,10 @@ impl Shared {
             };
             if is_there { Poll::Ready(Ok(())) } else { Poll::Pending }
         });
+        let mut there = pin!(there);
+        if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(there.as_mut().poll(cx))).await {
+            return result.and_then(|()| patience.try_again(need));
+        }
         let time = patience.left(need)?;
         match tokio::time::timeout(time, there).await {
             Ok(result) => result,

@@ -199,14 +199,17 @@ impl Shared {
     fn encode(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> Result<Encoded> {
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
+        let threshold = self.thresholds[index];
         let mut patience = Patience::new(self.at_quota);
+        let mut hint = 0;
         loop {
-            let mut encoder = Encoder::new(&self.link, self.service, method, number, self.thresholds[index]);
+            let mut encoder = Encoder::new(&self.link, self.service, method, number, threshold, hint);
             let Err(error) = encode(&mut encoder) else { return Ok(encoder.finish()) };
             let missing = encoder.missing().ok_or(error)?;
             // What it holds would be missing to others, who may be waiting, too.
             drop(encoder);
-            self.wait_for(Need::Room(missing), &mut patience)?;
+            hint = missing.hint;
+            self.wait_for(Need::Room(missing.room), &mut patience)?;
         }
     }
 
@@ -230,6 +233,7 @@ impl Shared {
             break state.calls.insert(waiting);
         };
         self.link.counters().call();
+        request.count(self.link.counters());
         request.seal(call);
         self.link.lend(request.loans());
         if let Err(error) = self.link.send(request.frame()) {
@@ -340,39 +344,49 @@ impl Shared {
     /// Waits for what a call needs that it cannot have yet. It may be gone again when the caller looks.
     fn wait_for(&self, need: Need, patience: &mut Patience) -> Result<()> {
         let waker = waker_of(thread::current());
+        // What gives room may have arrived already, and nobody has read it.
+        let mut time = Duration::ZERO;
         loop {
-            let mut state = self.state();
-            if let Some(error) = &state.over {
-                return Err(error.clone().with_progress(Progress::NotSent));
+            if self.has(need, &waker)? {
+                return patience.try_again(need);
             }
-            let is_there = match need {
-                Need::Room(bytes) => {
-                    let pool = self.link.pool();
-                    pool.has_room(bytes, &waker) || pool.has_room_in_pieces(bytes)
+            let inbox = self.state().inbox.take();
+            if let Some(mut inbox) = inbox {
+                if let Err(error) = self.look(&mut inbox, time) {
+                    self.end(&error);
                 }
-                Need::Call => {
-                    state.full.push(waker.clone());
-                    state.calls.len() < self.link.limits().max_calls as usize
-                }
-            };
-            if is_there {
-                return Ok(());
-            }
-            let time = patience.left(need)?.min(GLANCE);
-            let Some(mut inbox) = state.inbox.take() else {
-                drop(state);
+                let mut state = self.state();
+                state.inbox = Some(inbox);
+                state.pass_on();
+            } else if time > Duration::ZERO {
                 thread::park_timeout(time);
-                continue;
-            };
-            // What gives room arrives through the socket, and nobody reads it.
-            drop(state);
-            if let Err(error) = self.look(&mut inbox, time) {
-                self.end(&error);
             }
-            state = self.state();
-            state.inbox = Some(inbox);
-            state.pass_on();
+            if self.has(need, &waker)? {
+                return patience.try_again(need);
+            }
+            time = patience.left(need)?.min(GLANCE);
         }
+    }
+
+    /// Whether there is what a call needs; if not, `waker` is woken when there may be.
+    fn has(&self, need: Need, waker: &Waker) -> Result<bool> {
+        let mut state = self.state();
+        if let Some(error) = &state.over {
+            return Err(error.clone().with_progress(Progress::NotSent));
+        }
+        Ok(match need {
+            Need::Room(bytes) => {
+                let pool = self.link.pool();
+                pool.has_room(bytes, waker) || pool.has_room_in_pieces(bytes)
+            }
+            Need::Call => {
+                let has_room = state.calls.len() < self.link.limits().max_calls as usize;
+                if !has_room {
+                    state.full.push(waker.clone());
+                }
+                has_room
+            }
+        })
     }
 
     /// Reads what arrives within `time`, for others.
@@ -414,21 +428,20 @@ impl Tend for Shared {
     fn trim(&self) -> Option<Duration> {
         // Without callers nobody reads, and the server's word that memory is free again lies in the socket.
         let inbox = self.state().inbox.take();
-        if let Some(mut inbox) = inbox {
-            let read = self.look(&mut inbox, Duration::ZERO);
-            if let Err(error) = &read {
-                self.end(error);
-            }
-            let has_memory = inbox.has_memory();
-            let mut state = self.state();
-            state.inbox = Some(inbox);
-            state.pass_on();
-            drop(state);
-            if has_memory && read.is_ok() {
-                self.link.watch();
-            }
+        let Some(mut inbox) = inbox else {
+            // A caller reads. What the server has lent meanwhile is seen to the next time.
+            return self.link.tidy(true);
+        };
+        let read = self.look(&mut inbox, Duration::ZERO);
+        if let Err(error) = &read {
+            self.end(error);
         }
-        self.link.trim()
+        let has_memory = inbox.has_memory();
+        let mut state = self.state();
+        state.inbox = Some(inbox);
+        state.pass_on();
+        drop(state);
+        self.link.tidy(has_memory && read.is_ok())
     }
 }
 

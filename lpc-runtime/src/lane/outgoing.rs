@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use lpc_core::Threshold;
+use lpc_core::arena::PAGE;
 use lpc_core::codec::{EncodeError, Loan, Sink};
 use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
 
@@ -12,7 +13,7 @@ use crate::lane::objects::Pin;
 use crate::lane::pool::PoolBlock;
 use crate::link::Link;
 use crate::shared::memory::Memory;
-use crate::stats::Lane;
+use crate::stats::{Counters, Lane};
 
 /// A body that is being encoded.
 ///
@@ -31,8 +32,18 @@ pub(crate) struct Outgoing<'l> {
     block: Option<(PoolBlock, usize)>,
     loans: Vec<Loaned>,
     fell_back: bool,
-    /// Bytes for which the pool had no room.
-    missing: Option<u64>,
+    /// How long the body is going to be at least, from an earlier try.
+    hint: u64,
+    missing: Option<Missing>,
+}
+
+/// What a body that did not find room needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// Bytes of shared memory for all that is known of the body and its loans.
+    pub(crate) room: u64,
+    /// Of these, for the body: where to start the next time.
+    pub(crate) hint: u64,
 }
 
 /// What becomes of a body that the pool has no room for at the moment.
@@ -47,6 +58,8 @@ pub(crate) enum WhenFull {
 /// An encoded body, ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Encoded {
+    lane: Lane,
+    len: usize,
     frame: Buffer,
     block: Option<(PoolBlock, usize)>,
     body: Body,
@@ -58,6 +71,8 @@ pub(crate) struct Encoded {
 pub(crate) struct Loaned {
     pub(crate) place: BlockRef,
     pub(crate) memory: Arc<Memory>,
+    /// Whether it was made for this message.
+    is_copy: bool,
     /// Of an object: keeps its number as long as the body has not been sent.
     _pin: Option<Pin>,
 }
@@ -97,8 +112,15 @@ impl<'l> Outgoing<'l> {
             block: None,
             loans: Vec::new(),
             fell_back: false,
+            hint: 0,
             missing: None,
         }
+    }
+
+    /// Expects a body of `hint` bytes at least.
+    pub(crate) fn expecting(mut self, hint: u64) -> Self {
+        self.hint = hint;
+        self
     }
 
     /// What to turn where a body is over the limit, for the end of the error's text.
@@ -111,8 +133,8 @@ impl<'l> Outgoing<'l> {
         }
     }
 
-    /// Bytes that the pool had no room for, where that is why encoding stopped.
-    pub(crate) fn missing(&self) -> Option<u64> {
+    /// What the pool had no room for, where that is why encoding stopped.
+    pub(crate) fn missing(&self) -> Option<Missing> {
         self.missing
     }
 
@@ -124,27 +146,40 @@ impl<'l> Outgoing<'l> {
             }
             None => (Body::Inline, Lane::Socket, self.frame.len() - Header::LEN),
         };
-        let counters = self.link.counters();
-        counters.sent(lane, len);
-        for loan in &self.loans {
-            counters.sent(Lane::Loan, loan.place.len as usize);
-        }
-        Encoded { frame: self.frame, block: self.block, body, loans: self.loans }
+        Encoded { lane, len, frame: self.frame, block: self.block, body, loans: self.loans }
     }
 
-    /// A block of at least `len` bytes. `None`: the system has none, or the pool where a body then takes the socket.
-    fn alloc(&mut self, len: u64) -> Result<Option<PoolBlock>, EncodeError> {
+    /// A block of at least `len` bytes, for the body or else for a loan. `None`: the system has none, or the pool where a body
+    /// then takes the socket.
+    fn alloc(&mut self, len: u64, is_body: bool) -> Result<Option<PoolBlock>, EncodeError> {
         match self.link.alloc(len) {
-            Ok(None) if self.when_full == WhenFull::Stop => {
-                self.missing = Some(len);
-                Err(EncodeError::new("no room in shared memory"))
-            }
+            Ok(None) if self.when_full == WhenFull::Stop => Err(self.stop(len, is_body)),
             Ok(block) => Ok(block),
             Err(error) => {
                 tracing::warn!(%error, len, "no shared memory for a large body: it takes the socket");
                 Ok(None)
             }
         }
+    }
+
+    /// The error of a body for which there is no room, at the moment or ever.
+    fn stop(&mut self, len: u64, is_body: bool) -> EncodeError {
+        let limits = self.link.limits();
+        let pages = |len: u64| len.next_multiple_of(PAGE);
+        // What the message holds, and would hold the next time as well. A body that grows holds another block then.
+        let is_copy = |loan: &&Loaned| loan.is_copy;
+        let loans: u64 = self.loans.iter().filter(is_copy).map(|loan| pages(loan.place.len)).sum();
+        let body = self.block.as_ref().map_or(0, |(_, have)| pages(*have as u64));
+        let (held, least) = if is_body { (loans, pages(len)) } else { (loans + body, pages(len)) };
+        if held.saturating_add(least) > limits.pool {
+            return EncodeError::TooLarge { len: held.saturating_add(len), limit: limits.pool };
+        }
+        // What has outgrown its block may well go on growing.
+        let hint = if is_body { len.saturating_mul(2).min(limits.max_message) } else { self.hint };
+        let wanted = if is_body { pages(hint).max(least) } else { least };
+        let room = held.saturating_add(wanted).min(limits.pool);
+        self.missing = Some(Missing { room, hint: hint.min(limits.pool - held) });
+        EncodeError::new("no room in shared memory")
     }
 
     /// Makes room for `more` bytes: on the lane where the body is, or on the other.
@@ -162,7 +197,9 @@ impl<'l> Outgoing<'l> {
         if need as u64 > limits.pool {
             return Err(EncodeError::TooLarge { len: need as u64, limit: limits.pool });
         }
-        let wanted = need.max(2 * have).max(FIRST_BLOCK).min(limits.max_message.min(limits.pool) as usize);
+        let most = usize::try_from(limits.max_message.min(limits.pool)).unwrap_or(usize::MAX);
+        let hint = usize::try_from(self.hint).unwrap_or(usize::MAX);
+        let wanted = need.max(2 * have).max(FIRST_BLOCK).max(hint).min(most);
         if let Some((block, _)) = &mut self.block
             && (block.extend(wanted as u64) || block.extend(need as u64))
         {
@@ -170,7 +207,7 @@ impl<'l> Outgoing<'l> {
         }
         let moved = match self.link.alloc(wanted as u64) {
             Ok(Some(block)) => Some(block),
-            _ => self.alloc(need as u64)?,
+            _ => self.alloc(need as u64, true)?,
         };
         match (moved, self.block.take()) {
             (Some(mut block), Some((old, len))) => {
@@ -206,7 +243,7 @@ impl<'l> Outgoing<'l> {
             },
             _ => return self.copied(memory),
         };
-        Ok(Some(Loaned { place, memory: Arc::clone(memory), _pin: pin }))
+        Ok(Some(Loaned { place, memory: Arc::clone(memory), is_copy: false, _pin: pin }))
     }
 
     /// A copy in a block of its own, which the peer may keep; for bytes over the threshold.
@@ -220,14 +257,14 @@ impl<'l> Outgoing<'l> {
             return Err(EncodeError::TooLarge { len, limit: pool });
         }
         let bytes = memory.load().map_err(|error| EncodeError::new(error.to_string()))?;
-        let Some(mut block) = self.alloc(len)? else {
+        let Some(mut block) = self.alloc(len, false)? else {
             self.link.counters().fallback();
             return Ok(None);
         };
         block.write(0, bytes);
         let place = block.reference(bytes.len());
         let memory = Arc::new(Memory::Block { block, len: bytes.len() });
-        Ok(Some(Loaned { place, memory, _pin: None }))
+        Ok(Some(Loaned { place, memory, is_copy: true, _pin: None }))
     }
 }
 
@@ -277,6 +314,14 @@ impl Encoded {
     pub(crate) fn seal(&mut self, call: CallId) {
         let places: Vec<_> = self.loans.iter().map(|loan| loan.place).collect();
         frame::seal(&mut self.frame, call, self.body, &places);
+    }
+
+    /// Counts it among what was sent.
+    pub(crate) fn count(&self, counters: &Counters) {
+        counters.sent(self.lane, self.len);
+        for loan in &self.loans {
+            counters.sent(Lane::Loan, loan.place.len as usize);
+        }
     }
 
     /// Says that its client has other calls waiting.

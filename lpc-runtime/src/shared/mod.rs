@@ -146,7 +146,8 @@ impl Shared<[u8]> {
         let len = end.checked_sub(start).ok_or(io::ErrorKind::InvalidInput)?;
         // Whoever gets the descriptor may read, and nothing else.
         let object = Object::of_file(memfd::read_only(file.as_fd())?, start, len)?;
-        Self::fit(Arc::new(Memory::Object(object)))
+        // Of nothing there is nothing to pass.
+        Ok(if len == 0 { Self::default() } else { Self::of(Memory::Object(object)) })
     }
 
     /// Copies bytes from `offset` on into `into`, as many as there are; says how many. Of a file that was not

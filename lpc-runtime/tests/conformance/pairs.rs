@@ -4,12 +4,16 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use lpc::{Stats, Threshold};
+use lpc::config::{ClientBuilder, ServerBuilder};
+use lpc::{AtQuota, Plain, Shared, SharedMut, Stats, Threshold};
 use tokio::runtime::Runtime;
 
 use crate::probe::blocking::Probe;
-use crate::probe::{Implementation, ProbeError, asynchronous, blocking};
+use crate::probe::{
+    Borrowing, How, Implementation, LoanRefused, Nest, Place, ProbeError, asynchronous, blocking, methods,
+};
 
 /// The runtime of all async sides.
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -42,6 +46,12 @@ pub struct Setup {
     pub max_message: u64,
     pub pool_limit: u64,
     pub max_concurrent_calls: usize,
+    /// Both sides read each other's memory in place.
+    pub trust: bool,
+    pub at_quota: AtQuota,
+    pub max_calls_in_flight: u32,
+    pub pool_idle_timeout: Duration,
+    pub user_pool_limit: u64,
 }
 
 /// Every combination of drivers and ways, with the default settings.
@@ -58,11 +68,21 @@ pub fn all() -> Vec<Setup> {
                     max_message: 64 << 20,
                     pool_limit: 128 << 20,
                     max_concurrent_calls: 16,
+                    trust: false,
+                    at_quota: AtQuota::Wait(Duration::from_secs(30)),
+                    max_calls_in_flight: 1024,
+                    pool_idle_timeout: Duration::from_secs(10),
+                    user_pool_limit: 8 << 30,
                 });
             }
         }
     }
     setups
+}
+
+/// The same, each without trust and with it.
+pub fn all_with_and_without_trust() -> impl Iterator<Item = Setup> {
+    all().into_iter().flat_map(|setup| [Setup { trust: true, ..setup.clone() }, setup])
 }
 
 /// A server on its own thread, and where to find it.
@@ -119,20 +139,40 @@ impl Drop for Running {
 }
 
 impl Setup {
-    fn blocking_server(&self) -> lpc::blocking::ServerBuilder {
-        lpc::blocking::Server::builder()
+    #[allow(unsafe_code, reason = "`trust` is unsafe to call")]
+    fn server<D>(&self, builder: ServerBuilder<D>) -> ServerBuilder<D> {
+        let builder = builder
             .threshold(self.threshold)
             .max_message(self.max_message)
             .pool_limit(self.pool_limit)
             .max_concurrent_calls(self.max_concurrent_calls)
+            .pool_idle_timeout(self.pool_idle_timeout)
+            .user_pool_limit(self.user_pool_limit);
+        let trust = self.trust;
+        // SAFETY: the peer is this process, which uses lpc, and changes no file that it passes.
+        unsafe { builder.trust(move |_| trust) }
+    }
+
+    #[allow(unsafe_code, reason = "`trust` is unsafe to call")]
+    fn client<C, D>(&self, builder: ClientBuilder<C, D>) -> ClientBuilder<C, D> {
+        let builder = builder
+            .threshold(self.threshold)
+            .max_message(self.max_message)
+            .pool_limit(self.pool_limit)
+            .at_quota(self.at_quota)
+            .max_calls_in_flight(self.max_calls_in_flight)
+            .pool_idle_timeout(self.pool_idle_timeout);
+        let trust = self.trust;
+        // SAFETY: as in `server`.
+        unsafe { builder.trust(move |_| trust) }
+    }
+
+    fn blocking_server(&self) -> lpc::blocking::ServerBuilder {
+        self.server(lpc::blocking::Server::builder())
     }
 
     fn async_server(&self) -> lpc::ServerBuilder {
-        lpc::Server::builder()
-            .threshold(self.threshold)
-            .max_message(self.max_message)
-            .pool_limit(self.pool_limit)
-            .max_concurrent_calls(self.max_concurrent_calls)
+        self.server(lpc::Server::builder())
     }
 
     /// A client of a server of its own; a server at a port ends with the second value.
@@ -155,12 +195,12 @@ impl Setup {
             Driver::Blocking => {
                 let server = self.blocking_server();
                 std::thread::spawn(move || {
-                    server.serve_stream::<blocking::ProbeService, _>(stream, Shared(probe))
+                    server.serve_stream::<blocking::ProbeService, _>(stream, Held(probe))
                 });
             }
             Driver::Tokio => {
                 let server = self.async_server();
-                RUNTIME.spawn(server.serve_stream::<asynchronous::ProbeService, _>(stream, Shared(probe)));
+                RUNTIME.spawn(server.serve_stream::<asynchronous::ProbeService, _>(stream, Held(probe)));
             }
         }
     }
@@ -168,13 +208,11 @@ impl Setup {
     pub fn connect_stream(&self, stream: UnixStream) -> AnyClient {
         match self.client {
             Driver::Blocking => {
-                let builder = blocking::ProbeClient::builder().threshold(self.threshold);
-                let builder = builder.max_message(self.max_message).pool_limit(self.pool_limit);
+                let builder = self.client(blocking::ProbeClient::builder());
                 AnyClient::Blocking(builder.connect_stream(stream).unwrap())
             }
             Driver::Tokio => {
-                let builder = asynchronous::ProbeClient::builder().threshold(self.threshold);
-                let builder = builder.max_message(self.max_message).pool_limit(self.pool_limit);
+                let builder = self.client(asynchronous::ProbeClient::builder());
                 AnyClient::Tokio(RUNTIME.block_on(builder.connect_stream(stream)).unwrap())
             }
         }
@@ -183,13 +221,11 @@ impl Setup {
     pub fn connect_port(&self, server: &Running) -> AnyClient {
         match self.client {
             Driver::Blocking => {
-                let builder = blocking::ProbeClient::builder().threshold(self.threshold);
-                let builder = builder.max_message(self.max_message).pool_limit(self.pool_limit);
+                let builder = self.client(blocking::ProbeClient::builder());
                 AnyClient::Blocking(builder.connect(&server.port).unwrap())
             }
             Driver::Tokio => {
-                let builder = asynchronous::ProbeClient::builder().threshold(self.threshold);
-                let builder = builder.max_message(self.max_message).pool_limit(self.pool_limit);
+                let builder = self.client(asynchronous::ProbeClient::builder());
                 AnyClient::Tokio(RUNTIME.block_on(builder.connect(&server.port)).unwrap())
             }
         }
@@ -197,7 +233,7 @@ impl Setup {
 }
 
 /// An implementation that the test keeps hold of.
-struct Shared(Arc<Implementation>);
+struct Held(Arc<Implementation>);
 
 /// A client of either driver; the async one is waited for, so that behaviours are written once.
 #[derive(Clone)]
@@ -213,10 +249,24 @@ impl AnyClient {
             Self::Tokio(client) => client.client().stats(),
         }
     }
+
+    pub fn loan<T: Plain>(&self, len: usize) -> lpc::Result<SharedMut<[T]>> {
+        match self {
+            Self::Blocking(client) => client.client().loan(len),
+            Self::Tokio(client) => RUNTIME.block_on(client.client().loan(len)),
+        }
+    }
+
+    /// `len` bytes of `fill` in the connection's shared memory.
+    pub fn filled(&self, len: usize, fill: u8) -> lpc::Result<Shared<[u8]>> {
+        let mut loan = self.loan(len)?;
+        loan.fill(fill);
+        Ok(loan.freeze())
+    }
 }
 
 macro_rules! forward {
-    ($(fn $method:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
+    ($($(#[$attribute:meta])* fn $method:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
         impl Probe for AnyClient {
             $(fn $method(&self $(, $argument: $type)*) -> $result {
                 match self {
@@ -225,12 +275,12 @@ macro_rules! forward {
                 }
             })*
         }
-        impl Probe for Shared {
+        impl Probe for Held {
             $(fn $method(&self $(, $argument: $type)*) -> $result {
                 Probe::$method(&*self.0 $(, $argument)*)
             })*
         }
-        impl asynchronous::Probe for Shared {
+        impl asynchronous::Probe for Held {
             $(async fn $method(&self $(, $argument: $type)*) -> $result {
                 asynchronous::Probe::$method(&*self.0 $(, $argument)*).await
             })*
@@ -238,17 +288,4 @@ macro_rules! forward {
     };
 }
 
-forward! {
-    fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
-    fn sum(&self, numbers: &[u64], text: &str) -> lpc::Result<(u64, String)>;
-    fn refuse(&self, reason: &str) -> Result<(), ProbeError>;
-    fn relay(&self, text: &str) -> lpc::Result<()>;
-    fn panic(&self, text: &str) -> lpc::Result<()>;
-    fn make(&self, len: u64) -> lpc::Result<Vec<u8>>;
-    fn wait(&self, key: u64) -> lpc::Result<()>;
-    fn open(&self, key: u64) -> lpc::Result<()>;
-    fn most_at_once(&self) -> lpc::Result<u64>;
-    fn nap(&self, millis: u64) -> lpc::Result<()>;
-    fn echo_by_socket(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
-    fn echo_by_mapping(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
-}
+methods!(forward);

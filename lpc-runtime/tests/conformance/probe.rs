@@ -1,11 +1,14 @@
 //! The service that the behaviours are about.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use lpc::{Shared, SharedMut};
 use serde::{Deserialize, Serialize};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The implementation's own error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,51 +23,196 @@ impl From<lpc::Error> for ProbeError {
     }
 }
 
-pub mod blocking {
-    use super::ProbeError;
+/// The implementation's own error, with a loan in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum LoanRefused {
+    With { loan: Shared<[u8]> },
+    Lpc(String),
+}
 
-    #[lpc::service]
-    pub trait Probe {
-        fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
-        fn sum(&self, numbers: &[u64], text: &str) -> lpc::Result<(u64, String)>;
-        fn refuse(&self, reason: &str) -> Result<(), ProbeError>;
-        fn relay(&self, text: &str) -> lpc::Result<()>;
-        fn panic(&self, text: &str) -> lpc::Result<()>;
-        fn make(&self, len: u64) -> lpc::Result<Vec<u8>>;
-        /// Returns once `open` was called with the same key.
-        fn wait(&self, key: u64) -> lpc::Result<()>;
-        fn open(&self, key: u64) -> lpc::Result<()>;
-        fn most_at_once(&self) -> lpc::Result<u64>;
-        fn nap(&self, millis: u64) -> lpc::Result<()>;
-        #[lpc(threshold = "off")]
-        fn echo_by_socket(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
-        #[lpc(threshold = "always")]
-        fn echo_by_mapping(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+impl From<lpc::Error> for LoanRefused {
+    fn from(error: lpc::Error) -> Self {
+        Self::Lpc(format!("{:?}: {error}", error.kind()))
     }
 }
 
-pub mod asynchronous {
-    use super::ProbeError;
+/// Plain data of a derived type.
+#[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Point {
+    pub x: f32,
+    pub y: f32,
+    pub id: u64,
+}
 
-    /// The same service by name and methods: any client of one is a client of the other.
-    #[lpc::service]
-    pub trait Probe {
-        async fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
-        async fn sum(&self, numbers: &[u64], text: &str) -> lpc::Result<(u64, String)>;
-        async fn refuse(&self, reason: &str) -> Result<(), ProbeError>;
-        async fn relay(&self, text: &str) -> lpc::Result<()>;
-        async fn panic(&self, text: &str) -> lpc::Result<()>;
-        async fn make(&self, len: u64) -> lpc::Result<Vec<u8>>;
-        async fn wait(&self, key: u64) -> lpc::Result<()>;
-        async fn open(&self, key: u64) -> lpc::Result<()>;
-        async fn most_at_once(&self) -> lpc::Result<u64>;
-        async fn nap(&self, millis: u64) -> lpc::Result<()>;
-        #[lpc(threshold = "off")]
-        async fn echo_by_socket(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
-        #[lpc(threshold = "always")]
-        async fn echo_by_mapping(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+/// Plain data that private memory is not aligned for by itself.
+#[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable)]
+#[repr(C, align(64))]
+pub struct CacheLine {
+    pub words: [u64; 8],
+}
+
+/// Loans wherever a value can stand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Nest {
+    pub name: String,
+    pub numbers: Shared<[u16]>,
+    pub text: Shared<str>,
+    pub some: Option<Shared<[u8]>>,
+    pub none: Option<Shared<[u8]>>,
+    pub pair: (Shared<[f64]>, u32),
+    pub list: Vec<Shared<[u8]>>,
+    pub array: [Shared<[u8]>; 2],
+    pub egg: Egg,
+    pub eggs: Vec<Egg>,
+    pub map: BTreeMap<u32, Shared<[[u8; 3]]>>,
+    pub boxed: Box<Shared<[Point]>>,
+    pub lines: Shared<[CacheLine]>,
+    pub either: Result<Shared<[u8]>, Shared<str>>,
+    pub inner: Option<Box<Nest>>,
+    pub last: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Egg {
+    Broken,
+    Whole(Shared<[u8]>),
+    Two(Shared<[u8]>, Shared<[u16]>),
+    Named { name: String, body: Shared<[u8]> },
+}
+
+/// Arguments that borrow.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Borrowing<'a> {
+    pub text: &'a str,
+    #[serde(borrow)]
+    pub cow: Cow<'a, str>,
+    #[serde(borrow)]
+    pub body: &'a [u8],
+}
+
+/// How a loan is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum How {
+    /// In the connection's shared memory: by `Client::loan`, or `SharedMut::for_caller`.
+    Loan,
+    Zeroed,
+    Vec,
+    Sealed,
+    /// A file.
+    File,
+    /// A range of a file that does not begin at a page.
+    Range,
+}
+
+impl How {
+    pub const ALL: [Self; 6] = [Self::Loan, Self::Zeroed, Self::Vec, Self::Sealed, Self::File, Self::Range];
+
+    /// Bytes in a file.
+    pub fn file(bytes: &[u8], before: u64) -> Shared<[u8]> {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, before).unwrap();
+        if before == 0 {
+            return Shared::from_file(&file, ..).unwrap();
+        }
+        file.write_all_at(b"behind", before + bytes.len() as u64).unwrap();
+        Shared::from_file(&file, before..before + bytes.len() as u64).unwrap()
     }
 }
+
+/// What an address is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    SharedMemory,
+    Elsewhere,
+}
+
+impl Place {
+    pub fn of<T>(at: *const T) -> Self {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let is_here = |line: &&str| {
+            let (from, to) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+            let number = |text| usize::from_str_radix(text, 16).unwrap();
+            (number(from)..number(to)).contains(&at.addr())
+        };
+        let line = maps.lines().find(is_here).expect("what is read is mapped");
+        if line.contains("/memfd:lpc") { Self::SharedMemory } else { Self::Elsewhere }
+    }
+}
+
+/// The methods of the service, each once: for the two traits, and for all that pass calls on.
+macro_rules! methods {
+    ($for_all:ident) => {
+        $for_all! {
+            fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+            fn sum(&self, numbers: &[u64], text: &str) -> lpc::Result<(u64, String)>;
+            fn refuse(&self, reason: &str) -> Result<(), ProbeError>;
+            fn relay(&self, text: &str) -> lpc::Result<()>;
+            fn panic(&self, text: &str) -> lpc::Result<()>;
+            fn make(&self, len: u64) -> lpc::Result<Vec<u8>>;
+            /// Returns once `open` was called with the same key.
+            fn wait(&self, key: u64) -> lpc::Result<()>;
+            fn open(&self, key: u64) -> lpc::Result<()>;
+            fn most_at_once(&self) -> lpc::Result<u64>;
+            fn nap(&self, millis: u64) -> lpc::Result<()>;
+            #[lpc(threshold = "off")]
+            fn echo_by_socket(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+            #[lpc(threshold = "always")]
+            fn echo_by_mapping(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+
+            /// The same nest.
+            fn turn(&self, nest: Nest) -> lpc::Result<Nest>;
+            fn turn_by_reference(&self, nest: &Nest) -> lpc::Result<Nest>;
+            fn turn_bare(&self, loan: Shared<[u16]>, text: &Shared<str>) -> lpc::Result<(Shared<[u16]>, Shared<str>)>;
+            fn turn_option(&self, loan: Option<Shared<[f64]>>) -> lpc::Result<Option<Shared<[f64]>>>;
+            fn turn_all(&self, loans: &[Shared<[u8]>]) -> lpc::Result<Vec<Shared<[u8]>>>;
+            fn turn_words(&self, words: Vec<String>) -> lpc::Result<Vec<String>>;
+            /// The loan in an error.
+            fn refuse_with(&self, loan: Shared<[u8]>) -> Result<(), LoanRefused>;
+            /// A loan of `len` bytes of `fill`.
+            fn lend(&self, how: How, len: usize, fill: u8) -> lpc::Result<Shared<[u8]>>;
+            /// The same, once `open` was called with `key`.
+            fn lend_after(&self, key: u64, len: usize, fill: u8) -> lpc::Result<Shared<[u8]>>;
+            fn keep(&self, loan: Shared<[u8]>) -> lpc::Result<()>;
+            /// What is mapped where the arguments are.
+            fn places(
+                &self,
+                text: &str,
+                bytes: &[u8],
+                borrowing: Borrowing<'_>,
+                loan: &Shared<[u8]>,
+                letters: Shared<str>
+            ) -> lpc::Result<Vec<Place>>;
+        }
+    };
+}
+pub(crate) use methods;
+
+macro_rules! traits {
+    ($($(#[$attribute:meta])* fn $method:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
+        pub mod blocking {
+            use super::*;
+
+            #[lpc::service]
+            pub trait Probe {
+                $($(#[$attribute])* fn $method(&self $(, $argument: $type)*) -> $result;)*
+            }
+        }
+
+        pub mod asynchronous {
+            use super::*;
+
+            /// The same service by name and methods: any client of one is a client of the other.
+            #[lpc::service]
+            pub trait Probe {
+                $($(#[$attribute])* async fn $method(&self $(, $argument: $type)*) -> $result;)*
+            }
+        }
+    };
+}
+
+methods!(traits);
 
 /// What both implementations share.
 #[derive(Default)]
@@ -76,6 +224,9 @@ pub struct Implementation {
     most: AtomicUsize,
     /// Calls of `nap` that began.
     pub naps: AtomicUsize,
+    /// Calls of `lend_after` that began.
+    pub lending: AtomicUsize,
+    pub kept: Mutex<Vec<Shared<[u8]>>>,
 }
 
 /// Counts a call as running.
@@ -114,6 +265,121 @@ impl Implementation {
     fn made(len: u64) -> Vec<u8> {
         (0..len).map(|at| (at % 251) as u8).collect()
     }
+
+    fn turn(&self, nest: Nest) -> lpc::Result<Nest> {
+        Ok(nest)
+    }
+
+    fn turn_by_reference(&self, nest: &Nest) -> lpc::Result<Nest> {
+        Ok(nest.clone())
+    }
+
+    fn turn_bare(
+        &self,
+        loan: Shared<[u16]>,
+        text: &Shared<str>,
+    ) -> lpc::Result<(Shared<[u16]>, Shared<str>)> {
+        Ok((loan, text.clone()))
+    }
+
+    fn turn_option(&self, loan: Option<Shared<[f64]>>) -> lpc::Result<Option<Shared<[f64]>>> {
+        Ok(loan)
+    }
+
+    fn turn_all(&self, loans: &[Shared<[u8]>]) -> lpc::Result<Vec<Shared<[u8]>>> {
+        Ok(loans.to_vec())
+    }
+
+    fn turn_words(&self, words: Vec<String>) -> lpc::Result<Vec<String>> {
+        Ok(words)
+    }
+
+    fn refuse_with(&self, loan: Shared<[u8]>) -> Result<(), LoanRefused> {
+        Err(LoanRefused::With { loan })
+    }
+
+    fn lend(&self, how: How, len: usize, fill: u8) -> lpc::Result<Shared<[u8]>> {
+        let mut made = match how {
+            How::Loan => SharedMut::for_caller(len),
+            How::Zeroed => SharedMut::zeroed(len),
+            How::Sealed => SharedMut::sealable(len)?,
+            How::Vec => return Ok(vec![fill; len].into()),
+            How::File => return Ok(How::file(&vec![fill; len], 0)),
+            How::Range => return Ok(How::file(&vec![fill; len], 5000)),
+        };
+        made.fill(fill);
+        Ok(made.freeze())
+    }
+
+    fn keep(&self, loan: Shared<[u8]>) -> lpc::Result<()> {
+        self.kept.lock().unwrap().push(loan);
+        Ok(())
+    }
+
+    fn places(
+        &self,
+        text: &str,
+        bytes: &[u8],
+        borrowing: Borrowing<'_>,
+        loan: &Shared<[u8]>,
+        letters: Shared<str>,
+    ) -> lpc::Result<Vec<Place>> {
+        Ok(vec![
+            Place::of(text.as_ptr()),
+            Place::of(bytes.as_ptr()),
+            Place::of(borrowing.text.as_ptr()),
+            Place::of(borrowing.cow.as_ptr()),
+            Place::of(borrowing.body.as_ptr()),
+            Place::of(loan.as_ptr()),
+            Place::of(letters.as_ptr()),
+        ])
+    }
+
+    /// Drops what was kept.
+    pub fn forget_kept(&self) {
+        self.kept.lock().unwrap().clear();
+    }
+}
+
+/// The methods whose implementation is the same for both traits.
+macro_rules! methods_of_loans {
+    ($for_all:ident) => {
+        $for_all! {
+            fn turn(&self, nest: Nest) -> lpc::Result<Nest>;
+            fn turn_by_reference(&self, nest: &Nest) -> lpc::Result<Nest>;
+            fn turn_bare(&self, loan: Shared<[u16]>, text: &Shared<str>) -> lpc::Result<(Shared<[u16]>, Shared<str>)>;
+            fn turn_option(&self, loan: Option<Shared<[f64]>>) -> lpc::Result<Option<Shared<[f64]>>>;
+            fn turn_all(&self, loans: &[Shared<[u8]>]) -> lpc::Result<Vec<Shared<[u8]>>>;
+            fn turn_words(&self, words: Vec<String>) -> lpc::Result<Vec<String>>;
+            fn refuse_with(&self, loan: Shared<[u8]>) -> Result<(), LoanRefused>;
+            fn lend(&self, how: How, len: usize, fill: u8) -> lpc::Result<Shared<[u8]>>;
+            fn keep(&self, loan: Shared<[u8]>) -> lpc::Result<()>;
+            fn places(
+                &self,
+                text: &str,
+                bytes: &[u8],
+                borrowing: Borrowing<'_>,
+                loan: &Shared<[u8]>,
+                letters: Shared<str>
+            ) -> lpc::Result<Vec<Place>>;
+        }
+    };
+}
+
+macro_rules! sync {
+    ($(fn $method:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
+        $(fn $method(&self $(, $argument: $type)*) -> $result {
+            Self::$method(self $(, $argument)*)
+        })*
+    };
+}
+
+macro_rules! not_sync {
+    ($(fn $method:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
+        $(async fn $method(&self $(, $argument: $type)*) -> $result {
+            Self::$method(self $(, $argument)*)
+        })*
+    };
 }
 
 impl blocking::Probe for Implementation {
@@ -160,6 +426,13 @@ impl blocking::Probe for Implementation {
     fn echo_by_mapping(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>> {
         Ok(bytes.to_vec())
     }
+    fn lend_after(&self, key: u64, len: usize, fill: u8) -> lpc::Result<Shared<[u8]>> {
+        self.lending.fetch_add(1, SeqCst);
+        blocking::Probe::wait(self, key)?;
+        self.lend(How::Loan, len, fill)
+    }
+
+    methods_of_loans!(sync);
 }
 
 impl asynchronous::Probe for Implementation {
@@ -209,4 +482,11 @@ impl asynchronous::Probe for Implementation {
     async fn echo_by_mapping(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>> {
         Ok(bytes.to_vec())
     }
+    async fn lend_after(&self, key: u64, len: usize, fill: u8) -> lpc::Result<Shared<[u8]>> {
+        self.lending.fetch_add(1, SeqCst);
+        asynchronous::Probe::wait(self, key).await?;
+        self.lend(How::Loan, len, fill)
+    }
+
+    methods_of_loans!(not_sync);
 }

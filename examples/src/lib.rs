@@ -6,10 +6,13 @@
 //!   two. Start here.
 //! - `src/bin/search/`: calls in flight. Counts matching lines in a tree of files as `grep -rc` does; a process of
 //!   its own runs the regular expressions, and must be allowed to die.
+//! - `src/bin/thumbnail/`: isolation, and large data. Draws pictures in the terminal; a process of its own decodes
+//!   them, straight from the files that it is handed, and is replaced if one of them breaks it.
 //!
 //! ```text
 //! cargo run --bin quickstart
 //! cargo run --release --bin search -- unsafe . --stats
+//! cargo run --bin thumbnail -- --demo
 //! ```
 //!
 //! The crate is empty: a program here is complete in its own file or folder, so that it can be copied from there.

@@ -215,6 +215,15 @@ macro_rules! common_knobs {
             self
         }
 
+        /// Bytes at most of files and sealed memory that one side has passed over one connection and that the other one may be
+        /// using. Default: 64 GiB. They take address space, and memory only where a receiver that does not trust copies a
+        /// file, which `pool_limit` bounds. Where there are too many at once, those that were passed longest ago are announced
+        /// anew when they are passed again; one over it is an [`ErrorKind::TooLarge`].
+        pub fn file_limit(mut self, bytes: u64) -> Self {
+            self.config.limits.lent = bytes;
+            self
+        }
+
         /// How long shared memory that this side keeps stays unused before both sides unmap it. Default: 10 s; it may take
         /// up to twice as long. Having it again costs microseconds a page.
         pub fn pool_idle_timeout(mut self, timeout: Duration) -> Self {

@@ -35,6 +35,8 @@ pub(crate) struct Outgoing<'l> {
     /// How long the body is going to be at least, from an earlier try.
     hint: u64,
     missing: Option<Missing>,
+    /// The limit that the body is over, if it is.
+    over: &'static str,
 }
 
 /// What a body that did not find room needs.
@@ -86,6 +88,10 @@ pub(crate) struct InBlock {
     loans: Vec<BlockRef>,
 }
 
+const MAX_MESSAGE: &str = " (max_message of client or server)";
+const POOL_LIMIT: &str = " (pool_limit of client or server)";
+const FILE_LIMIT: &str = " (file_limit of client or server)";
+
 /// The first block of a body that grows piece by piece. It grows in place as a rule, and is trimmed at the end.
 const FIRST_BLOCK: usize = 64 << 10;
 
@@ -114,6 +120,7 @@ impl<'l> Outgoing<'l> {
             fell_back: false,
             hint: 0,
             missing: None,
+            over: "",
         }
     }
 
@@ -125,12 +132,13 @@ impl<'l> Outgoing<'l> {
 
     /// What to turn where a body is over the limit, for the end of the error's text.
     pub(crate) fn limit_name(&self) -> &'static str {
-        let limits = self.link.limits();
-        if limits.pool < limits.max_message {
-            " (pool_limit or max_message of client or server)"
-        } else {
-            " (max_message of client or server)"
-        }
+        self.over
+    }
+
+    /// The error of what is over a limit that has this name.
+    fn too_large(&mut self, len: u64, limit: u64, name: &'static str) -> EncodeError {
+        self.over = name;
+        EncodeError::TooLarge { len, limit }
     }
 
     /// What the pool had no room for, where that is why encoding stopped.
@@ -172,7 +180,7 @@ impl<'l> Outgoing<'l> {
         let body = self.block.as_ref().map_or(0, |(_, have)| pages(*have as u64));
         let (held, least) = if is_body { (loans, pages(len)) } else { (loans + body, pages(len)) };
         if held.saturating_add(least) > limits.pool {
-            return EncodeError::TooLarge { len: held.saturating_add(len), limit: limits.pool };
+            return self.too_large(held.saturating_add(len), limits.pool, POOL_LIMIT);
         }
         // What has outgrown its block may well go on growing.
         let hint = if is_body { len.saturating_mul(2).min(limits.max_message) } else { self.hint };
@@ -189,13 +197,13 @@ impl<'l> Outgoing<'l> {
         let have = self.block.as_ref().map_or(self.frame.len() - Header::LEN, |(_, len)| *len);
         let need = have.saturating_add(more);
         if need as u64 > limits.max_message {
-            return Err(EncodeError::TooLarge { len: need as u64, limit: limits.max_message });
+            return Err(self.too_large(need as u64, limits.max_message, MAX_MESSAGE));
         }
         if self.fell_back || !self.threshold.is_exceeded_by(need as u64) {
             return Ok(());
         }
         if need as u64 > limits.pool {
-            return Err(EncodeError::TooLarge { len: need as u64, limit: limits.pool });
+            return Err(self.too_large(need as u64, limits.pool, POOL_LIMIT));
         }
         let most = usize::try_from(limits.max_message.min(limits.pool)).unwrap_or(usize::MAX);
         let hint = usize::try_from(self.hint).unwrap_or(usize::MAX);
@@ -237,6 +245,9 @@ impl<'l> Outgoing<'l> {
     fn place(&mut self, memory: &Arc<Memory>) -> Result<Option<Loaned>, EncodeError> {
         let (place, pin) = match &**memory {
             Memory::Block { block, len } if block.is_of(self.link.pool()) => (block.reference(*len), None),
+            Memory::Object(object) if object.len() > self.link.limits().lent => {
+                return Err(self.too_large(object.len(), self.link.limits().lent, FILE_LIMIT));
+            }
             Memory::Object(object) => match self.link.announce(object) {
                 Some((number, pin)) => (BlockRef { segment: number, page: 0, len: object.len() }, Some(pin)),
                 None => return self.copied(memory),
@@ -254,7 +265,7 @@ impl<'l> Outgoing<'l> {
         }
         let pool = self.link.limits().pool;
         if len > pool {
-            return Err(EncodeError::TooLarge { len, limit: pool });
+            return Err(self.too_large(len, pool, POOL_LIMIT));
         }
         let bytes = memory.load().map_err(|error| EncodeError::new(error.to_string()))?;
         let Some(mut block) = self.alloc(len, false)? else {

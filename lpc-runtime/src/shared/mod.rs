@@ -144,6 +144,8 @@ impl Shared<[u8]> {
             Bound::Unbounded => file.metadata()?.len(),
         };
         let len = end.checked_sub(start).ok_or(io::ErrorKind::InvalidInput)?;
+        // Before it is opened again: that would wait for ever, of a pipe.
+        memfd::inspect(file, start, len)?;
         // Whoever gets the descriptor may read, and nothing else.
         let object = Object::of_file(memfd::read_only(file.as_fd())?, start, len)?;
         // Of nothing there is nothing to pass.

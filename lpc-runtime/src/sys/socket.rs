@@ -17,7 +17,6 @@ pub(crate) enum Wait {
     /// Until something arrived, or there is room.
     Sleep,
     /// Never: `WouldBlock` instead.
-    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "the blocking driver always sleeps"))]
     Never,
 }
 

@@ -16,6 +16,7 @@
 //! | Release | client | 0 | a call's id: the block of its reply is free again | | |
 //! | Retire | both | 0 | a segment's or object's number: the sender does not use it any more | | |
 //! | Return | both | 0 | segment << 32 \| page: a loan in the receiver's pool is not read any more | | |
+//! | Refuse | both | 0 | a segment's number: it cannot be read here | | |
 //! | Resend | both | 0 | a call's id: the block of its Call or Reply cannot be read here | | |
 //!
 //! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies (Call); 4, loans
@@ -86,6 +87,8 @@ pub enum Kind {
     Return = 7,
     /// The sender cannot read the block that a call's body stands in.
     Resend = 8,
+    /// A segment of the peer's pool cannot be read here.
+    Refuse = 9,
 }
 
 impl Kind {
@@ -99,6 +102,7 @@ impl Kind {
             6 => Self::Retire,
             7 => Self::Return,
             8 => Self::Resend,
+            9 => Self::Refuse,
             _ => return None,
         })
     }
@@ -330,6 +334,12 @@ pub fn returned(segment: u32, page: u32) -> [u8; Header::LEN] {
     plain(Kind::Return, 0, 0, u64::from(segment) << 32 | u64::from(page))
 }
 
+/// A Refuse frame for a segment of the peer's pool.
+#[must_use]
+pub fn refuse(segment: u32) -> [u8; Header::LEN] {
+    plain(Kind::Refuse, 0, 0, u64::from(segment))
+}
+
 /// A Resend frame for the body of the Call or Reply of this id.
 #[must_use]
 pub fn resend(call: CallId) -> [u8; Header::LEN] {
@@ -410,8 +420,8 @@ mod tests {
         let mut bytes = release(CallId(0));
         bytes[4] = 0;
         assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(0)));
-        bytes[4] = 9;
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(9)));
+        bytes[4] = 10;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(10)));
         bytes[4] = 5;
         bytes[5] = 8;
         assert_eq!(Header::decode(&bytes), Err(BadHeader::Flags(8)));

@@ -140,6 +140,11 @@ pub enum Incoming<'a, F> {
         /// Its first page.
         page: u32,
     },
+    /// The peer cannot read a segment of our pool.
+    Refuse {
+        /// Its number.
+        segment: u32,
+    },
     /// The peer cannot read the block that the body of this Call or Reply stands in, and asks for the same frame with the
     /// body in line. It does not read the block any more, and took none of the loans.
     Resend {
@@ -414,6 +419,10 @@ impl<F> Receiver<F> {
                 Incoming::Return { segment, page }
             }
             Kind::Resend => Incoming::Resend { call },
+            Kind::Refuse => match u32::try_from(call.as_u64()) {
+                Ok(segment) => Incoming::Refuse { segment },
+                Err(_) => return Err(Violation::Retire(call.as_u64())),
+            },
         }))
     }
 
@@ -423,7 +432,7 @@ impl<F> Receiver<F> {
         let header = Header::decode(bytes)?;
         let (kind, len) = (header.kind, u64::from(header.len));
         let for_us = match kind {
-            Kind::Segment | Kind::Retire | Kind::Return | Kind::Resend => true,
+            Kind::Segment | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse => true,
             Kind::Call | Kind::Release => self.role == Role::Server,
             Kind::Reply | Kind::Failure => self.role == Role::Client,
         };
@@ -440,7 +449,7 @@ impl<F> Receiver<F> {
             Kind::Failure => (0, MAX_FAILURE),
             Kind::Segment if header.call.as_u64() & u64::from(OBJECT) != 0 => (16, 16),
             Kind::Segment => (8, 8),
-            Kind::Release | Kind::Retire | Kind::Return | Kind::Resend => (0, 0),
+            Kind::Release | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse => (0, 0),
         };
         let limit = if header.has_loans { limit.saturating_add(MAX_TABLE) } else { limit };
         if len > limit {

@@ -56,9 +56,9 @@ impl Remote for Counting {
         self.bytes.len()
     }
 
-    fn keep(&self, offset: usize, len: usize) -> &[u8] {
+    fn keep(&self, offset: usize, len: usize) -> Option<&[u8]> {
         self.kept.lock().expect("nothing panicked").push((offset, len));
-        &self.bytes[offset..][..len]
+        Some(&self.bytes[offset..][..len])
     }
 
     fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
@@ -360,9 +360,9 @@ impl<F: Fn(usize, u64) -> u8 + Sync> Remote for Fickle<F> {
         self.len
     }
 
-    fn keep(&self, offset: usize, len: usize) -> &[u8] {
+    fn keep(&self, offset: usize, len: usize) -> Option<&[u8]> {
         // Not given back before the test ends.
-        Box::leak(self.read(offset, len).collect())
+        Some(Box::leak(self.read(offset, len).collect()))
     }
 
     fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
@@ -456,4 +456,32 @@ proptest! {
             let _ = Decoder::remote(&source).next::<Shapes>();
         }
     }
+}
+
+/// Has memory for small copies alone.
+struct Starved(Vec<u8>);
+
+impl Remote for Starved {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn keep(&self, offset: usize, len: usize) -> Option<&[u8]> {
+        (len <= 64 << 10).then(|| &self.0[offset..][..len])
+    }
+
+    fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
+        into.extend_from_slice(&self.0[offset..][..len]);
+    }
+}
+
+#[test]
+fn a_copy_for_which_there_is_no_memory_is_an_error_of_its_own() {
+    let mut bytes = Vec::new();
+    encode(&(7_u8, "x".repeat(100_000)), &mut bytes).expect("it encodes");
+    let body = Starved(bytes);
+    let error = Decoder::remote(&body).next::<(u8, &str)>().expect_err("no memory");
+    assert_eq!((error.kind(), error.offset()), (DecodeErrorKind::OutOfMemory, 1));
+    assert_eq!(error.to_string(), "no memory for 100000 bytes, at byte 1");
+    assert!(Decoder::remote(&body).next::<(u8, String)>().is_ok());
 }

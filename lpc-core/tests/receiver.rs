@@ -100,6 +100,7 @@ enum Seen {
     Retire { number: u32 },
     Release { call: u64 },
     Return { segment: u32, page: u32 },
+    Refuse { segment: u32 },
     Resend { call: u64 },
 }
 
@@ -131,6 +132,7 @@ impl From<Incoming<'_, u32>> for Seen {
             Incoming::Retire { number } => Self::Retire { number },
             Incoming::Release { call } => Self::Release { call: call.as_u64() },
             Incoming::Return { segment, page } => Self::Return { segment, page },
+            Incoming::Refuse { segment } => Self::Refuse { segment },
             Incoming::Resend { call } => Self::Resend { call: call.as_u64() },
         }
     }
@@ -329,7 +331,7 @@ mod rules {
     #[test]
     fn a_kind_that_no_frame_has_is_refused() {
         for role in ROLES {
-            for kind in [0, 9, 10, b'H', 0x80, 0xff] {
+            for kind in [0, 10, 11, b'H', 0x80, 0xff] {
                 let violation = refused(role, &header(0, kind, 0, 0, 0));
                 assert!(
                     matches!(violation, Violation::Header(BadHeader::Kind(k)) if k == kind),

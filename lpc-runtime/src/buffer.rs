@@ -74,6 +74,12 @@ pub(crate) fn trim() -> bool {
     !large.is_empty()
 }
 
+/// Gives back all large buffers.
+pub(crate) fn release() {
+    let all = mem::take(&mut *large());
+    drop(all);
+}
+
 fn large() -> MutexGuard<'static, Vec<Large>> {
     LARGE.lock().unwrap_or_else(PoisonError::into_inner)
 }

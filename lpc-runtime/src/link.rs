@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lpc_core::arena::Arena;
 use lpc_core::frame;
@@ -23,6 +23,7 @@ use crate::lane::quota::Quota;
 use crate::shared::memory::Memory;
 use crate::stats::Counters;
 use crate::sys::mapping::OwnMapping;
+use crate::sys::private;
 use crate::sys::socket::{self, Wait};
 
 /// The socket, what waits to go out on it, and the memory for large bodies.
@@ -54,6 +55,9 @@ pub(crate) struct Link {
     is_late: AtomicBool,
     /// The housekeeper comes later, to trim.
     is_watched: AtomicBool,
+    /// When the peer last refused a segment, if it has.
+    refused: Mutex<Option<Instant>>,
+    has_refused: AtomicBool,
 }
 
 /// What a link is made with.
@@ -116,6 +120,9 @@ const CONGESTED: usize = 1 << 20;
 /// Bytes in the queue above which what was meant to go out with something else goes out by itself.
 const MUCH: usize = 16 << 10;
 
+/// How long nothing is put into shared memory after the peer had no room for it.
+const REFUSED: Duration = Duration::from_secs(1);
+
 /// When to try again to send what the socket did not take, and nobody waits for.
 const STALLED: Duration = Duration::from_millis(50);
 
@@ -149,6 +156,8 @@ impl Link {
             tended: OnceLock::new(),
             is_late: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
+            refused: Mutex::default(),
+            has_refused: AtomicBool::new(false),
         })
     }
 
@@ -190,14 +199,21 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// The system has no memory or descriptor for a segment, or the user's quota no room.
+    /// The system has no memory or descriptor for a segment, or the user's quota no room, or the peer could not read it.
     pub(crate) fn alloc(&self, len: u64) -> io::Result<Option<PoolBlock>> {
+        if self.is_refused() {
+            return Err(io::Error::other("the peer has no room for shared memory"));
+        }
         let make = |number, len| {
             let charge = match &self.quota {
                 Some(quota) => Some(quota.charge(len).ok_or_else(quota_is_used_up)?),
                 None => None,
             };
-            let (mapping, descriptor) = OwnMapping::create(len)?;
+            let created = OwnMapping::create(len).or_else(|_| {
+                private::release();
+                OwnMapping::create(len)
+            });
+            let (mapping, descriptor) = created?;
             self.outbox().announce(&frame::segment(number, len), descriptor);
             self.watch();
             Ok::<_, io::Error>(Segment::new(mapping, charge))
@@ -274,10 +290,26 @@ impl Link {
         Ok(())
     }
 
-    /// The peer cannot read this segment.
-    pub(crate) fn withdraw(&self, segment: u32) {
+    /// The peer cannot read this segment. Others it could not read either, so that for a while nothing is put into any.
+    pub(crate) fn refused(&self, segment: u32) {
         tracing::warn!(segment, "the peer has no room for shared memory: large bodies take the socket");
         self.pool.withdraw(segment);
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.has_refused.store(true, Release);
+    }
+
+    /// Whether the peer has refused a segment a moment ago.
+    fn is_refused(&self) -> bool {
+        if !self.has_refused.load(Acquire) {
+            return false;
+        }
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.is_some_and(|at| at.elapsed() < REFUSED) {
+            return true;
+        }
+        *refused = None;
+        self.has_refused.store(false, Release);
+        false
     }
 
     fn lent(&self) -> MutexGuard<'_, Lent<Memory>> {
@@ -291,17 +323,19 @@ impl Link {
         }
     }
 
-    /// Queues a frame that goes out with whatever is sent next, or soon by itself. Never waits.
-    pub(crate) fn push_late(&self, frame: &[u8]) {
+    /// Queues a frame that goes out with whatever is sent next, or soon by itself. Never waits. Says how much is queued.
+    pub(crate) fn push_late(&self, frame: &[u8]) -> usize {
         let mut outbox = self.outbox();
         if outbox.broken {
-            return;
+            return 0;
         }
         outbox.queue.extend_from_slice(frame);
+        let len = outbox.len();
         drop(outbox);
         if !self.is_late.swap(true, AcqRel) {
             housekeeper::flush(self.tended());
         }
+        len
     }
 
     /// Gives back memory that is not in use, and sends what waits. Says when to come again: if there is more of either, or

@@ -2,7 +2,7 @@
 //!
 //! Users meet [`Service`](lpc_core::Service) and the clients; the rest is for the expansion of `#[service]`.
 
-use lpc_core::codec::{DecodeError, Decoder, EncodeError, Lend, encode};
+use lpc_core::codec::{DecodeError, DecodeErrorKind, Decoder, EncodeError, Lend, encode};
 use lpc_core::{Error, ErrorKind, Method, Progress, Service, Threshold, frame};
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeSeq;
@@ -192,6 +192,9 @@ impl<'a> Arguments<'a> {
 }
 
 fn undecodable(error: DecodeError, place: &str) -> Error {
+    if error.kind() == DecodeErrorKind::OutOfMemory {
+        return Error::new(ErrorKind::ResourceExhausted, format!("{place}: {}", error.message()));
+    }
     let hint = "are client and server built from the same trait and types?";
     Error::new(ErrorKind::Decode, format!("{place}: it cannot be decoded: {error} ({hint})"))
 }

@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use lpc_core::frame::{self, Body, CallId};
@@ -105,35 +105,49 @@ pub(crate) fn is_fatal(answer: &Result<Reply>) -> Option<Error> {
 /// The shared memory that the calls of one connection have to do with.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
-    /// Bytes that the calls that run copy out of the client's memory.
-    arguments: AtomicU64,
+    arguments: Mutex<Arguments>,
     /// The results that the client has not read yet.
     results: Mutex<HashMap<CallId, InBlock>>,
 }
 
+/// Arguments that are copied out of the client's memory.
+#[derive(Debug, Default)]
+struct Arguments {
+    /// Bytes of the calls that run.
+    copied: u64,
+    /// Who reads the connection, and waits for them to be fewer.
+    waiting: Option<Waker>,
+}
+
 impl Blocks {
-    /// A call has arrived, whose arguments are about to be copied out of shared memory: by the calls of one connection at
-    /// once no more than there is, so that a client which names the same block in every call cannot have it copied any
-    /// number of times.
-    ///
-    /// # Errors
-    ///
-    /// What to answer in place of calling.
-    pub(crate) fn admit(&self, link: &Link, arguments: &Arrived) -> Result<()> {
+    /// A call has arrived, whose arguments are going to be copied: by the calls of one connection at once no more than there
+    /// is shared memory, so that a client which names the same block in every call cannot have it copied any number of times.
+    /// `false` where it has to wait: `waker` is woken when it may be tried again.
+    pub(crate) fn admit(&self, link: &Link, arguments: &Arrived, waker: &Waker) -> bool {
         let len = arguments.copied_len();
-        let limit = link.limits().pool;
-        if self.arguments.fetch_add(len, Relaxed).saturating_add(len) <= limit {
-            return Ok(());
+        let mut running = self.arguments();
+        // One call alone is within the limit: see `Arrived`.
+        if running.copied > 0 && running.copied.saturating_add(len) > link.limits().pool {
+            running.waiting = Some(waker.clone());
+            return false;
         }
-        let message = format!(
-            "calls at once whose arguments would be copied from more than {limit} bytes of shared memory (pool_limit)"
-        );
-        Err(Error::new(ErrorKind::ResourceExhausted, message))
+        running.copied += len;
+        true
     }
 
     /// The arguments of a call are not needed any more.
     pub(crate) fn done(&self, copied_len: u64) {
-        self.arguments.fetch_sub(copied_len, Relaxed);
+        let mut running = self.arguments();
+        running.copied -= copied_len;
+        let waiting = running.waiting.take();
+        drop(running);
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+
+    fn arguments(&self) -> std::sync::MutexGuard<'_, Arguments> {
+        self.arguments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The frame that answers `call`. A result in a block stays until it is released.
@@ -175,7 +189,6 @@ impl Blocks {
     pub(crate) fn inline(&self, link: &Link, call: CallId) -> Result<Buffer> {
         let reason = "has no result to be sent again";
         let block = self.lock().remove(&call).ok_or(Violation::CallState { call, reason })?;
-        link.withdraw(block.segment());
         link.counters().fallback();
         Ok(block.inline(call))
     }

@@ -183,7 +183,7 @@ impl<'de> Input<'de> {
     #[cold]
     fn keep(&mut self, len: u64) -> Result<&'de [u8], DecodeError> {
         let (source, len) = self.source_of(len)?;
-        let kept = source.keep(self.offset(), len);
+        let kept = source.keep(self.offset(), len).ok_or_else(|| self.no_memory(len))?;
         debug_assert_eq!(kept.len(), len);
         self.resume_behind(len, source);
         Ok(kept)
@@ -201,7 +201,8 @@ impl<'de> Input<'de> {
     fn copy_counted(&mut self, len: u64) -> Result<Vec<u8>, DecodeError> {
         let start = self.before_integer(len);
         let (source, len) = self.source_of(len).map_err(|error| error.moved_to(start))?;
-        let mut copied = Vec::with_capacity(len);
+        let mut copied = Vec::new();
+        copied.try_reserve_exact(len).map_err(|_| self.no_memory(len).moved_to(start))?;
         copied.extend_from_slice(self.rest());
         source.append(self.offset() + copied.len(), len - copied.len(), &mut copied);
         debug_assert_eq!(copied.len(), len);
@@ -250,8 +251,9 @@ impl<'de> Input<'de> {
         let Some(source) = self.source.filter(|_| self.beyond > 0) else { return false };
         let left = self.left();
         let len = self.next_window.max(len).min(left);
+        let Some(window) = source.keep(self.offset(), len) else { return false };
         self.before = self.offset();
-        self.window = source.keep(self.before, len);
+        self.window = window;
         debug_assert_eq!(self.window.len(), len);
         self.at = 0;
         self.beyond = left - len;
@@ -303,6 +305,11 @@ impl<'de> Input<'de> {
     pub(super) fn cut_short(&self) -> DecodeError {
         let end = self.offset() + self.left();
         DecodeError::new(DecodeErrorKind::Truncated, end, "bytes end within an integer")
+    }
+
+    #[cold]
+    fn no_memory(&self, len: usize) -> DecodeError {
+        self.error(DecodeErrorKind::OutOfMemory, format!("no memory for {len} bytes"))
     }
 
     #[cold]

@@ -174,6 +174,8 @@ pub enum DecodeErrorKind {
     Unsupported,
     /// The type's `Deserialize` implementation refused.
     Custom,
+    /// There is no memory for a copy of a long value.
+    OutOfMemory,
 }
 
 impl DecodeError {

@@ -19,8 +19,8 @@ use std::ops::RangeInclusive;
 ///     fn len(&self) -> usize {
 ///         self.0.len()
 ///     }
-///     fn keep(&self, offset: usize, len: usize) -> &[u8] {
-///         &self.0[offset..][..len]
+///     fn keep(&self, offset: usize, len: usize) -> Option<&[u8]> {
+///         Some(&self.0[offset..][..len])
 ///     }
 ///     fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {
 ///         into.extend_from_slice(&self.0[offset..][..len]);
@@ -43,16 +43,16 @@ pub trait Remote: Sync {
         self.len() == 0
     }
 
-    /// A private copy of `offset..offset + len`, kept as long as `self`.
+    /// A private copy of `offset..offset + len`, kept as long as `self`; `None` where there is no memory for it.
     ///
     /// A decoder keeps at most about twice as many bytes as there are.
     ///
     /// # Panics
     ///
     /// When that is not within the bytes.
-    fn keep(&self, offset: usize, len: usize) -> &[u8];
+    fn keep(&self, offset: usize, len: usize) -> Option<&[u8]>;
 
-    /// Appends a copy of `offset..offset + len` to `into`.
+    /// Appends a copy of `offset..offset + len` to `into`, which has room for it.
     ///
     /// # Panics
     ///

@@ -19,8 +19,8 @@ impl Remote for Still<'_> {
         self.bytes.len()
     }
 
-    fn keep(&self, offset: usize, len: usize) -> &[u8] {
-        &self.bytes[offset..][..len]
+    fn keep(&self, offset: usize, len: usize) -> Option<&[u8]> {
+        Some(&self.bytes[offset..][..len])
     }
 
     fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {

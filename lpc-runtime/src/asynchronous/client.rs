@@ -141,7 +141,7 @@ impl Client {
     ///
     /// - [`TooLarge`](ErrorKind::TooLarge): they are more than the connection's `pool_limit`.
     /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): it has no room for them at the moment, nor while this waited
-    ///   (`at_quota`).
+    ///   (`at_quota`); or the system has no memory at all.
     /// - [`Disconnected`](ErrorKind::Disconnected): the connection is over.
     ///
     /// # Cancel safety
@@ -151,7 +151,7 @@ impl Client {
         let shared = &*self.0.0;
         let link = shared.link.link();
         let Some(size) = shared::loan_size::<T>(len, link.limits())? else {
-            return Ok(SharedMut::zeroed(len));
+            return shared::unshared(len);
         };
         let mut patience = Patience::new(shared.at_quota);
         loop {
@@ -160,7 +160,7 @@ impl Client {
                 Ok(None) => shared.wait_for(Need::Room(size), &mut patience).await?,
                 Err(error) => {
                     tracing::warn!(%error, size, "no shared memory for a loan: it will be copied");
-                    return Ok(SharedMut::zeroed(len));
+                    return shared::unshared(len);
                 }
             }
         }
@@ -334,7 +334,6 @@ impl Shared {
     fn resend(&self, call: CallId) -> Result<()> {
         let block = self.state().calls.get_mut(call).and_then(|waiting| waiting.block.take());
         let block = block.ok_or(Violation::UnknownCall(call))?;
-        self.link.link().withdraw(block.segment());
         self.link.link().counters().fallback();
         self.link.send(&block.inline(call)).map_err(|error| crate::greeting::disconnected(&error))
     }

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use lpc_core::frame::CallId;
@@ -43,8 +43,6 @@ struct Call {
     id: CallId,
     method: u16,
     body: Arrived,
-    /// Whether it may be called at all.
-    admitted: Result<()>,
     permit: OwnedSemaphorePermit,
 }
 
@@ -91,9 +89,8 @@ impl<D: Implementation> Connection<D> {
                     Message::Call { call, method, body, .. } => {
                         self.link().counters().call();
                         let permit = self.permit().await?;
-                        let admitted = self.blocks.admit(self.link(), &body);
-                        self.start(Call { id: call, method, body, admitted, permit }, inbox.has_next())
-                            .await?;
+                        self.admit(&body).await?;
+                        self.start(Call { id: call, method, body, permit }, inbox.has_next()).await?;
                     }
                     Message::Release { call } => self.blocks.release(call)?,
                     Message::Resend { call } => {
@@ -121,6 +118,17 @@ impl<D: Implementation> Connection<D> {
         Ok(Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed"))
     }
 
+    /// Waits until a call's arguments may be copied.
+    async fn admit(&self, body: &Arrived) -> Result<()> {
+        let admit = |cx: &mut Context<'_>| self.blocks.admit(self.link(), body, cx.waker());
+        if poll_fn(|cx| Poll::Ready(admit(cx))).await {
+            return Ok(());
+        }
+        self.link.flush().map_err(serving::broken)?;
+        poll_fn(|cx| if admit(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        Ok(())
+    }
+
     /// Runs a call: here if that is quick, else as a task.
     async fn start(self: &Arc<Self>, call: Call, more: bool) -> Result<()> {
         let is_quick = self.served.is_quick(call.method);
@@ -144,12 +152,9 @@ impl<D: Implementation> Connection<D> {
 
     /// Calls the implementation.
     async fn run(&self, call: Call) -> Ended {
-        let Call { id, method, body, admitted, permit } = call;
+        let Call { id, method, body, permit } = call;
         let copied_len = body.copied_len();
-        let call = pin!(async {
-            admitted?;
-            self.served.dispatch.call(self.served.request(self.link(), method, &body)).await
-        });
+        let call = pin!(self.served.dispatch.call(self.served.request(self.link(), method, &body)));
         let (answer, time) = guarded(call, self.link()).await;
         self.blocks.done(copied_len);
         self.served.took(method, time);

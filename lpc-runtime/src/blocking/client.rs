@@ -154,11 +154,11 @@ impl Client {
     ///
     /// - [`TooLarge`](ErrorKind::TooLarge): they are more than the connection's `pool_limit`.
     /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): it has no room for them at the moment, nor while this waited
-    ///   (`at_quota`).
+    ///   (`at_quota`); or the system has no memory at all.
     /// - [`Disconnected`](ErrorKind::Disconnected): the connection is over.
     pub fn loan<T: Plain>(&self, len: usize) -> Result<SharedMut<[T]>> {
         let Some(size) = shared::loan_size::<T>(len, self.0.link.limits())? else {
-            return Ok(SharedMut::zeroed(len));
+            return shared::unshared(len);
         };
         let mut patience = Patience::new(self.0.at_quota);
         loop {
@@ -167,7 +167,7 @@ impl Client {
                 Ok(None) => self.0.wait_for(Need::Room(size), &mut patience)?,
                 Err(error) => {
                     tracing::warn!(%error, size, "no shared memory for a loan: it will be copied");
-                    return Ok(SharedMut::zeroed(len));
+                    return shared::unshared(len);
                 }
             }
         }
@@ -291,7 +291,6 @@ impl Shared {
 
     /// Sends a call again, its arguments in the frame.
     fn resend(&self, call: CallId, block: &InBlock) -> Result<()> {
-        self.link.withdraw(block.segment());
         self.link.counters().fallback();
         let sent = self.link.send(&block.inline(call));
         sent.map(drop).map_err(|error| crate::greeting::disconnected(&error))

@@ -8,6 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use lpc_core::Result;
@@ -18,6 +19,7 @@ use super::server::Live;
 use super::workers::{IDLE, Lead, Workers};
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::link::Link;
+use crate::patience::waker_of;
 use crate::service::{Reply, Request};
 use crate::serving::{self, Blocks, Served};
 use crate::shared::Current;
@@ -50,8 +52,6 @@ struct Call {
     method: u16,
     is_busy: bool,
     body: Arrived,
-    /// Whether it may be called at all.
-    admitted: Result<()>,
 }
 
 impl Connection {
@@ -94,8 +94,8 @@ impl Connection {
             };
             let call = match message {
                 Message::Call { call, method, is_busy, body } => {
-                    let admitted = self.blocks.admit(&self.link, &body);
-                    Call { id: call, method, is_busy, body, admitted }
+                    self.admit(&body)?;
+                    Call { id: call, method, is_busy, body }
                 }
                 Message::Release { call } => {
                     self.blocks.release(call)?;
@@ -153,6 +153,21 @@ impl Connection {
         }
     }
 
+    /// Waits until a call's arguments may be copied.
+    fn admit(&self, body: &Arrived) -> Result<()> {
+        // Most have none.
+        if body.copied_len() == 0 {
+            return Ok(());
+        }
+        let waker = waker_of(thread::current());
+        while !self.blocks.admit(&self.link, body, &waker) {
+            // Answers may wait for this thread to send them.
+            let _ = self.link.flush().map_err(serving::broken)?;
+            thread::park();
+        }
+        Ok(())
+    }
+
     /// A call is over. Gives the inbox if it stands aside: the caller leads from then on.
     fn ended(&self) -> Option<Box<Inbox>> {
         let mut state = self.state();
@@ -183,11 +198,10 @@ impl Connection {
     ///
     /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them together.
     fn run(&self, call: Call, more: bool) -> Result<()> {
-        let Call { id, method, body, admitted, .. } = call;
+        let Call { id, method, body, .. } = call;
         let started = Instant::now();
         let copied_len = body.copied_len();
         let answer = catch_unwind(AssertUnwindSafe(|| {
-            admitted?;
             (self.served.dispatch)(self.served.request(&self.link, method, &body))
         }));
         self.blocks.done(copied_len);

@@ -134,19 +134,24 @@ impl Inbox {
                         link.returned(segment, page)?;
                     }
                 }
+                Incoming::Refuse { segment } => {
+                    if let Some(link) = self.link.upgrade() {
+                        link.refused(segment);
+                    }
+                }
                 Incoming::Resend { call } => return Ok(Some(Message::Resend { call })),
                 Incoming::Call { call, method, is_busy, payload, loans } => {
                     let taken = taken!(self);
                     match taken.body(payload, &loans, &self.counters) {
                         Ok(body) => return Ok(Some(Message::Call { call, method, is_busy, body })),
-                        Err(Unreadable) => self.ask_again(call),
+                        Err(Unreadable) => self.ask_again(call)?,
                     }
                 }
                 Incoming::Reply { call, payload, loans } => {
                     let taken = taken!(self);
                     match taken.body(payload, &loans, &self.counters) {
                         Ok(body) => return Ok(Some(Message::Reply { call, body })),
-                        Err(Unreadable) => self.ask_again(call),
+                        Err(Unreadable) => self.ask_again(call)?,
                     }
                 }
                 Incoming::Failure { call, error } => return Ok(Some(Message::Failure { call, error })),
@@ -186,10 +191,13 @@ impl Inbox {
                 Segment::lost()
             }
         };
-        put(&mut self.segments, number, Arc::new(segment));
         if let Some(link) = self.link.upgrade() {
+            if segment.is_lost() {
+                link.push_late(&frame::refuse(number));
+            }
             link.watch();
         }
+        put(&mut self.segments, number, Arc::new(segment));
         Ok(())
     }
 
@@ -224,12 +232,18 @@ impl Inbox {
     }
 
     /// Has a body that cannot be read here sent through the socket.
-    fn ask_again(&self, call: CallId) {
-        if let Some(link) = self.link.upgrade() {
-            link.push_late(&frame::resend(call));
+    fn ask_again(&self, call: CallId) -> Result<(), Error> {
+        let Some(link) = self.link.upgrade() else { return Ok(()) };
+        if link.push_late(&frame::resend(call)) > MAX_ASKED {
+            let message = "the peer sends what cannot be read here, and does not read what it is asked";
+            return Err(Error::new(ErrorKind::Protocol, message));
         }
+        Ok(())
     }
 }
+
+/// Bytes that wait to be sent above which nobody asks for a body again. Who reads keeps it far below.
+const MAX_ASKED: usize = 4 << 20;
 
 fn put<T>(slots: &mut Vec<Option<T>>, number: u32, item: T) {
     let index = number as usize;
@@ -555,8 +569,8 @@ enum Copy {
     Large(Private),
 }
 
-/// Copies from this length on are made of pages.
-const LARGE: usize = 64 << 10;
+/// Copies from this length on are made of pages: what is longer than a decoder's window.
+const LARGE: usize = (64 << 10) + 1;
 
 impl RemoteBytes {
     fn new(segment: Arc<Segment>, block: &BlockRef) -> Self {
@@ -594,23 +608,19 @@ impl Remote for RemoteBytes {
         self.len
     }
 
-    fn keep(&self, offset: usize, len: usize) -> &[u8] {
+    fn keep(&self, offset: usize, len: usize) -> Option<&[u8]> {
         self.assert_has(offset, len);
         let from = self.offset + offset;
-        if len >= LARGE {
-            let copy = |into: &mut [u8]| {
-                self.segment.copy(from, into);
-                Ok(())
-            };
-            match Private::filled(len, copy) {
-                Ok(private) => return self.keep_copy(Copy::Large(private)),
-                // The allocator may have some left.
-                Err(error) => tracing::warn!(%error, len, "no pages for a copy"),
-            }
+        if len < LARGE {
+            let mut buffer = Buffer::take();
+            self.segment.append(from, len, &mut buffer);
+            return Some(self.keep_copy(Copy::Small(buffer)));
         }
-        let mut buffer = Buffer::take();
-        self.segment.append(from, len, &mut buffer);
-        self.keep_copy(Copy::Small(buffer))
+        let copy = |into: &mut [u8]| {
+            self.segment.copy(from, into);
+            Ok(())
+        };
+        Some(self.keep_copy(Copy::Large(Private::filled(len, copy).ok()?)))
     }
 
     fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {

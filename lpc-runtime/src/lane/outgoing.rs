@@ -359,11 +359,6 @@ impl Encoded {
 }
 
 impl InBlock {
-    /// Its segment, which the peer turned out not to be able to read.
-    pub(crate) fn segment(&self) -> u32 {
-        self.block.reference(0).segment
-    }
-
     /// The same body in a frame of its own, to be sent through the socket.
     pub(crate) fn inline(&self, call: CallId) -> Buffer {
         let mut frame = Buffer::take();

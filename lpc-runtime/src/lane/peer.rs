@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use crate::lane::quota::{Charge, Quota};
 use crate::link::Link;
@@ -107,7 +107,7 @@ pub(crate) struct Object {
     offset: u64,
     len: u64,
     /// Only where its bytes may be borrowed.
-    mapping: Option<PeerMapping>,
+    mapping: Option<(PeerMapping, Charge)>,
     /// Else what it contained when somebody first asked.
     copy: OnceLock<(Private, Option<Charge>)>,
     /// What such copies may take together, for one that a peer passed.
@@ -115,6 +115,9 @@ pub(crate) struct Object {
     /// The connections that know it, and the number that it has there.
     links: Mutex<Vec<(Weak<Link>, u32)>>,
 }
+
+/// Address space for mapped objects of all connections of this process: an eighth of what there is at least.
+static MAPPED: LazyLock<Arc<Quota>> = LazyLock::new(|| Quota::new(16 << 40));
 
 impl Object {
     /// What was written to `draft`, never to be written again.
@@ -143,7 +146,8 @@ impl Object {
         let constancy = memfd::inspect(&file, offset, len)?;
         let mapping = if constancy == Constancy::Frozen || is_trusted {
             // Without room for it, it is read like any other file.
-            PeerMapping::of_file(&file, offset, len).ok()
+            let charge = MAPPED.charge(len);
+            charge.and_then(|charge| Some((PeerMapping::of_file(&file, offset, len).ok()?, charge)))
         } else {
             None
         };
@@ -175,7 +179,7 @@ impl Object {
     ///
     /// It cannot be read, or there is no memory for it.
     pub(crate) fn load(&self) -> io::Result<&[u8]> {
-        if let Some(mapping) = &self.mapping {
+        if let Some((mapping, _)) = &self.mapping {
             let len = usize::try_from(self.len).unwrap_or(usize::MAX);
             // SAFETY: mapped only where `memfd::inspect` found the file sealed against writing and shrinking, or the
             // caller of the builder's `trust`, which is unsafe, has vouched for the peer that passed it.

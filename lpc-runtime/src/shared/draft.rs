@@ -61,18 +61,15 @@ impl<T: Plain> SharedMut<[T]> {
     /// If the system has no memory for them.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        let private = size::<T>(len).ok_or(io::ErrorKind::OutOfMemory.into()).and_then(|size| {
-            // What private memory is aligned to anyway.
-            if align_of::<T>() <= align_of::<u128>() {
-                Private::zeroed(size)
-            } else {
-                Private::page_aligned(size)
-            }
-        });
-        match private {
-            Ok(private) => Self::of(Draft::Private(private)),
-            Err(error) => panic!("no memory for {len} values: {error}"),
-        }
+        Self::try_zeroed(len).unwrap_or_else(|error| panic!("no memory for {len} values: {error}"))
+    }
+
+    fn try_zeroed(len: usize) -> io::Result<Self> {
+        let size = size::<T>(len).ok_or(io::ErrorKind::OutOfMemory)?;
+        // What private memory is aligned to anyway.
+        let is_modest = align_of::<T>() <= align_of::<u128>();
+        let private = if is_modest { Private::zeroed(size)? } else { Private::page_aligned(size)? };
+        Ok(Self::of(Draft::Private(private)))
     }
 
     /// `len` values of zero in memory of their own, which [`freeze`](Self::freeze) seals against writing: any receiver may
@@ -136,6 +133,17 @@ pub(crate) fn loan_size<T: Plain>(len: usize, limits: &Limits) -> Result<Option<
         return Err(Error::new(ErrorKind::TooLarge, message));
     }
     Ok(Some(size))
+}
+
+/// `len` values in private memory, where there is none to share.
+///
+/// # Errors
+///
+/// Nor is there of that.
+pub(crate) fn unshared<T: Plain>(len: usize) -> Result<SharedMut<[T]>> {
+    SharedMut::try_zeroed(len).map_err(|error| {
+        Error::new(ErrorKind::ResourceExhausted, format!("no memory for a loan of {len} values: {error}"))
+    })
 }
 
 /// `len` values in a block that has room for them.

@@ -229,9 +229,10 @@ impl Draft {
     /// Gives up writing, for good and for everybody.
     pub(crate) fn freeze(self) -> io::Result<OwnedFd> {
         let Self { mapping, file } = self;
+        let len = mapping.len() as u64;
         // The seal is refused as long as there is a writable mapping.
         drop(mapping);
-        memfd::freeze(file.as_fd())?;
+        memfd::freeze(file.as_fd(), len)?;
         Ok(file)
     }
 }

@@ -50,7 +50,11 @@ pub(crate) fn seal(file: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Seals a file that nobody has mapped for writing: it never changes again.
-pub(crate) fn freeze(file: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn freeze(file: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+    // Pages that were never written, for the reason in `inspect`. Where there is no memory for them receivers copy.
+    if let Ok(len) = i64::try_from(len) {
+        let _ = nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, len);
+    }
     fcntl(file, FcntlArg::F_ADD_SEALS(FROZEN | SealFlag::F_SEAL_SEAL))?;
     Ok(())
 }
@@ -83,7 +87,7 @@ pub(crate) fn check(file: impl AsFd, len: u64) -> io::Result<()> {
 /// What the bytes of a file are good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Constancy {
-    /// They can never change, nor can the file shrink.
+    /// They can never change, nor can the file shrink, and all of them are there: reading takes no memory.
     Frozen,
     /// Whoever else has the file open may change them.
     Changing,
@@ -111,11 +115,14 @@ pub(crate) fn inspect(file: impl AsFd, offset: u64, len: u64) -> io::Result<Cons
     if ELSEWHERE.contains(&(filesystem.0 as i64)) {
         return refuse("its file is on a network's or a user's filesystem, where a read may never return");
     }
-    let size = u64::try_from(fstat(file.as_fd())?.st_size).unwrap_or(0);
+    let stat = fstat(file.as_fd())?;
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
     if offset.checked_add(len).is_none_or(|end| end > size) {
         return refuse(format!("its file has {size} bytes, {len} from byte {offset} on were announced"));
     }
-    let is_frozen = seals.contains(FROZEN) && filesystem == TMPFS_MAGIC;
+    // A page that was never written would be made by being read, and count as the reader's.
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    let is_frozen = seals.contains(FROZEN) && filesystem == TMPFS_MAGIC && allocated >= size;
     Ok(if is_frozen { Constancy::Frozen } else { Constancy::Changing })
 }
 

@@ -103,8 +103,11 @@ fn words(len: usize) -> Memory {
 /// New pages, which are zero.
 fn fresh(len: usize) -> io::Result<MmapMut> {
     // A power of two, so that it serves again for what is somewhat longer. Pages that are not touched cost nothing.
-    let len = len.checked_next_power_of_two().ok_or(io::ErrorKind::OutOfMemory)?;
-    let pages = MmapMut::map_anon(len)?;
+    let rounded = len.checked_next_power_of_two().ok_or(io::ErrorKind::OutOfMemory)?;
+    let pages = MmapMut::map_anon(rounded).or_else(|_| MmapMut::map_anon(len)).or_else(|_| {
+        release();
+        MmapMut::map_anon(len)
+    })?;
     if len >= HUGE {
         // A kernel without them refuses, which is no harm.
         let _ = pages.advise(Advice::HugePage);
@@ -124,6 +127,13 @@ fn used(len: usize) -> io::Result<MmapMut> {
             fresh(len)
         }
     }
+}
+
+/// Gives back all that is kept: the system has nothing left.
+pub(crate) fn release() {
+    let spares = mem::take(&mut *spares());
+    drop(spares);
+    crate::buffer::release();
 }
 
 /// Gives back what nobody has used since the last time; whether anything is left.

@@ -87,8 +87,7 @@ fn a_client_without_descriptors_sends_large_bodies_through_the_socket() {
         let script = r#"ulimit -n 40; exec "$0" "$@""#;
         let client = Process::start(&mut through_shell(script, other("full", driver).env(PORT, text(&port))));
         assert_eq!(client.line(), "1048576 by 1 fallbacks, 0 mapped");
-        let line = client.line();
-        assert!(line.starts_with("MayHaveRun: ") && line.contains("no descriptor left"), "{line}");
+        assert_eq!(client.line(), "1048576 made, 0 mapped");
         assert_eq!(client.line(), "1048576 by 1 fallbacks, 1 mapped");
         assert_eq!(client.line(), "ended");
     }

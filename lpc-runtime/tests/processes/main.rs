@@ -7,16 +7,31 @@
 //! - `roles`: what this program does as the other process.
 //! - `process`: starts this program again in a role, and talks with it.
 //! - `children`, `names`, `environment`, `descriptors`: the tests.
+//! - `vault`: the service of the tests about shared memory, which are:
+//!   - `scarce`: no descriptor or address space is left;
+//!   - `killed`: one side is killed;
+//!   - `files`: files and sealed memory, passed on;
+//!   - `steady`: once warm, calls share no more memory;
+//!   - `forged`, `scribbled`, `bombs`: peers that speak the protocol by hand (`hostile`), to do harm.
 #![cfg(feature = "tokio")]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
+mod bombs;
 mod children;
 mod descriptors;
 mod environment;
+mod files;
+mod forged;
+mod hostile;
+mod killed;
 mod names;
 mod process;
 mod roles;
+mod scarce;
+mod scribbled;
 mod service;
+mod steady;
+mod vault;
 
 /// Not a test: the way in for the processes that the tests start. Without a role it returns at once.
 #[test]

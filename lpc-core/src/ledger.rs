@@ -194,6 +194,12 @@ impl<S> Ledger<S> {
         self.lock().arena.withdraw(segment);
     }
 
+    /// Whether it is [closed](Self::close).
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
     /// The connection is over: no page is handed out any more, since the peer may go on reading what comes back now, and
     /// nobody waits.
     pub fn close(&self) {

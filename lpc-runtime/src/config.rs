@@ -1,7 +1,5 @@
 //! The builders of clients and servers: every knob, once, for both drivers.
-//!
-//! One of the files with `unsafe`, of which it has none to run: `trust` is unsafe to call.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "`trust` is unsafe to call")]
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -209,7 +207,9 @@ macro_rules! common_knobs {
         /// Bytes of shared memory at most that this side keeps for what it sends over one connection, and that it
         /// maps of what its peer keeps. Default: 512 MiB. Loans stand in it, too. Where there is no room at the moment a
         /// caller [waits](ClientBuilder::at_quota), and a reply takes the socket; what is over the threshold and larger than
-        /// all of the pool is an [`ErrorKind::TooLarge`]. With 0 there is no shared memory, and everything takes the socket.
+        /// all of the pool is an [`ErrorKind::TooLarge`]. Its segments double from 1 MiB on, and everything takes whole pages
+        /// in one of them, so that not quite all of it can be filled. Arguments that this side copies out of the peer's memory
+        /// are bounded by it as well. With 0 there is no shared memory, and everything takes the socket.
         pub fn pool_limit(mut self, bytes: u64) -> Self {
             self.config.limits.pool = bytes;
             self
@@ -237,7 +237,7 @@ macro_rules! common_knobs {
         ///
         /// ```
         /// # let builder = lpc::blocking::Server::builder();
-        /// // SAFETY: this user's programs are ours, and all of them use lpc.
+        /// // SAFETY: this user's programs are ours, all of them use lpc, and none writes to files that it has passed.
         /// let builder = unsafe { builder.trust(|peer| peer.uid() == 1000) };
         /// # drop(builder);
         /// ```
@@ -245,9 +245,11 @@ macro_rules! common_knobs {
         /// # Safety
         ///
         /// A peer that is trusted does not write to memory that it has passed, before that is given back: arguments with the
-        /// reply, results and loans when the receiver drops them. Nor does anybody write to a file that it passes, or truncate
-        /// it, as long as this side has it. lpc itself never does; the promise is that the peer runs lpc, and that its safe
-        /// code cannot be made to do otherwise.
+        /// reply, results and loans when the receiver drops them. lpc never does; the promise is that the peer runs lpc and
+        /// is not made to do otherwise, and does not go on using it in a child after fork(2).
+        ///
+        /// Nor does anybody write to a file that the peer passes, or truncate it, as long as this side has it. That is not for
+        /// lpc to keep: writing to files is safe code. Know the programs that you trust.
         pub unsafe fn trust(mut self, trusts: impl Fn(&Credentials) -> bool + Send + Sync + 'static) -> Self {
             self.config.trust = Some(Trust(Arc::new(trusts)));
             self

@@ -49,7 +49,7 @@ struct Work {
 pub(crate) fn flush(link: Weak<dyn Tend>) {
     let mut work = work();
     work.soon.push(link);
-    if work.soon.len() == 1 {
+    if work.soon.len() == 1 || !work.has_thread {
         wake(work);
     }
 }

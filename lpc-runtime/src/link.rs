@@ -6,6 +6,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use lpc_core::arena::Arena;
@@ -28,7 +29,7 @@ use crate::sys::socket::{self, Wait};
 
 /// The socket, what waits to go out on it, and the memory for large bodies.
 ///
-/// Invariant: no lock is held over a system call. Of several senders one writes, without the lock; the others leave
+/// Invariant: no lock is held over a system call that may block. Of several senders one writes, without the lock; the others leave
 /// their frames in the queue, and the writer takes them along in one batch.
 pub(crate) struct Link {
     /// A stream of the standard library or of tokio; both are driven by the same system calls.
@@ -226,11 +227,33 @@ impl Link {
         Ok(self.pool.alloc(len, make)?.map(PoolBlock::new))
     }
 
+    /// Whether a block of so many bytes can be had now; if not, `waker` is woken when it may be. All that is missing for it is
+    /// made: a segment with that much room in one piece.
+    pub(crate) fn has_room(&self, len: u64, waker: &Waker) -> bool {
+        loop {
+            match self.alloc(len) {
+                Ok(None) => {}
+                // Where the system has none, waiting is no use.
+                Ok(Some(_)) | Err(_) => return true,
+            }
+            if !self.pool.has_room(len, waker) {
+                return false;
+            }
+            if self.pool.is_closed() {
+                return true;
+            }
+        }
+    }
+
     /// Tells the peer which segments go, in front of whatever is announced under their numbers, and lets them go.
     fn retire<T>(&self, choose: impl FnOnce(&mut dyn FnMut(u32, Arc<Segment>)) -> T) -> T {
         let mut gone = Vec::new();
         let result = choose(&mut |number, segment| {
-            self.outbox().queue.extend_from_slice(&frame::retire(number));
+            let mut outbox = self.outbox();
+            if !outbox.broken {
+                outbox.queue.extend_from_slice(&frame::retire(number));
+            }
+            drop(outbox);
             gone.push(segment);
         });
         // Unmapping takes its time, and no lock is held here.
@@ -250,6 +273,9 @@ impl Link {
         let mut retired = Vec::new();
         let added = objects.add(object, &self.limits, &mut retired);
         let mut outbox = self.outbox();
+        if outbox.broken {
+            return None;
+        }
         for number in retired {
             outbox.queue.extend_from_slice(&frame::retire(number));
         }
@@ -353,32 +379,27 @@ impl Link {
     }
 
     /// Sends what was queued as far as the socket takes it, without waiting. Whether something is left.
+    ///
+    /// Under the lock, so that nobody leaves a frame to a writer who stops half-way: what is left here goes out with whatever
+    /// is sent next, or when this is tried again.
     fn try_flush(&self) -> bool {
         let mut outbox = self.outbox();
-        loop {
-            if outbox.broken || outbox.busy || outbox.stalled || outbox.len() == 0 {
-                // Whoever writes, or waits for the socket, takes it along.
-                return false;
+        if outbox.broken || outbox.busy || outbox.stalled || outbox.len() == 0 {
+            // Whoever writes, or waits for the socket, takes it along.
+            return false;
+        }
+        let batch = mem::take(&mut outbox.queue);
+        let start = mem::take(&mut outbox.start);
+        let mut descriptors = mem::take(&mut outbox.descriptors);
+        match self.write_batch(&batch, start, &mut descriptors, Wait::Never) {
+            Ok(end) if end < batch.len() => {
+                outbox.put_back(batch, end, descriptors);
+                true
             }
-            outbox.busy = true;
-            let batch = mem::take(&mut outbox.queue);
-            let start = mem::take(&mut outbox.start);
-            let mut descriptors = mem::take(&mut outbox.descriptors);
-            drop(outbox);
-            let written = self.write_batch(&batch, start, &mut descriptors, Wait::Never);
-            outbox = self.outbox();
-            outbox.busy = false;
-            match written {
-                Ok(end) if end < batch.len() => {
-                    outbox.put_back(batch, end, descriptors);
-                    return true;
-                }
-                // Others may have queued while this wrote, and left it to this.
-                Ok(_) => {}
-                Err(error) => {
-                    self.fail(outbox, error);
-                    return false;
-                }
+            Ok(_) => false,
+            Err(error) => {
+                self.fail(outbox, error);
+                false
             }
         }
     }
@@ -586,6 +607,10 @@ fn quota_is_used_up() -> io::Error {
 impl Outbox {
     /// Queues a frame that brings a descriptor.
     fn announce(&mut self, frame: &[u8], descriptor: OwnedFd) {
+        // Nothing takes it any more.
+        if self.broken {
+            return;
+        }
         self.descriptors.push((self.queue.len(), descriptor));
         self.queue.extend_from_slice(frame);
     }

@@ -30,19 +30,23 @@ pub(crate) struct Patience {
 /// Times that room is looked for again at once, where it was there and then was not.
 const TRIES: u32 = 8;
 
+/// Between two tries after that.
+const PAUSE: Duration = Duration::from_millis(5);
+
 impl Patience {
     pub(crate) fn new(at_quota: AtQuota) -> Self {
         Self { at_quota, until: None, missed: 0 }
     }
 
-    /// There is room, by the look of it. The caller comes again if there was not.
+    /// There is room, by the look of it. The caller comes again if there was not; says how long it should wait before it
+    /// tries, where that has happened over and over.
     ///
     /// # Errors
     ///
-    /// As [`left`](Self::left), where that happens over and over.
-    pub(crate) fn try_again(&mut self, need: Need) -> Result<()> {
+    /// As [`left`](Self::left), then.
+    pub(crate) fn try_again(&mut self, need: Need) -> Result<Duration> {
         self.missed += 1;
-        if self.missed > TRIES { self.left(need).map(drop) } else { Ok(()) }
+        if self.missed > TRIES { Ok(self.left(need)?.min(PAUSE)) } else { Ok(Duration::ZERO) }
     }
 
     /// How long the caller may wait yet.

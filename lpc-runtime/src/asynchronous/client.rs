@@ -188,9 +188,10 @@ impl Client {
             }
         };
         let outcome = match started {
-            Ok(call) => call.reply().await.and_then(|(call, body)| {
-                let outcome = decode_outcome(&body, shared.service, method);
-                shared.done(call, &body);
+            Ok(call) => call.reply().await.and_then(|reply| {
+                let outcome = decode_outcome(&reply.body, shared.service, method);
+                // If not here, then when a user's type panics in its decoding.
+                drop(reply);
                 outcome.inspect_err(|error| {
                     if error.kind() == ErrorKind::Decode {
                         shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
@@ -231,6 +232,8 @@ impl Shared {
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
         let link = self.link.link();
+        // Before the work of encoding, and again after it.
+        self.state().may_start(link)?;
         let mut encoder = Encoder::new(link, self.service, method, number, self.thresholds[index], *hint);
         if let Err(error) = encode(&mut encoder) {
             let missing = encoder.missing().ok_or(error)?;
@@ -240,12 +243,7 @@ impl Shared {
         let mut request = encoder.finish();
         let id = {
             let mut state = self.state();
-            if let Some(error) = &state.over {
-                return Err(error.clone().with_progress(Progress::NotSent).into());
-            }
-            if state.calls.len() >= link.limits().max_calls as usize {
-                return Err(Stopped::At(Need::Call));
-            }
+            state.may_start(link)?;
             if !state.calls.is_empty() {
                 request.mark_busy();
             }
@@ -259,8 +257,10 @@ impl Shared {
         if let Err(error) = self.link.send(request.frame()) {
             // The frame did not go out as a whole, so the server cannot have called anything.
             let mut state = self.state();
-            state.remove(id);
+            let removed = state.remove(id);
             let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
+            drop(state);
+            drop(removed);
             return Err(error.with_progress(Progress::NotSent).into());
         }
         Ok(Call { shared: self, id, is_over: false })
@@ -275,12 +275,12 @@ impl Shared {
             }
             let is_there = match need {
                 Need::Room(bytes) => {
-                    let pool = self.link.link().pool();
-                    pool.has_room(bytes, cx.waker()) || pool.has_room_in_pieces(bytes)
+                    drop(state);
+                    self.link.link().has_room(bytes, cx.waker())
                 }
                 Need::Call => {
                     let has_room = state.calls.len() < self.link.link().limits().max_calls as usize;
-                    if !has_room {
+                    if !has_room && !state.full.iter().any(|other| other.will_wake(cx.waker())) {
                         state.full.push(cx.waker().clone());
                     }
                     has_room
@@ -290,7 +290,12 @@ impl Shared {
         });
         let mut there = pin!(there);
         if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(there.as_mut().poll(cx))).await {
-            return result.and_then(|()| patience.try_again(need));
+            result?;
+            match patience.try_again(need)? {
+                Duration::ZERO => {}
+                pause => tokio::time::sleep(pause).await,
+            }
+            return Ok(());
         }
         let time = patience.left(need)?;
         match tokio::time::timeout(time, there).await {
@@ -306,11 +311,10 @@ impl Shared {
         let waiting = state.calls.get_mut(call).filter(|waiting| waiting.reply.is_none());
         let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
         if waiting.is_abandoned {
-            state.remove(call);
+            let removed = state.remove(call);
             drop(state);
-            if let Ok(body) = &reply {
-                self.done(call, body);
-            }
+            drop(removed);
+            drop(reply.map(|body| Fetched { shared: self, call, body }));
             return Ok(());
         }
         waiting.reply = Some(reply);
@@ -320,14 +324,6 @@ impl Shared {
             waker.wake();
         }
         Ok(())
-    }
-
-    /// A reply has been read. If it stands in the server's memory, that wants it back.
-    fn done(&self, call: CallId, body: &Arrived) {
-        if body.is_mapped() {
-            // Goes out with the next call, or soon.
-            self.link.link().push_late(&frame::release(call));
-        }
     }
 
     /// The server cannot read the block of a call's arguments: sends it again, the arguments in the frame.
@@ -361,10 +357,49 @@ impl Shared {
 }
 
 impl State {
-    /// Forgets a call.
-    fn remove(&mut self, call: CallId) {
-        self.calls.remove(call);
-        self.full.drain(..).for_each(Waker::wake);
+    /// Whether another call may be in flight.
+    fn may_start(&self, link: &Link) -> Result<(), Stopped> {
+        if let Some(error) = &self.over {
+            return Err(error.clone().with_progress(Progress::NotSent).into());
+        }
+        if self.calls.len() >= link.limits().max_calls as usize {
+            return Err(Stopped::At(Need::Call));
+        }
+        Ok(())
+    }
+
+    /// Forgets a call. What is given is to be dropped without the lock.
+    #[must_use]
+    fn remove(&mut self, call: CallId) -> Removed {
+        Removed { _waiting: self.calls.remove(call), wakers: std::mem::take(&mut self.full) }
+    }
+}
+
+/// A call that is over. Dropping it frees its block, and wakes who waited for a call less.
+struct Removed {
+    _waiting: Option<Waiting>,
+    wakers: Vec<Waker>,
+}
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// A reply. When it has been read, the server wants its memory back, if it stands there.
+struct Fetched<'s> {
+    shared: &'s Shared,
+    call: CallId,
+    body: Arrived,
+}
+
+impl Drop for Fetched<'_> {
+    fn drop(&mut self) {
+        if self.body.is_mapped() {
+            // Goes out with the next call, or soon.
+            self.shared.link.link().push_late(&frame::release(self.call));
+        }
     }
 }
 
@@ -375,17 +410,14 @@ struct Call<'s> {
     is_over: bool,
 }
 
-impl Call<'_> {
-    async fn reply(mut self) -> Result<(CallId, Arrived)> {
-        let reply = poll_fn(|cx| {
+impl<'s> Call<'s> {
+    async fn reply(mut self) -> Result<Fetched<'s>> {
+        let (reply, removed) = poll_fn(|cx| {
             let mut state = self.shared.state();
             let waiting =
                 state.calls.get_mut(self.id).expect("only its future removes a call that it awaits");
             match waiting.reply.take() {
-                Some(reply) => {
-                    state.remove(self.id);
-                    Poll::Ready(reply)
-                }
+                Some(reply) => Poll::Ready((reply, state.remove(self.id))),
                 None => {
                     let known = waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
                     if !known {
@@ -397,7 +429,8 @@ impl Call<'_> {
         })
         .await;
         self.is_over = true;
-        reply.map(|body| (self.id, body))
+        drop(removed);
+        reply.map(|body| Fetched { shared: self.shared, call: self.id, body })
     }
 }
 
@@ -412,11 +445,10 @@ impl Drop for Call<'_> {
             waiting.is_abandoned = true;
             return;
         };
-        state.remove(self.id);
+        let removed = state.remove(self.id);
         drop(state);
-        if let Ok(body) = &reply {
-            self.shared.done(self.id, body);
-        }
+        drop(removed);
+        drop(reply.map(|body| Fetched { shared: self.shared, call: self.id, body }));
     }
 }
 

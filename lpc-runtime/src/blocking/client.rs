@@ -92,6 +92,9 @@ enum Answer {
     Resend,
 }
 
+/// Receives in a row of who does not wait for what it receives.
+const MAX_LOOKS: u32 = 64;
+
 /// How long a caller who waits for room leaves it at that, before it looks after the socket.
 const GLANCE: Duration = Duration::from_millis(10);
 
@@ -178,9 +181,10 @@ impl Client {
     pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> R {
         let shared = &*self.0;
         let reply = shared.encode(method, encode).and_then(|request| shared.call(request));
-        let outcome = reply.and_then(|(call, body)| {
-            let outcome = decode_outcome(&body, shared.service, method);
-            shared.done(call, &body);
+        let outcome = reply.and_then(|reply| {
+            let outcome = decode_outcome(&reply.body, shared.service, method);
+            // If not here, then when a user's type panics in its decoding.
+            drop(reply);
             outcome.inspect_err(|error| {
                 if error.kind() == ErrorKind::Decode {
                     shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
@@ -213,7 +217,7 @@ impl Shared {
         }
     }
 
-    fn call(&self, mut request: Encoded) -> Result<(CallId, Arrived)> {
+    fn call(&self, mut request: Encoded) -> Result<Fetched<'_>> {
         let mut waiting = Some(Waiting { block: request.take_block(), thread: None, answer: None });
         let mut patience = Patience::new(self.at_quota);
         let call = loop {
@@ -244,7 +248,7 @@ impl Shared {
             return Err(error.with_progress(Progress::NotSent));
         }
         drop(request);
-        self.wait(call).map(|body| (call, body))
+        self.wait(call).map(|body| Fetched { shared: self, call, body })
     }
 
     /// Waits for the reply to `call`, reading the socket if nobody else does.
@@ -332,14 +336,6 @@ impl Shared {
         Ok(())
     }
 
-    /// A reply has been read. If it stands in the server's memory, that wants it back.
-    fn done(&self, call: CallId, body: &Arrived) {
-        if body.is_mapped() {
-            // Goes out with the next call, or soon.
-            self.link.push_late(&frame::release(call));
-        }
-    }
-
     /// Waits for what a call needs that it cannot have yet. It may be gone again when the caller looks.
     fn wait_for(&self, need: Need, patience: &mut Patience) -> Result<()> {
         let waker = waker_of(thread::current());
@@ -347,7 +343,7 @@ impl Shared {
         let mut time = Duration::ZERO;
         loop {
             if self.has(need, &waker)? {
-                return patience.try_again(need);
+                return patience.try_again(need).map(thread::sleep);
             }
             let inbox = self.state().inbox.take();
             if let Some(mut inbox) = inbox {
@@ -361,7 +357,7 @@ impl Shared {
                 thread::park_timeout(time);
             }
             if self.has(need, &waker)? {
-                return patience.try_again(need);
+                return patience.try_again(need).map(thread::sleep);
             }
             time = patience.left(need)?.min(GLANCE);
         }
@@ -375,12 +371,12 @@ impl Shared {
         }
         Ok(match need {
             Need::Room(bytes) => {
-                let pool = self.link.pool();
-                pool.has_room(bytes, waker) || pool.has_room_in_pieces(bytes)
+                drop(state);
+                return Ok(self.link.has_room(bytes, waker));
             }
             Need::Call => {
                 let has_room = state.calls.len() < self.link.limits().max_calls as usize;
-                if !has_room {
+                if !has_room && !state.full.iter().any(|other| other.will_wake(waker)) {
                     state.full.push(waker.clone());
                 }
                 has_room
@@ -394,7 +390,8 @@ impl Shared {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         retry(|| poll(&mut [PollFd::new(self.link.socket(), PollFlags::POLLIN)], timeout))?;
         self.hand_out(inbox, None, &mut None)?;
-        loop {
+        // A server that never stops does not keep who looks for others.
+        for _ in 0..MAX_LOOKS {
             match inbox.fill(self.link.socket(), Wait::Never) {
                 Ok(Filled::End) => {
                     inbox.ended()?;
@@ -405,6 +402,7 @@ impl Shared {
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(())
     }
 
     /// Fails all calls at once: the connection is over.
@@ -416,6 +414,22 @@ impl Shared {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reply. When it has been read, the server wants its memory back, if it stands there.
+struct Fetched<'s> {
+    shared: &'s Shared,
+    call: CallId,
+    body: Arrived,
+}
+
+impl Drop for Fetched<'_> {
+    fn drop(&mut self) {
+        if self.body.is_mapped() {
+            // Goes out with the next call, or soon.
+            self.shared.link.push_late(&frame::release(self.call));
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Inbox {
     limits: Limits,
     /// For copies of files that the peer passes.
     copies: Arc<Quota>,
+    /// For the objects themselves, as long as anybody has them.
+    live: Arc<Quota>,
     link: Weak<Link>,
     counters: Arc<Counters>,
 }
@@ -85,6 +87,7 @@ impl Inbox {
             is_trusted,
             limits,
             copies: Quota::new(limits.pool),
+            live: Quota::new(u64::from(limits.max_objects) * 4),
             link: Arc::downgrade(link),
             counters: Arc::clone(link.counters()),
         }
@@ -222,8 +225,20 @@ impl Inbox {
             );
             return Ok(());
         };
-        let object = Object::open(descriptor, offset, len, self.is_trusted, Some(Arc::clone(&self.copies)))
-            .map_err(|error| refused(&format!("object {slot}"), &error))?;
+        let Some(live) = self.live.charge(1) else {
+            tracing::warn!("more sealed memory and files of one connection are kept than may be");
+            return Ok(());
+        };
+        let copies = Some(Arc::clone(&self.copies));
+        let object = match Object::open(descriptor, offset, len, self.is_trusted, copies, Some(live)) {
+            Ok(object) => object,
+            // Not the peer's fault: files change.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                tracing::warn!(%error, "a file that a peer passes cannot be used");
+                return Ok(());
+            }
+            Err(error) => return Err(refused(&format!("object {slot}"), &error)),
+        };
         put(&mut self.objects, slot, object);
         if let Some(link) = self.link.upgrade() {
             link.watch();
@@ -420,7 +435,8 @@ impl Taken<'_> {
     }
 }
 
-const NO_ROOM: &str = "the receiver has no descriptor, address space or quota left for it (user_pool_limit)";
+const NO_ROOM: &str = "the receiver has no descriptor, address space or quota left for it (user_pool_limit at a server), or it is \
+                       a file that has become shorter";
 
 fn offset(block: &BlockRef) -> usize {
     (u64::from(block.page) * PAGE) as usize

@@ -69,7 +69,7 @@ pub(crate) struct Encoded {
 }
 
 /// Memory that a body refers to, and where its receiver finds it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Loaned {
     pub(crate) place: BlockRef,
     pub(crate) memory: Arc<Memory>,
@@ -85,7 +85,8 @@ pub(crate) struct InBlock {
     block: PoolBlock,
     len: usize,
     header: [u8; Header::LEN],
-    loans: Vec<BlockRef>,
+    /// With their pins: their numbers have to stay as long as the body may be sent again.
+    loans: Vec<Loaned>,
 }
 
 const MAX_MESSAGE: &str = " (max_message of client or server)";
@@ -182,11 +183,8 @@ impl<'l> Outgoing<'l> {
         if held.saturating_add(least) > limits.pool {
             return self.too_large(held.saturating_add(len), limits.pool, POOL_LIMIT);
         }
-        // What has outgrown its block may well go on growing.
-        let hint = if is_body { len.saturating_mul(2).min(limits.max_message) } else { self.hint };
-        let wanted = if is_body { pages(hint).max(least) } else { least };
-        let room = held.saturating_add(wanted).min(limits.pool);
-        self.missing = Some(Missing { room, hint: hint.min(limits.pool - held) });
+        let hint = if is_body { len.max(self.hint) } else { self.hint };
+        self.missing = Some(Missing { room: held + least, hint });
         EncodeError::new("no room in shared memory")
     }
 
@@ -207,7 +205,8 @@ impl<'l> Outgoing<'l> {
         }
         let most = usize::try_from(limits.max_message.min(limits.pool)).unwrap_or(usize::MAX);
         let hint = usize::try_from(self.hint).unwrap_or(usize::MAX);
-        let wanted = need.max(2 * have).max(FIRST_BLOCK).max(hint).min(most);
+        // What outgrew its block before may well grow further than it then had.
+        let wanted = need.max(2 * have).max(FIRST_BLOCK).max(hint.saturating_mul(2)).min(most);
         if let Some((block, _)) = &mut self.block
             && (block.extend(wanted as u64) || block.extend(need as u64))
         {
@@ -215,7 +214,7 @@ impl<'l> Outgoing<'l> {
         }
         let moved = match self.link.alloc(wanted as u64) {
             Ok(Some(block)) => Some(block),
-            _ => self.alloc(need as u64, true)?,
+            _ => self.alloc(need.max(hint).min(most) as u64, true)?,
         };
         match (moved, self.block.take()) {
             (Some(mut block), Some((old, len))) => {
@@ -354,7 +353,7 @@ impl Encoded {
     pub(crate) fn take_block(&mut self) -> Option<InBlock> {
         let (block, len) = self.block.take()?;
         let header = *self.frame.first_chunk().expect("a frame has a header");
-        Some(InBlock { block, len, header, loans: self.loans.iter().map(|loan| loan.place).collect() })
+        Some(InBlock { block, len, header, loans: self.loans.clone() })
     }
 }
 
@@ -368,7 +367,8 @@ impl InBlock {
             _ => frame::begin_call(&mut frame, header.method),
         }
         frame.extend_from_slice(self.block.bytes(self.len));
-        frame::seal(&mut frame, call, Body::Inline, &self.loans);
+        let places: Vec<_> = self.loans.iter().map(|loan| loan.place).collect();
+        frame::seal(&mut frame, call, Body::Inline, &places);
         if header.is_busy {
             frame::mark_busy(&mut frame);
         }

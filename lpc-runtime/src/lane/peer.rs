@@ -110,8 +110,11 @@ pub(crate) struct Object {
     mapping: Option<(PeerMapping, Charge)>,
     /// Else what it contained when somebody first asked.
     copy: OnceLock<(Private, Option<Charge>)>,
+    loading: Mutex<()>,
     /// What such copies may take together, for one that a peer passed.
     quota: Option<Arc<Quota>>,
+    /// One of those that the connection may have, each with a descriptor.
+    _live: Option<Charge>,
     /// The connections that know it, and the number that it has there.
     links: Mutex<Vec<(Weak<Link>, u32)>>,
 }
@@ -123,12 +126,12 @@ impl Object {
     /// What was written to `draft`, never to be written again.
     pub(crate) fn freeze(draft: Draft) -> io::Result<Arc<Self>> {
         let len = draft.bytes().len() as u64;
-        Self::open(draft.freeze()?, 0, len, false, None)
+        Self::open(draft.freeze()?, 0, len, false, None, None)
     }
 
     /// A part of a file of this process.
     pub(crate) fn of_file(file: OwnedFd, offset: u64, len: u64) -> io::Result<Arc<Self>> {
-        Self::open(file, offset, len, false, None)
+        Self::open(file, offset, len, false, None, None)
     }
 
     /// A part of a file that a peer passed, which the user vouches for or not.
@@ -142,6 +145,7 @@ impl Object {
         len: u64,
         is_trusted: bool,
         quota: Option<Arc<Quota>>,
+        live: Option<Charge>,
     ) -> io::Result<Arc<Self>> {
         let constancy = memfd::inspect(&file, offset, len)?;
         let mapping = if constancy == Constancy::Frozen || is_trusted {
@@ -151,8 +155,8 @@ impl Object {
         } else {
             None
         };
-        let (copy, links) = (OnceLock::new(), Mutex::default());
-        Ok(Arc::new(Self { file, offset, len, mapping, copy, quota, links }))
+        let (copy, loading, links) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self { file, offset, len, mapping, copy, loading, quota, links, _live: live }))
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -185,6 +189,11 @@ impl Object {
             // caller of the builder's `trust`, which is unsafe, has vouched for the peer that passed it.
             return Ok(unsafe { mapping.bytes(0, len) });
         }
+        if let Some((copy, _)) = self.copy.get() {
+            return Ok(copy.bytes());
+        }
+        // One at a time: of two who ask at once one waits for the other's copy.
+        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((copy, _)) = self.copy.get() {
             return Ok(copy.bytes());
         }
@@ -226,7 +235,7 @@ impl Object {
     /// Notes that a connection knows it under this number.
     pub(crate) fn announced(&self, link: Weak<Link>, number: u32) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.retain(|(link, _)| link.strong_count() > 0);
+        links.retain(|(other, _)| other.strong_count() > 0 && !other.ptr_eq(&link));
         links.push((link, number));
     }
 }

@@ -81,8 +81,13 @@ impl Loan for Memory {
 
 /// What can be shared: `[T]` of plain old data, and `str`.
 ///
-/// Plain old data is what may be any bytes and has no padding, by the [`zerocopy`] crate's traits: integers, floats,
-/// arrays of them, and structs that derive the three traits.
+/// Plain old data is what may be any bytes and has no padding, by the traits of the `zerocopy` crate (0.8): integers, floats,
+/// arrays of them, and structs that are `#[repr(C)]` and derive `zerocopy::FromBytes`, `IntoBytes` and `Immutable`.
+#[diagnostic::on_unimplemented(
+    message = "`Shared<{Self}>` is not possible",
+    label = "neither a slice `[T]` of plain old data nor `str`",
+    note = "for bytes write `Shared<[u8]>`, for text `Shared<str>`; `T` is plain old data if it derives zerocopy's `FromBytes`, `IntoBytes` and `Immutable`"
+)]
 pub trait View: sealed::Sealed {
     /// The size of which bytes have to be a multiple, where that is all that bytes in private memory have to do to be such a
     /// value: what is aligned to more than that has none, nor has text.
@@ -117,6 +122,11 @@ pub enum Unfit {
 }
 
 /// Plain old data: see [`View`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not plain old data, and cannot be shared between processes",
+    label = "cannot stand in a `Shared<[_]>`",
+    note = "make it `#[repr(C)]` without padding, and derive zerocopy's `FromBytes`, `IntoBytes` and `Immutable`"
+)]
 pub trait Plain: FromBytes + IntoBytes + Immutable + Send + Sync + 'static {}
 
 impl<T: FromBytes + IntoBytes + Immutable + Send + Sync + 'static> Plain for T {}
@@ -128,6 +138,7 @@ impl<T: Plain> View for [T] {
         if align_of::<T>() <= align_of::<u128>() { Some(size_of::<T>()) } else { None };
 
     fn check(bytes: &[u8]) -> Result<(), Unfit> {
+        const { assert!(align_of::<T>() <= 4096, "shared memory is aligned to pages") };
         match <[T]>::ref_from_bytes(bytes) {
             Ok(_) => Ok(()),
             Err(zerocopy::CastError::Alignment(_)) => Err(Unfit::Misaligned),

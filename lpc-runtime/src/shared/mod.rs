@@ -91,7 +91,7 @@ impl<T: ?Sized + View> Shared<T> {
     /// # Errors
     ///
     /// A file that cannot be read, or that can still be changed by who passed it and is longer than
-    /// [`max_message`](crate::config::ServerBuilder::max_message).
+    /// [`pool_limit`](crate::config::ServerBuilder::pool_limit).
     pub fn load(&self) -> io::Result<&T> {
         self.0.load()
     }
@@ -126,12 +126,16 @@ impl Shared<[u8]> {
     /// `range` is in bytes of the file, its end by default the end that the file has now.
     ///
     /// A receiver that trusts this process maps it. Any other copies what it asks for: all of it when the value is used
-    /// as a slice, or piece by piece with [`read_at`](Self::read_at). So does this process.
+    /// as a slice, up to its `pool_limit` for one connection, or piece by piece with [`read_at`](Self::read_at). So does this
+    /// process. What the file has lost since reads as zeroes.
     ///
     /// # Errors
     ///
-    /// [`InvalidData`](io::ErrorKind::InvalidData) where it is no regular file, not readable, shorter than the range, or on
-    /// a filesystem that is served by another process or machine (FUSE, NFS, …), whose reads may never return.
+    /// - [`InvalidInput`](io::ErrorKind::InvalidInput): the range ends before it begins.
+    /// - [`InvalidData`](io::ErrorKind::InvalidData): it is no regular file, not open for reading, or on a filesystem that is
+    ///   served by another process or machine (FUSE, NFS, …), whose reads may never return.
+    /// - [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): it is shorter than the range.
+    /// - What opening it again for reading may fail with (`/proc/self/fd`, proc(5)).
     pub fn from_file(file: &File, range: impl RangeBounds<u64>) -> io::Result<Self> {
         let start = match range.start_bound() {
             Bound::Included(start) => *start,
@@ -217,6 +221,21 @@ impl<T: ?Sized + View + fmt::Debug> fmt::Debug for Shared<T> {
             }
             _ => (**self).fmt(f),
         }
+    }
+}
+
+impl fmt::Display for Shared<str> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<'a, T: Plain> IntoIterator for &'a Shared<[T]> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 

@@ -97,8 +97,9 @@ pub(crate) enum Constancy {
 ///
 /// # Errors
 ///
-/// [`InvalidData`](io::ErrorKind::InvalidData) where it is no regular file, not open for reading, shorter than that, or
-/// on a filesystem whose reads another process or machine answers, when it pleases.
+/// [`InvalidData`](io::ErrorKind::InvalidData) where it is no regular file, not open for reading, or on a filesystem whose
+/// reads another process or machine answers, when it pleases; [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where it is
+/// shorter than that.
 pub(crate) fn inspect(file: impl AsFd, offset: u64, len: u64) -> io::Result<Constancy> {
     let flags = OFlag::from_bits_retain(fcntl(file.as_fd(), FcntlArg::F_GETFL)?);
     if flags.contains(OFlag::O_PATH) || flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
@@ -118,7 +119,8 @@ pub(crate) fn inspect(file: impl AsFd, offset: u64, len: u64) -> io::Result<Cons
     let stat = fstat(file.as_fd())?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     if offset.checked_add(len).is_none_or(|end| end > size) {
-        return refuse(format!("its file has {size} bytes, {len} from byte {offset} on were announced"));
+        let message = format!("its file has {size} bytes, and {len} from byte {offset} on are passed");
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
     }
     // A page that was never written would be made by being read, and count as the reader's.
     let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);

@@ -197,7 +197,7 @@ fn calls() -> [(&'static str, Call); 5] {
 #[test]
 fn a_client_without_address_space_sends_large_bodies_all_the_same() {
     // (A tokio client copies what the socket does not take at once, for which there would have to be room, too.)
-    for (client, server) in pairs().into_iter().filter(|(client, _)| *client == Driver::Blocking) {
+    for (client, server) in pairs().filter(|(client, _)| *client == Driver::Blocking) {
         let vault = Vault::start(server, Knobs::default());
         let script = r#"ulimit -v 2000000; exec "$0" "$@""#;
         let mut command = through_shell(script, &other("client_without_memory", client));

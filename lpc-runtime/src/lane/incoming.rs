@@ -565,19 +565,22 @@ struct RemoteBytes {
     segment: Arc<Segment>,
     offset: usize,
     len: usize,
-    /// Made when the first copy is: a receiver that trusts its peer needs none.
-    kept: OnceLock<Box<Kept>>,
+    kept: Kept,
 }
 
-/// Copies, kept until all are dropped. They stay where they are when another one is added: level n has room for 2^n.
+/// Copies, kept until all are dropped. They stay where they are when another one is added.
 #[derive(Debug, Default)]
 struct Kept {
     count: AtomicUsize,
-    levels: [OnceLock<Box<[OnceLock<Copy>]>>; LEVELS],
+    /// All that most bodies need: a window and a long value.
+    first: [OnceLock<Copy>; FIRST],
+    more: OnceLock<Box<Levels>>,
 }
 
-/// Enough for a copy of each byte of the largest body.
-const LEVELS: usize = 32;
+const FIRST: usize = 2;
+
+/// Level n has room for 2^n copies: enough for one of each byte of the largest body.
+type Levels = [OnceLock<Box<[OnceLock<Copy>]>>; 32];
 
 #[derive(Debug)]
 enum Copy {
@@ -590,7 +593,7 @@ const LARGE: usize = (64 << 10) + 1;
 
 impl RemoteBytes {
     fn new(segment: Arc<Segment>, block: &BlockRef) -> Self {
-        Self { segment, offset: offset(block), len: block.len as usize, kept: OnceLock::new() }
+        Self { segment, offset: offset(block), len: block.len as usize, kept: Kept::default() }
     }
 
     fn in_place(&self) -> Option<&[u8]> {
@@ -600,19 +603,23 @@ impl RemoteBytes {
     fn assert_has(&self, offset: usize, len: usize) {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "read outside a body");
     }
-
-    fn keep_copy(&self, copy: Copy) -> &[u8] {
-        self.kept.get_or_init(Box::default).push(copy)
-    }
 }
 
 impl Kept {
     fn push(&self, copy: Copy) -> &[u8] {
-        let number = self.count.fetch_add(1, Relaxed) + 1;
-        let level = number.ilog2();
-        let places = self.levels[level as usize]
-            .get_or_init(|| (0..1_usize << level).map(|_| OnceLock::new()).collect());
-        match places[number - (1 << level)].get_or_init(|| copy) {
+        let number = self.count.fetch_add(1, Relaxed);
+        let place = match self.first.get(number) {
+            Some(place) => place,
+            None => {
+                let number = number - FIRST + 1;
+                let level = number.ilog2();
+                let levels = self.more.get_or_init(Box::default);
+                let places = levels[level as usize]
+                    .get_or_init(|| (0..1_usize << level).map(|_| OnceLock::new()).collect());
+                &places[number - (1 << level)]
+            }
+        };
+        match place.get_or_init(|| copy) {
             Copy::Small(buffer) => buffer,
             Copy::Large(private) => private.bytes(),
         }
@@ -630,13 +637,13 @@ impl Remote for RemoteBytes {
         if len < LARGE {
             let mut buffer = Buffer::take();
             self.segment.append(from, len, &mut buffer);
-            return Some(self.keep_copy(Copy::Small(buffer)));
+            return Some(self.kept.push(Copy::Small(buffer)));
         }
         let copy = |into: &mut [u8]| {
             self.segment.copy(from, into);
             Ok(())
         };
-        Some(self.keep_copy(Copy::Large(Private::filled(len, copy).ok()?)))
+        Some(self.kept.push(Copy::Large(Private::filled(len, copy).ok()?)))
     }
 
     fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>) {

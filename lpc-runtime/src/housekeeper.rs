@@ -14,7 +14,7 @@ use crate::sys::private;
 
 /// A connection that needs to be looked after.
 pub(crate) trait Tend: Send + Sync {
-    /// Sends what was queued for longer than it should, without waiting. Whether something is left.
+    /// Sends what was queued for longer than it should, without waiting. Whether to come again soon, for what is left.
     fn flush_late(&self) -> bool;
 
     /// Gives back memory that is not in use, and sends what waits. Says when to come again, if at all.
@@ -23,9 +23,6 @@ pub(crate) trait Tend: Send + Sync {
 
 /// How long a message waits for another one to travel with.
 const SOON: Duration = Duration::from_millis(5);
-
-/// When to try again where the peer does not read.
-const STALLED: Duration = Duration::from_millis(20);
 
 /// How long private memory is kept, at least, for use again.
 const KEPT: Duration = Duration::from_secs(3);
@@ -119,14 +116,12 @@ fn keep() {
                 again.push((at, link));
             }
         }
-        for link in soon {
-            if link.upgrade().is_some_and(|link| link.flush_late()) {
-                again.push((Instant::now() + STALLED, link));
-            }
-        }
+        let stalled: Vec<_> =
+            soon.into_iter().filter(|link| link.upgrade().is_some_and(|link| link.flush_late())).collect();
         let private = private.filter(|_| private::trim() | buffer::trim()).map(|_| Instant::now() + KEPT);
         work = self::work();
         work.later.extend(again);
+        work.soon.extend(stalled);
         if private.is_some() {
             work.private = private;
         }

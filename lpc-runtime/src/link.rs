@@ -124,9 +124,6 @@ const MUCH: usize = 16 << 10;
 /// How long nothing is put into shared memory after the peer had no room for it.
 const REFUSED: Duration = Duration::from_secs(1);
 
-/// When to try again to send what the socket did not take, and nobody waits for.
-const STALLED: Duration = Duration::from_millis(50);
-
 /// A queue that had to grow beyond this is given back after use.
 const KEPT: usize = 256 << 10;
 
@@ -364,18 +361,17 @@ impl Link {
         len
     }
 
-    /// Gives back memory that is not in use, and sends what waits. Says when to come again: if there is more of either, or
+    /// Gives back memory that is not in use, and sends what waits. Says when to come again: if there is more memory, or
     /// `has_more` says so.
     pub(crate) fn tidy(&self, has_more: bool) -> Option<Duration> {
         // First: who adds a segment from now on has it watched.
         self.is_watched.store(false, Release);
         let left = self.retire(|retire| self.pool.trim(retire));
-        let is_left = self.try_flush();
-        if left == 0 && !is_left && !has_more {
-            return None;
+        if self.try_flush() && !self.is_late.swap(true, AcqRel) {
+            housekeeper::flush(self.tended());
         }
-        let again = if is_left { STALLED.min(self.idle / 2) } else { self.idle / 2 };
-        (!self.is_watched.swap(true, AcqRel)).then_some(again)
+        let is_needed = left > 0 || has_more;
+        (is_needed && !self.is_watched.swap(true, AcqRel)).then_some(self.idle / 2)
     }
 
     /// Sends what was queued as far as the socket takes it, without waiting. Whether something is left.
@@ -590,7 +586,7 @@ impl fmt::Debug for Link {
 impl Tend for Link {
     fn flush_late(&self) -> bool {
         self.is_late.store(false, Release);
-        self.try_flush()
+        self.try_flush() && !self.is_late.swap(true, AcqRel)
     }
 
     fn trim(&self) -> Option<Duration> {

@@ -122,13 +122,17 @@ struct Arguments {
 impl Blocks {
     /// A call has arrived, whose arguments are going to be copied: by the calls of one connection at once no more than there
     /// is shared memory, so that a client which names the same block in every call cannot have it copied any number of times.
-    /// `false` where it has to wait: `waker` is woken when it may be tried again.
-    pub(crate) fn admit(&self, link: &Link, arguments: &Arrived, waker: &Waker) -> bool {
+    /// `false` where it has to wait: the waker is woken when it may be tried again.
+    pub(crate) fn admit(&self, link: &Link, arguments: &Arrived, waker: impl FnOnce() -> Waker) -> bool {
         let len = arguments.copied_len();
+        // Of most calls, nothing is.
+        if len == 0 {
+            return true;
+        }
         let mut running = self.arguments();
         // One call alone is within the limit: see `Arrived`.
         if running.copied > 0 && running.copied.saturating_add(len) > link.limits().pool {
-            running.waiting = Some(waker.clone());
+            running.waiting = Some(waker());
             return false;
         }
         running.copied += len;
@@ -137,6 +141,9 @@ impl Blocks {
 
     /// The arguments of a call are not needed any more.
     pub(crate) fn done(&self, copied_len: u64) {
+        if copied_len == 0 {
+            return;
+        }
         let mut running = self.arguments();
         running.copied -= copied_len;
         let waiting = running.waiting.take();

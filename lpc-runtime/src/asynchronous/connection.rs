@@ -120,7 +120,7 @@ impl<D: Implementation> Connection<D> {
 
     /// Waits until a call's arguments may be copied.
     async fn admit(&self, body: &Arrived) -> Result<()> {
-        let admit = |cx: &mut Context<'_>| self.blocks.admit(self.link(), body, cx.waker());
+        let admit = |cx: &mut Context<'_>| self.blocks.admit(self.link(), body, || cx.waker().clone());
         if poll_fn(|cx| Poll::Ready(admit(cx))).await {
             return Ok(());
         }

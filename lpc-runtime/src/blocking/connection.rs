@@ -155,12 +155,7 @@ impl Connection {
 
     /// Waits until a call's arguments may be copied.
     fn admit(&self, body: &Arrived) -> Result<()> {
-        // Most have none.
-        if body.copied_len() == 0 {
-            return Ok(());
-        }
-        let waker = waker_of(thread::current());
-        while !self.blocks.admit(&self.link, body, &waker) {
+        while !self.blocks.admit(&self.link, body, || waker_of(thread::current())) {
             // Answers may wait for this thread to send them.
             let _ = self.link.flush().map_err(serving::broken)?;
             thread::park();

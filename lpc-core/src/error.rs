@@ -76,6 +76,10 @@ pub enum ErrorKind {
     Io = 14,
     /// A quota of the connection is used up, or one side has no memory, descriptor or address space left.
     ResourceExhausted = 15,
+    /// Nobody waits for the result any more: the caller has given up, or is gone.
+    Cancelled = 16,
+    /// The method has other arguments or another result on the other side.
+    Incompatible = 17,
 }
 
 /// How far a call got before it failed.
@@ -174,6 +178,24 @@ impl Error {
         self.0.kind == ErrorKind::ResourceExhausted
     }
 
+    /// Whether nobody waits for the result any more.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.kind == ErrorKind::Cancelled
+    }
+
+    /// Whether the method has other arguments or another result on the other side.
+    #[must_use]
+    pub fn is_incompatible(&self) -> bool {
+        self.0.kind == ErrorKind::Incompatible
+    }
+
+    /// Whether the peer is not accepted, or does not accept this process.
+    #[must_use]
+    pub fn is_permission_denied(&self) -> bool {
+        self.0.kind == ErrorKind::PermissionDenied
+    }
+
     /// Whether the implementation panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
@@ -195,7 +217,7 @@ impl Error {
 }
 
 /// An [`Error`] as it stands on the wire.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WireError {
     kind: u8,
     progress: u8,
@@ -226,7 +248,7 @@ impl From<WireError> for Error {
 }
 
 /// By their numbers on the wire. A number that a later version adds reads as [`ErrorKind::Other`].
-const KINDS: [ErrorKind; 16] = [
+const KINDS: [ErrorKind; 18] = [
     ErrorKind::Other,
     ErrorKind::InvalidInput,
     ErrorKind::NotFound,
@@ -243,6 +265,8 @@ const KINDS: [ErrorKind; 16] = [
     ErrorKind::Panicked,
     ErrorKind::Io,
     ErrorKind::ResourceExhausted,
+    ErrorKind::Cancelled,
+    ErrorKind::Incompatible,
 ];
 
 impl Serialize for Error {

@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Decoder};
+use crate::error::WireError;
 use crate::receiver::Role;
 use crate::{Error, ErrorKind, Limits, Method, Result};
 
@@ -40,6 +41,11 @@ pub struct Hello {
     pub max_objects: u32,
     /// `Limits::lent` of the sender: how many bytes of objects it is willing to map.
     pub lent: u64,
+    /// For each method, in the same order, the hash of its argument and result formats; 0 where nothing is known of them.
+    /// From a client: empty.
+    pub fingerprints: Vec<u64>,
+    /// Why the server does not take the connection, which it closes then.
+    pub refusal: Option<WireError>,
 }
 
 impl Hello {
@@ -54,6 +60,8 @@ impl Hello {
             max_segments: limits.max_segments,
             max_objects: limits.max_objects,
             lent: limits.lent,
+            fingerprints: Vec::new(),
+            refusal: None,
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! | kind | from | `method` | `call` | the bytes | descriptors |
 //! |---|---|---|---|---|---|
-//! | Call | client | index in the server's table | its id | arguments, or a [`BlockRef`]; loans | |
+//! | Call | client | index in the server's table | its id | arguments, or a [`BlockRef`]; loans; time left | |
 //! | Reply | server | 0 | the call's id | result, or a [`BlockRef`]; loans | |
 //! | Failure | server | 0 | the call's id | a [`WireError`](crate::error::WireError) | |
 //! | Segment | both | 0 | the segment's number | its size, u64 | its memfd |
@@ -18,9 +18,11 @@
 //! | Return | both | 0 | segment << 32 \| page: a loan in the receiver's pool is not read any more | | |
 //! | Refuse | both | 0 | a segment's number: it cannot be read here | | |
 //! | Resend | both | 0 | a call's id: the block of its Call or Reply cannot be read here | | |
+//! | Cancel | client | 0 | a call's id: nobody waits for its reply any more | | |
+//! | Closing | server | 0 | 0 | | |
 //!
 //! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies (Call); 4, loans
-//! (Call, Reply).
+//! (Call, Reply); 8, a deadline (Call).
 //!
 //! **Segments and objects.** A segment is memory of the sender's pool; blocks of it carry bodies and loans. An object is
 //! a file or a memfd that nobody can write to any more, lent as a whole or in a range; it carries loans only. Both are
@@ -33,9 +35,18 @@
 //! The block of a call's arguments is free again when its Reply or Failure arrives: that needs no frame of its own. The
 //! block of a loan is free again when a Return names its first page. Objects are never returned.
 //!
+//! **Deadlines.** With flag 8 the frame's last 8 bytes, behind a table of loans, say how many nanoseconds the caller still
+//! waits, from when the frame was made. (No point in time: the clocks of two time namespaces differ, time_namespaces(7).)
+//!
+//! **Ends of calls.** Every Call is answered by one Reply or Failure, a cancelled one too: until then its id is in use. A
+//! Cancel may meet its answer on the way, and then means nothing. After Closing the server receives nothing more: of the
+//! Calls sent to it, those that it received as a whole are answered.
+//!
 //! Where the peer cannot read the block of a body (its system has no descriptor or memory left for the segment), it asks
 //! with Resend for the same frame with the body in line: the same loans, which it did not take the first time. The block
 //! is free again then, and the segment is better not used for anything else.
+
+use core::time::Duration;
 
 /// The bit that tells an object's number from a segment's.
 pub const OBJECT: u32 = 1 << 31;
@@ -46,8 +57,11 @@ pub const MAX_LOANS: usize = 1024;
 /// Bytes of a table of loans at most.
 pub const MAX_TABLE: u64 = (MAX_LOANS * BlockRef::LEN + 2) as u64;
 
-/// What `Limits::max_message` can be at most: a frame's length is a u32, and a table of loans has to fit as well.
-pub const MAX_BODY: u64 = u32::MAX as u64 - MAX_TABLE;
+/// Bytes of the time left for a call.
+pub const TIME_LEFT: u64 = 8;
+
+/// What `Limits::max_message` can be at most: a frame's length is a u32, and what follows a body has to fit as well.
+pub const MAX_BODY: u64 = u32::MAX as u64 - MAX_TABLE - TIME_LEFT;
 
 /// Names a call of one connection. Chosen by the client; the server gives it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,6 +103,10 @@ pub enum Kind {
     Resend = 8,
     /// A segment of the peer's pool cannot be read here.
     Refuse = 9,
+    /// Nobody waits for the reply to a call any more.
+    Cancel = 10,
+    /// The server receives nothing more, and closes when it has answered what it received.
+    Closing = 11,
 }
 
 impl Kind {
@@ -103,6 +121,8 @@ impl Kind {
             7 => Self::Return,
             8 => Self::Resend,
             9 => Self::Refuse,
+            10 => Self::Cancel,
+            11 => Self::Closing,
             _ => return None,
         })
     }
@@ -123,6 +143,9 @@ const BUSY: u8 = 2;
 /// The flag of a frame that ends with a table of loans.
 const LOANS: u8 = 4;
 
+/// The flag of a call that ends with the time left for it.
+const DEADLINE: u8 = 8;
+
 /// The first bytes of every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -136,6 +159,8 @@ pub struct Header {
     pub is_busy: bool,
     /// Whether a table of loans stands behind the body.
     pub has_loans: bool,
+    /// Whether the time left for the call stands at the end.
+    pub has_deadline: bool,
     /// Index of the method in the server's table.
     pub method: u16,
     /// The call, or the segment or object, or the place of a loan.
@@ -154,7 +179,8 @@ impl Header {
         bytes[4] = self.kind as u8;
         bytes[5] = (u8::from(self.is_mapped) * MAPPED)
             | (u8::from(self.is_busy) * BUSY)
-            | (u8::from(self.has_loans) * LOANS);
+            | (u8::from(self.has_loans) * LOANS)
+            | (u8::from(self.has_deadline) * DEADLINE);
         bytes[6..8].copy_from_slice(&self.method.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.call.0.to_le_bytes());
         bytes
@@ -167,7 +193,7 @@ impl Header {
     /// The byte that is none of this version's: the kind or the flags.
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, BadHeader> {
         let [l0, l1, l2, l3, kind, flags, m0, m1, call @ ..] = *bytes;
-        if flags & !(MAPPED | BUSY | LOANS) != 0 {
+        if flags & !(MAPPED | BUSY | LOANS | DEADLINE) != 0 {
             return Err(BadHeader::Flags(flags));
         }
         Ok(Self {
@@ -176,6 +202,7 @@ impl Header {
             is_mapped: flags & MAPPED != 0,
             is_busy: flags & BUSY != 0,
             has_loans: flags & LOANS != 0,
+            has_deadline: flags & DEADLINE != 0,
             method: u16::from_le_bytes([m0, m1]),
             call: CallId(u64::from_le_bytes(call)),
         })
@@ -263,7 +290,8 @@ fn begin(frame: &mut Vec<u8>, kind: Kind, method: u16) {
 /// A header without flags.
 fn plain(kind: Kind, len: u32, method: u16, call: u64) -> [u8; Header::LEN] {
     let call = CallId(call);
-    Header { len, kind, is_mapped: false, is_busy: false, has_loans: false, method, call }.encode()
+    let (is_mapped, is_busy, has_loans, has_deadline) = (false, false, false, false);
+    Header { len, kind, is_mapped, is_busy, has_loans, has_deadline, method, call }.encode()
 }
 
 /// Completes a frame that one of the `begin_…` functions started, once: its body, and what is lent with it.
@@ -286,14 +314,30 @@ pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body, loans: &[BlockRef]) {
         frame.extend_from_slice(&(loans.len() as u16).to_le_bytes());
         frame[5] |= LOANS;
     }
-    let len = u32::try_from(frame.len() - Header::LEN).expect("a frame is capped below 4 GiB");
-    frame[0..4].copy_from_slice(&len.to_le_bytes());
+    set_len(frame);
     frame[8..16].copy_from_slice(&call.0.to_le_bytes());
 }
 
 /// Marks a Call whose client has others waiting.
 pub fn mark_busy(frame: &mut [u8]) {
     frame[5] |= BUSY;
+}
+
+/// Says of a sealed Call, once, how long its caller still waits.
+///
+/// # Panics
+///
+/// As [`seal`].
+pub fn set_time_left(frame: &mut Vec<u8>, left: Duration) {
+    let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+    frame.extend_from_slice(&nanos.to_le_bytes());
+    frame[5] |= DEADLINE;
+    set_len(frame);
+}
+
+fn set_len(frame: &mut [u8]) {
+    let len = u32::try_from(frame.len() - Header::LEN).expect("a frame is capped below 4 GiB");
+    frame[0..4].copy_from_slice(&len.to_le_bytes());
 }
 
 /// A Segment frame for the segment of this number, of `len` bytes; its descriptor goes with its first byte.
@@ -332,6 +376,18 @@ pub fn retire(number: u32) -> [u8; Header::LEN] {
 #[must_use]
 pub fn returned(segment: u32, page: u32) -> [u8; Header::LEN] {
     plain(Kind::Return, 0, 0, u64::from(segment) << 32 | u64::from(page))
+}
+
+/// A Cancel frame for `call`.
+#[must_use]
+pub fn cancel(call: CallId) -> [u8; Header::LEN] {
+    plain(Kind::Cancel, 0, 0, call.0)
+}
+
+/// A Closing frame.
+#[must_use]
+pub fn closing() -> [u8; Header::LEN] {
+    plain(Kind::Closing, 0, 0, 0)
 }
 
 /// A Refuse frame for a segment of the peer's pool.
@@ -420,10 +476,10 @@ mod tests {
         let mut bytes = release(CallId(0));
         bytes[4] = 0;
         assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(0)));
-        bytes[4] = 10;
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(10)));
+        bytes[4] = 12;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(12)));
         bytes[4] = 5;
-        bytes[5] = 8;
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Flags(8)));
+        bytes[5] = 16;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Flags(16)));
     }
 }

@@ -30,17 +30,20 @@
 //! | [`handshake`] | who is there: version, service, methods, limits |
 //! | [`codec`] | values to bytes and back |
 //! | [`threshold`] | which lane a body takes |
+//! | [`deadline`] | how long a call may take, as text |
 //! | [`arena`], [`ledger`] | the pages that it gets there |
 //! | [`lent`] | the blocks that the peer goes on reading |
 //! | [`frame`] | what stands on the wire |
 //! | [`receiver`] | bytes and descriptors in, checked messages out |
 //! | [`calls`] | the calls that wait for their reply |
+//! | [`run_queue`] | the calls that run, and those that wait to |
 //! | [`pace`] | which methods are quick enough to run where they were read |
 //! | [`limits`], [`error`] | the bounds, and what happens beyond them |
 
 pub mod arena;
 pub mod calls;
 pub mod codec;
+pub mod deadline;
 pub mod error;
 pub mod frame;
 pub mod handshake;
@@ -50,6 +53,7 @@ pub mod limits;
 pub mod method;
 pub mod pace;
 pub mod receiver;
+pub mod run_queue;
 pub mod threshold;
 
 pub use error::{Error, ErrorKind, Progress, Result};

@@ -1,5 +1,7 @@
 //! What a service is, as both sides know it.
 
+use core::time::Duration;
+
 use crate::Threshold;
 
 /// The description of a service; `#[service]` on a trait `Documents` implements it for the type `DocumentsService`.
@@ -17,19 +19,33 @@ pub trait Service: Send + Sync + 'static {
 pub struct Method {
     name: &'static str,
     threshold: Option<Threshold>,
+    deadline: Option<Duration>,
+    is_idempotent: bool,
 }
 
 impl Method {
     /// A method of this name, with the connection's threshold.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, threshold: None }
+        Self { name, threshold: None, deadline: None, is_idempotent: false }
     }
 
     /// The same with a threshold of its own, for its arguments and its result.
     #[must_use]
     pub const fn with_threshold(self, threshold: Threshold) -> Self {
         Self { threshold: Some(threshold), ..self }
+    }
+
+    /// The same with a deadline of its own: how long each call may take.
+    #[must_use]
+    pub const fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
+
+    /// The same, but calling it twice is as good as calling it once.
+    #[must_use]
+    pub const fn idempotent(self) -> Self {
+        Self { is_idempotent: true, ..self }
     }
 
     /// The name in the trait.
@@ -42,5 +58,17 @@ impl Method {
     #[must_use]
     pub const fn threshold(&self) -> Option<Threshold> {
         self.threshold
+    }
+
+    /// The deadline set by `#[lpc(deadline = "…")]`.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// Whether `#[lpc(idempotent)]` says that it may run again after a call of which nothing is known.
+    #[must_use]
+    pub const fn is_idempotent(&self) -> bool {
+        self.is_idempotent
     }
 }

@@ -3,13 +3,14 @@
 //! Every rule about what a peer may say stands here, once, for both drivers.
 
 use core::fmt;
+use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::Limits;
 use crate::arena::PAGE;
 use crate::codec::Decoder;
 use crate::error::{Error, WireError};
-use crate::frame::{BadHeader, BlockRef, CallId, Header, Kind, MAX_LOANS, MAX_TABLE, OBJECT};
+use crate::frame::{BadHeader, BlockRef, CallId, Header, Kind, MAX_LOANS, MAX_TABLE, OBJECT, TIME_LEFT};
 
 /// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub enum Incoming<'a, F> {
         method: u16,
         /// Whether the client has other calls waiting: a hint.
         is_busy: bool,
+        /// How long the caller still waits.
+        time_left: Option<Duration>,
         /// The arguments.
         payload: Payload<'a>,
         /// What is lent with them: each inside the bounds of an announced segment or object.
@@ -151,6 +154,13 @@ pub enum Incoming<'a, F> {
         /// The call's id.
         call: CallId,
     },
+    /// To a server: nobody waits for the reply to `call` any more. The call may be over, or never have been.
+    Cancel {
+        /// The call's id.
+        call: CallId,
+    },
+    /// To a client: the server receives nothing more.
+    Closing,
 }
 
 /// The body of a call or a reply.
@@ -244,11 +254,6 @@ pub enum Violation {
     /// A reply to a call that does not wait.
     #[error("a reply to call {:#x}, which does not wait for one", .0.as_u64())]
     UnknownCall(CallId),
-    /// Bodies of calls that run at once, which take more than all of the peer's shared memory: some block is in two.
-    #[error(
-        "calls at once with {0} bytes of mapped arguments, more than the shared memory that there may be"
-    )]
-    Overlap(u64),
     /// A second call of an id whose first is not over, or a Release of a block that is not out.
     #[error("call {:#x} {reason}", .call.as_u64())]
     CallState {
@@ -377,11 +382,12 @@ impl<F> Receiver<F> {
         let call = header.call;
         Ok(Some(match header.kind {
             Kind::Call => {
-                let (payload, loans) = self.body(&header, from)?;
-                Incoming::Call { call, method: header.method, is_busy: header.is_busy, payload, loans }
+                let (payload, loans, time_left) = self.body(&header, from)?;
+                let Header { method, is_busy, .. } = header;
+                Incoming::Call { call, method, is_busy, time_left, payload, loans }
             }
             Kind::Reply => {
-                let (payload, loans) = self.body(&header, from)?;
+                let (payload, loans, _) = self.body(&header, from)?;
                 Incoming::Reply { call, payload, loans }
             }
             Kind::Failure => {
@@ -419,6 +425,8 @@ impl<F> Receiver<F> {
                 Incoming::Return { segment, page }
             }
             Kind::Resend => Incoming::Resend { call },
+            Kind::Cancel => Incoming::Cancel { call },
+            Kind::Closing => Incoming::Closing,
             Kind::Refuse => match u32::try_from(call.as_u64()) {
                 Ok(segment) => Incoming::Refuse { segment },
                 Err(_) => return Err(Violation::Retire(call.as_u64())),
@@ -433,14 +441,15 @@ impl<F> Receiver<F> {
         let (kind, len) = (header.kind, u64::from(header.len));
         let for_us = match kind {
             Kind::Segment | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse => true,
-            Kind::Call | Kind::Release => self.role == Role::Server,
-            Kind::Reply | Kind::Failure => self.role == Role::Client,
+            Kind::Call | Kind::Release | Kind::Cancel => self.role == Role::Server,
+            Kind::Reply | Kind::Failure | Kind::Closing => self.role == Role::Client,
         };
         if !for_us {
             return Err(Violation::Direction { kind, role: self.role });
         }
         let has_body = matches!(kind, Kind::Call | Kind::Reply);
-        if (header.is_mapped || header.has_loans) && !has_body || header.is_busy && kind != Kind::Call {
+        let is_of_call = header.is_busy || header.has_deadline;
+        if (header.is_mapped || header.has_loans) && !has_body || is_of_call && kind != Kind::Call {
             return Err(Violation::Header(BadHeader::Flags(bytes[5])));
         }
         let (least, limit) = match kind {
@@ -450,8 +459,11 @@ impl<F> Receiver<F> {
             Kind::Segment if header.call.as_u64() & u64::from(OBJECT) != 0 => (16, 16),
             Kind::Segment => (8, 8),
             Kind::Release | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse => (0, 0),
+            Kind::Cancel | Kind::Closing => (0, 0),
         };
         let limit = if header.has_loans { limit.saturating_add(MAX_TABLE) } else { limit };
+        let time_left = if header.has_deadline { TIME_LEFT } else { 0 };
+        let (least, limit) = (least + time_left, limit.saturating_add(time_left));
         if len > limit {
             return Err(Violation::TooLong { kind, len, limit });
         }
@@ -473,11 +485,21 @@ impl<F> Receiver<F> {
         !self.has_next()
     }
 
-    /// Where the body of a Call or Reply stands, and what is lent with it.
-    fn body(&self, header: &Header, from: usize) -> Result<(Payload<'_>, Vec<BlockRef>), Violation> {
+    /// Where the body of a Call or Reply stands, what is lent with it, and how long its caller still waits.
+    fn body(
+        &self,
+        header: &Header,
+        from: usize,
+    ) -> Result<(Payload<'_>, Vec<BlockRef>, Option<Duration>), Violation> {
         let (kind, len) = (header.kind, u64::from(header.len));
         let mut body = &self.buffer[from..from + header.len as usize];
         let mut loans = Vec::new();
+        let mut time_left = None;
+        if header.has_deadline {
+            let nanos;
+            (body, nanos) = body.split_last_chunk().ok_or(Violation::Length { kind, len })?;
+            time_left = Some(Duration::from_nanos(u64::from_le_bytes(*nanos)));
+        }
         if header.has_loans {
             let entries;
             (body, entries) = split_table(body).ok_or(Violation::Loans { kind, len })?;
@@ -501,7 +523,7 @@ impl<F> Receiver<F> {
             }
             Payload::Inline(body)
         };
-        Ok((payload, loans))
+        Ok((payload, loans, time_left))
     }
 
     /// The block in these bytes, if it is inside what was announced.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lpc_core::arena::PAGE;
 use lpc_core::codec;
@@ -20,10 +21,13 @@ const RELEASE: u8 = Kind::Release as u8;
 const RETIRE: u8 = Kind::Retire as u8;
 const RETURN: u8 = Kind::Return as u8;
 const RESEND: u8 = Kind::Resend as u8;
+const CANCEL: u8 = Kind::Cancel as u8;
+const CLOSING: u8 = Kind::Closing as u8;
 
 const MAPPED: u8 = 1;
 const BUSY: u8 = 2;
 const LOANS: u8 = 4;
+const DEADLINE: u8 = 8;
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
@@ -102,6 +106,8 @@ enum Seen {
     Return { segment: u32, page: u32 },
     Refuse { segment: u32 },
     Resend { call: u64 },
+    Cancel { call: u64 },
+    Closing,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -134,6 +140,8 @@ impl From<Incoming<'_, u32>> for Seen {
             Incoming::Return { segment, page } => Self::Return { segment, page },
             Incoming::Refuse { segment } => Self::Refuse { segment },
             Incoming::Resend { call } => Self::Resend { call: call.as_u64() },
+            Incoming::Cancel { call } => Self::Cancel { call: call.as_u64() },
+            Incoming::Closing => Self::Closing,
         }
     }
 }
@@ -322,7 +330,15 @@ mod rules {
 
     #[test]
     fn a_wrong_direction_is_told_by_the_header_alone() {
-        for (role, kind) in [(Role::Client, CALL), (Role::Server, REPLY), (Role::Server, FAILURE)] {
+        let wrong = [
+            (Role::Client, CALL),
+            (Role::Client, RELEASE),
+            (Role::Client, CANCEL),
+            (Role::Server, REPLY),
+            (Role::Server, FAILURE),
+            (Role::Server, CLOSING),
+        ];
+        for (role, kind) in wrong {
             let violation = refused(role, &header(1000, kind, 0, 0, 0));
             assert!(matches!(violation, Violation::Direction { .. }), "{violation:?}");
         }
@@ -331,7 +347,7 @@ mod rules {
     #[test]
     fn a_kind_that_no_frame_has_is_refused() {
         for role in ROLES {
-            for kind in [0, 10, 11, b'H', 0x80, 0xff] {
+            for kind in [0, 12, 13, b'H', 0x80, 0xff] {
                 let violation = refused(role, &header(0, kind, 0, 0, 0));
                 assert!(
                     matches!(violation, Violation::Header(BadHeader::Kind(k)) if k == kind),
@@ -350,13 +366,14 @@ mod rules {
             (_, RESEND) => (frame::resend(CallId::new(1)).to_vec(), 0),
             (Role::Client, REPLY) => (raw(REPLY, 0, 1, &[0; BlockRef::LEN]), MAPPED | LOANS),
             (Role::Client, FAILURE) => (failure(1, &Error::other("oh")), 0),
-            (Role::Server, CALL) => (raw(CALL, 0, 1, &[0; BlockRef::LEN]), MAPPED | BUSY | LOANS),
-            (Role::Server, RELEASE) => (raw(RELEASE, 0, 1, b""), 0),
+            (Role::Server, CALL) => (raw(CALL, 0, 1, &[0; BlockRef::LEN]), MAPPED | BUSY | LOANS | DEADLINE),
+            (Role::Server, RELEASE | CANCEL) => (raw(kind, 0, 1, b""), 0),
+            (Role::Client, CLOSING) => (frame::closing().to_vec(), 0),
             _ => unreachable!("no such frame goes this way"),
         };
         let kinds = [
-            (Role::Client, vec![REPLY, FAILURE, SEGMENT, RETIRE, RETURN, RESEND]),
-            (Role::Server, vec![CALL, RELEASE, SEGMENT, RETIRE, RETURN, RESEND]),
+            (Role::Client, vec![REPLY, FAILURE, SEGMENT, RETIRE, RETURN, RESEND, CLOSING]),
+            (Role::Server, vec![CALL, RELEASE, SEGMENT, RETIRE, RETURN, RESEND, CANCEL]),
         ];
         for (role, kinds) in kinds {
             for kind in kinds {
@@ -374,6 +391,56 @@ mod rules {
                 }
             }
         }
+    }
+
+    #[test]
+    fn ends_of_calls_and_of_servers_arrive() {
+        let mut server = Driver::new(Role::Server, limits());
+        server.feed(&frame::cancel(CallId::new(7)), &[]).unwrap();
+        assert_eq!(server.seen, [Seen::Cancel { call: 7 }]);
+        let mut client = Driver::new(Role::Client, limits());
+        client.feed(&frame::closing(), &[]).unwrap();
+        assert_eq!(client.seen, [Seen::Closing]);
+    }
+
+    #[test]
+    fn the_time_left_arrives_behind_whatever_else_a_call_has() {
+        let block = block(0, 0, 3);
+        for body in [Body::Inline, Body::Mapped(block)] {
+            for loans in [&[][..], &[block; 2]] {
+                for left in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+                    let mut receiver = Receiver::new(Role::Server, limits());
+                    let mut call = Vec::new();
+                    frame::begin_call(&mut call, 3);
+                    call.extend_from_slice(b"abc");
+                    frame::seal(&mut call, CallId::new(1), body, loans);
+                    frame::set_time_left(&mut call, left);
+                    let bytes = [&frame::segment(0, PAGE)[..], &call].concat();
+                    receiver.space()[..bytes.len()].copy_from_slice(&bytes);
+                    receiver.received(bytes.len(), [()], false).unwrap();
+                    assert!(matches!(receiver.next(), Ok(Some(Incoming::Segment { .. }))));
+                    let Ok(Some(Incoming::Call { time_left, payload, loans: seen, .. })) = receiver.next()
+                    else {
+                        panic!("one call was sent")
+                    };
+                    assert_eq!(time_left, Some(left.min(Duration::from_nanos(u64::MAX))));
+                    assert_eq!(seen, loans);
+                    assert_eq!(matches!(payload, Payload::Block(_)), matches!(body, Body::Mapped(_)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_too_short_for_its_time_left_is_refused() {
+        for len in 0..8 {
+            let violation = refused(Role::Server, &raw(CALL, DEADLINE, 1, &vec![0; len]));
+            assert!(matches!(violation, Violation::Length { .. }), "{violation:?}");
+        }
+        let violation = refused(Role::Server, &raw(CALL, DEADLINE | LOANS, 1, &[0; 9]));
+        assert!(matches!(violation, Violation::Loans { .. }), "{violation:?}");
+        let violation = refused(Role::Server, &raw(CALL, DEADLINE | MAPPED, 1, &[0; BlockRef::LEN]));
+        assert!(matches!(violation, Violation::Length { .. }), "{violation:?}");
     }
 
     #[test]
@@ -1186,6 +1253,7 @@ enum Part {
     Release { call: u64 },
     Return { segment: u32, page: u32 },
     Resend { call: u64 },
+    Cancel { call: u64 },
 }
 
 /// A block in what was announced until then.
@@ -1229,6 +1297,7 @@ fn parts() -> impl Strategy<Value = Vec<Part>> {
         1 => call.prop_map(|call| Part::Release { call }),
         1 => (0..OBJECT, any::<u32>()).prop_map(|(segment, page)| Part::Return { segment, page }),
         1 => call.prop_map(|call| Part::Resend { call }),
+        1 => call.prop_map(|call| Part::Cancel { call }),
     ];
     proptest::collection::vec(part, 0..24)
 }
@@ -1313,7 +1382,11 @@ impl Stream {
                     stream.bytes.extend(frame::resend(CallId::new(call)));
                     stream.messages.push(Seen::Resend { call });
                 }
-                Part::Failure { call, .. } | Part::Release { call } => {
+                Part::Cancel { call } if role == Role::Server => {
+                    stream.bytes.extend(frame::cancel(CallId::new(call)));
+                    stream.messages.push(Seen::Cancel { call });
+                }
+                Part::Failure { call, .. } | Part::Release { call } | Part::Cancel { call } => {
                     stream.body(role, call, 0, 0, Vec::new());
                 }
             }

@@ -44,13 +44,16 @@ impl ServiceAttributes {
 }
 
 /// The keys of `#[lpc(..)]`. A key to come is a field of [`MethodAttributes`], a name here, and a match arm.
-const METHOD_KEYS: &[&str] = &["threshold"];
+const METHOD_KEYS: &[&str] = &["threshold", "deadline", "idempotent"];
 
 /// What `#[lpc(..)]` says of a method.
 #[derive(Default)]
 pub(crate) struct MethodAttributes {
     /// The size in the user's words: the runtime parses it, while it is compiled.
     pub(crate) threshold: Option<LitStr>,
+    /// The time in the user's words: likewise.
+    pub(crate) deadline: Option<LitStr>,
+    pub(crate) is_idempotent: bool,
 }
 
 impl MethodAttributes {
@@ -76,6 +79,20 @@ impl MethodAttributes {
                     if let Some(text) = setting.string(ctxt, example) {
                         setting.set(ctxt, &mut self.threshold, text);
                     }
+                }
+                "deadline" => {
+                    let example = "a time in a string, as in `deadline = \"5s\"` or \"250ms\"";
+                    if let Some(text) = setting.string(ctxt, example) {
+                        setting.set(ctxt, &mut self.deadline, text);
+                    }
+                }
+                "idempotent" => {
+                    if let Some(value) = &setting.value {
+                        ctxt.error(value, "`idempotent` has no value: write `#[lpc(idempotent)]`");
+                    }
+                    let mut slot = self.is_idempotent.then_some(());
+                    setting.set(ctxt, &mut slot, ());
+                    self.is_idempotent = true;
                 }
                 name => {
                     let known = METHOD_KEYS.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>();

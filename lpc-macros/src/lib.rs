@@ -84,6 +84,8 @@ use crate::ctxt::Ctxt;
 /// - `#[service(crate = "path::to::lpc")]` says where the crate is, if not at `::lpc`.
 /// - `#[lpc(threshold = "64KiB")]` on a method says from which size on its arguments and its result
 ///   travel through mapped memory; `"off"` and `"always"` are thresholds too.
+/// - `#[lpc(deadline = "5s")]` says how long each of its calls may take: a whole number of `ns`, `us`, `ms`, `s`, `min` or `h`.
+/// - `#[lpc(idempotent)]` says that calling it twice is as good as calling it once, so that a client that reconnects may do so.
 ///
 /// Documentation and `cfg`s of trait and methods are carried over to what is generated from them.
 #[proc_macro_attribute]

@@ -10,6 +10,8 @@ use std::time::Duration;
 use lpc_core::{Error, ErrorKind, Limits, Method, Result, Threshold};
 
 use crate::greeting::{self, Credentials};
+use crate::link::Settings;
+use crate::reconnect::Reconnect;
 
 /// The environment variable that sets the threshold where no code does.
 pub(crate) const THRESHOLD_VARIABLE: &str = "LPC_THRESHOLD";
@@ -28,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Shared memory of all connections of one user.
 const USER_POOL: u64 = 8 << 30;
+
+/// How long a peer may stop in the middle of a message.
+const STALL: Duration = Duration::from_secs(30);
 
 /// What a caller does where its connection has no room for the call at the moment: no shared memory for its arguments
 /// ([`pool_limit`](ClientBuilder::pool_limit)), or too many calls in flight
@@ -50,6 +55,11 @@ pub(crate) struct Config {
     pub(crate) idle: Duration,
     pub(crate) at_quota: AtQuota,
     pub(crate) user_pool: u64,
+    pub(crate) stall: Duration,
+    /// Of a client's calls.
+    pub(crate) deadline: Option<Duration>,
+    /// Of a client.
+    pub(crate) reconnect: Option<Reconnect>,
     trust: Option<Trust>,
 }
 
@@ -73,8 +83,27 @@ impl Config {
             idle: IDLE,
             at_quota: AtQuota::Wait(PATIENCE),
             user_pool: USER_POOL,
+            stall: STALL,
+            deadline: None,
+            reconnect: None,
             trust: None,
         }
+    }
+
+    /// What a client's connection is made with.
+    pub(crate) fn client_settings(&self, limits: Limits) -> Settings {
+        // A server that is busy takes nothing more, and rightly so.
+        let write_timeout = None;
+        Settings { limits, quota: None, idle: self.idle, stall: self.stall, write_timeout }
+    }
+
+    /// A client that is not made by a port has nothing to reconnect to.
+    pub(crate) fn refuse_reconnect(&self) -> Result<()> {
+        if self.reconnect.is_none() {
+            return Ok(());
+        }
+        let message = "`reconnect` needs a port: only a client made by `connect` can connect again";
+        Err(Error::new(ErrorKind::InvalidInput, message))
     }
 
     /// Whether the memory of the peer at the other end is read in place.
@@ -145,7 +174,26 @@ impl<C, D> ClientBuilder<C, D> {
         self
     }
 
-    /// How many calls may be in flight at once. Default: 1024.
+    /// How long each call may take. Default: no limit. A method's own `#[lpc(deadline = "…")]` goes before, and before
+    /// that [`with_deadline`](crate::blocking::Client::with_deadline), call by call.
+    ///
+    /// A call that has no reply by then fails with [`ErrorKind::TimedOut`], and the server is told: an `async fn` is dropped
+    /// there, a `fn` can [ask](crate::Context::is_cancelled). The reply, should there be one, is dropped when it comes.
+    pub fn deadline(mut self, time: Duration) -> Self {
+        self.config.deadline = Some(time);
+        self
+    }
+
+    /// Has the client connect again when it has lost its connection, and make calls again that were not sent, or are
+    /// idempotent. Default: it does not, and once the connection is over all calls fail. For
+    /// [`connect`](crate::blocking::ClientBuilder::connect), whose first connection is made at once as ever.
+    pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.config.reconnect = Some(reconnect);
+        self
+    }
+
+    /// How many calls may be in flight at once. Default: 1024. One that was cancelled, or is past its deadline, counts
+    /// until the server has answered it.
     ///
     /// # Panics
     ///
@@ -166,7 +214,8 @@ impl<D> ServerBuilder<D> {
         Self { config, made: PhantomData }
     }
 
-    /// How many calls of one connection run side by side; further ones wait in the socket. Default: 16.
+    /// How many calls of one connection run side by side; further ones wait. Default: 16.
+    /// Up to 1024 of them, and some 1 MiB of arguments, are read ahead, so that their cancellation is seen; what is cancelled and still runs counts.
     ///
     /// # Panics
     ///
@@ -252,6 +301,13 @@ macro_rules! common_knobs {
         /// lpc to keep: writing to files is safe code. Know the programs that you trust.
         pub unsafe fn trust(mut self, trusts: impl Fn(&Credentials) -> bool + Send + Sync + 'static) -> Self {
             self.config.trust = Some(Trust(Arc::new(trusts)));
+            self
+        }
+
+        /// How long the other side may stop in the middle of a message before the connection is closed, and at a server how
+        /// long a client may take none of the replies that are to be sent. Default: 30 s.
+        pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+            self.config.stall = timeout;
             self
         }
 

@@ -19,6 +19,9 @@ pub(crate) trait Tend: Send + Sync {
 
     /// Gives back memory that is not in use, and sends what waits. Says when to come again, if at all.
     fn trim(&self) -> Option<Duration>;
+
+    /// Nothing can be sent any more: what was queued never will be.
+    fn send_failed(&self) {}
 }
 
 /// How long a message waits for another one to travel with.

@@ -70,14 +70,17 @@
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod buffer;
+mod calling;
 mod child;
 pub mod config;
+mod context;
 mod greeting;
 mod housekeeper;
 mod lane;
 mod link;
 mod patience;
 mod port;
+mod reconnect;
 mod service;
 mod serving;
 mod shared;
@@ -94,8 +97,10 @@ pub use crate::asynchronous::{
     Client, ClientBuilder, Handle, Server, ServerBuilder, Stub, Tokio, serve_parent,
 };
 pub use crate::config::AtQuota;
+pub use crate::context::Context;
 pub use crate::greeting::Credentials;
 pub use crate::port::Port;
+pub use crate::reconnect::{ConnectionEvent, Reconnect};
 pub use crate::shared::{Plain, Shared, SharedMut, View};
 pub use crate::stats::{Lanes, Sizes, Stats, Traffic};
 
@@ -106,7 +111,7 @@ pub mod __private {
 
     pub use crate::service::{
         Arguments, AsyncDispatch, ByRef, Dispatch, Dispatcher, Each, Encoder, Held, Outcome, Reply, Request,
-        lend, threshold,
+        deadline, lend, threshold,
     };
 }
 

@@ -13,6 +13,7 @@ use lpc_core::arena::Arena;
 use lpc_core::frame;
 use lpc_core::lent::Lent;
 use lpc_core::{Limits, Result};
+use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
 
 use crate::housekeeper::{self, Tend};
@@ -48,6 +49,10 @@ pub(crate) struct Link {
     quota: Option<Arc<Quota>>,
     /// How long shared memory stays unused before it is given back.
     idle: Duration,
+    /// How long the peer may stop in the middle of a message.
+    stall: Duration,
+    /// How long it may take nothing while something is to be sent.
+    write_timeout: Option<Duration>,
     counters: Arc<Counters>,
     this: Weak<Self>,
     /// Who is called by the housekeeper, if not the link itself.
@@ -59,6 +64,8 @@ pub(crate) struct Link {
     /// When the peer last refused a segment, if it has.
     refused: Mutex<Option<Instant>>,
     has_refused: AtomicBool,
+    /// As the outbox's `broken`.
+    is_broken: AtomicBool,
 }
 
 /// What a link is made with.
@@ -67,6 +74,10 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) quota: Option<Arc<Quota>>,
     pub(crate) idle: Duration,
+    /// How long the peer may stop in the middle of a message.
+    pub(crate) stall: Duration,
+    /// How long it may take nothing while something is to be sent.
+    pub(crate) write_timeout: Option<Duration>,
 }
 
 /// A loan of the peer's, which is given back when this is dropped.
@@ -103,6 +114,10 @@ struct Outbox {
     /// Senders that wait for the queue to be taken. A condition variable does not know whether it has any, and waking
     /// nobody is a system call too.
     waiting: usize,
+    /// Bytes of all frames so far: where the next one begins in the stream.
+    total: u64,
+    /// Up to where the stream may have gone out.
+    gone: u64,
 }
 
 /// What became of a frame.
@@ -113,6 +128,19 @@ pub(crate) enum Flow {
     Sent,
     /// It waits for the socket to be writable; somebody has to [`flush`](Link::flush) then.
     Stalled,
+}
+
+/// A frame's end in the stream of all that is sent: what tells whether it [may have gone](Link::may_have_gone) out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark(u64);
+
+/// How long a writer waits for a socket that takes no more.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// Not at all.
+    Now,
+    /// Until then, if there is a time.
+    At(Option<Instant>),
 }
 
 /// Bytes in the queue above which senders wait for the writer.
@@ -134,7 +162,7 @@ impl Link {
         settings: Settings,
         counters: Arc<Counters>,
     ) -> Arc<Self> {
-        let Settings { mut limits, quota, idle } = settings;
+        let Settings { mut limits, quota, idle, stall, write_timeout } = settings;
         if limits.max_segments == 0 {
             limits.pool = 0;
         }
@@ -149,6 +177,8 @@ impl Link {
             limits,
             quota,
             idle,
+            stall,
+            write_timeout,
             counters,
             this: Weak::clone(this),
             tended: OnceLock::new(),
@@ -156,6 +186,7 @@ impl Link {
             is_watched: AtomicBool::new(false),
             refused: Mutex::default(),
             has_refused: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
         })
     }
 
@@ -166,6 +197,11 @@ impl Link {
     /// The limits for what is sent: the narrower of both sides'.
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// How long the peer may stop in the middle of a message.
+    pub(crate) fn stall(&self) -> Duration {
+        self.stall
     }
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {
@@ -247,9 +283,7 @@ impl Link {
         let mut gone = Vec::new();
         let result = choose(&mut |number, segment| {
             let mut outbox = self.outbox();
-            if !outbox.broken {
-                outbox.queue.extend_from_slice(&frame::retire(number));
-            }
+            outbox.add(&frame::retire(number));
             drop(outbox);
             gone.push(segment);
         });
@@ -274,7 +308,7 @@ impl Link {
             return None;
         }
         for number in retired {
-            outbox.queue.extend_from_slice(&frame::retire(number));
+            outbox.add(&frame::retire(number));
         }
         let (number, pin) = added?;
         outbox.announce(&frame::object(number, object.offset(), object.len()), descriptor);
@@ -352,7 +386,7 @@ impl Link {
         if outbox.broken {
             return 0;
         }
-        outbox.queue.extend_from_slice(frame);
+        outbox.add(frame);
         let len = outbox.len();
         drop(outbox);
         if !self.is_late.swap(true, AcqRel) {
@@ -387,17 +421,30 @@ impl Link {
         let batch = mem::take(&mut outbox.queue);
         let start = mem::take(&mut outbox.start);
         let mut descriptors = mem::take(&mut outbox.descriptors);
-        match self.write_batch(&batch, start, &mut descriptors, Wait::Never) {
-            Ok(end) if end < batch.len() => {
-                outbox.put_back(batch, end, descriptors);
-                true
-            }
-            Ok(_) => false,
-            Err(error) => {
-                self.fail(outbox, error);
-                false
-            }
+        let (end, result) = self.write_batch(&batch, start, &mut descriptors, Until::Now);
+        outbox.gone = outbox.total - (batch.len() - end) as u64;
+        if let Err(error) = result {
+            self.fail(outbox, error);
+            return false;
         }
+        let is_left = end < batch.len();
+        if is_left {
+            outbox.put_back(batch, end, descriptors);
+        }
+        is_left
+    }
+
+    /// Sends a frame as far as the socket takes it at once; the rest goes out with whatever is sent next, or soon.
+    pub(crate) fn send_now(&self, frame: &[u8]) {
+        if self.push_unsent(frame) && self.try_flush() && !self.is_late.swap(true, AcqRel) {
+            housekeeper::flush(self.tended());
+        }
+    }
+
+    fn push_unsent(&self, frame: &[u8]) -> bool {
+        let mut outbox = self.outbox();
+        outbox.add(frame);
+        !outbox.broken
     }
 
     /// Sends a frame, and whatever was queued before it.
@@ -407,43 +454,97 @@ impl Link {
     /// The frame did not go out as a whole, for certain. Where that is not known, or only what others had queued did not
     /// go out, it is no error: whoever reads the connection learns of its end.
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<Flow> {
-        let mut outbox = self.uncongested()?;
+        self.send_within(frame, None).map(|(flow, _)| flow)
+    }
+
+    /// The same, and does not wait for the socket beyond `deadline`: what is left then goes out later.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); [`TimedOut`](io::ErrorKind::TimedOut) where the frame was not even queued.
+    pub(crate) fn send_within(&self, frame: &[u8], deadline: Option<Instant>) -> io::Result<(Flow, Mark)> {
+        let until = self.until(deadline);
+        let mut outbox = self.uncongested(deadline)?;
         if outbox.busy || outbox.stalled || outbox.len() > 0 {
-            outbox.queue.extend_from_slice(frame);
-            return Ok(self.drain(outbox).unwrap_or(Flow::Sent));
+            let mark = outbox.add(frame);
+            return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
         }
         // The common case: straight from the sender's buffer.
+        let mark = outbox.pass(frame.len());
         outbox.busy = true;
+        outbox.gone = mark.0;
         drop(outbox);
-        let sent = self.write(frame, None, self.wait);
+        let (len, result) = self.write(frame, None, until);
         let mut outbox = self.outbox();
         outbox.busy = false;
-        match sent {
-            Ok(len) if len == frame.len() && outbox.len() == 0 => Ok(Flow::Sent),
-            Ok(len) => {
-                if len < frame.len() {
-                    outbox.put_back(frame[len..].to_vec(), 0, Vec::new());
-                    outbox.stalled = true;
-                }
-                Ok(self.drain(outbox).unwrap_or(Flow::Sent))
+        outbox.gone = mark.0 - (frame.len() - len) as u64;
+        if let Err(error) = result {
+            return Err(self.fail(outbox, error));
+        }
+        if len == frame.len() && outbox.len() == 0 && !outbox.broken {
+            return Ok((Flow::Sent, mark));
+        }
+        if len < frame.len() {
+            outbox.put_back(frame[len..].to_vec(), 0, Vec::new());
+            self.stop_short(&mut outbox);
+            if self.wait == Wait::Sleep {
+                return Ok((Flow::Stalled, mark));
             }
-            Err(error) => Err(self.fail(outbox, error)),
+        }
+        Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark))
+    }
+
+    /// Whether the frame that ends there may have gone out as a whole.
+    pub(crate) fn may_have_gone(&self, mark: Mark) -> bool {
+        mark.0 <= self.outbox().gone
+    }
+
+    /// Sends nothing more, because the peer receives nothing more: what may have gone out until then is certain.
+    pub(crate) fn stop_sending(&self) {
+        self.give_up(self.outbox());
+        // Whoever writes stops, whatever the peer does.
+        socket::shutdown(self.socket(), Shutdown::Write);
+        let mut outbox = self.outbox();
+        while outbox.busy {
+            outbox.waiting += 1;
+            outbox = self.taken.wait(outbox).unwrap_or_else(PoisonError::into_inner);
+            outbox.waiting -= 1;
+        }
+    }
+
+    fn until(&self, deadline: Option<Instant>) -> Until {
+        match self.wait {
+            Wait::Sleep => Until::At(deadline),
+            Wait::Never => Until::Now,
+        }
+    }
+
+    /// Has what the socket did not take go out later.
+    fn stop_short(&self, outbox: &mut Outbox) {
+        match self.wait {
+            // Whoever waits for the socket to be writable.
+            Wait::Never => outbox.stalled = true,
+            Wait::Sleep => {
+                if !self.is_late.swap(true, AcqRel) {
+                    housekeeper::flush(self.tended());
+                }
+            }
         }
     }
 
     /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if much is
     /// queued already, it is sent at once.
     pub(crate) fn push(&self, frame: &[u8]) -> io::Result<Flow> {
-        let mut outbox = self.uncongested()?;
-        outbox.queue.extend_from_slice(frame);
-        if outbox.len() < MUCH { Ok(Flow::Sent) } else { self.drain(outbox) }
+        let mut outbox = self.uncongested(None)?;
+        outbox.add(frame);
+        if outbox.len() < MUCH { Ok(Flow::Sent) } else { self.drain(outbox, self.until(None)) }
     }
 
     /// Sends what was queued.
     pub(crate) fn flush(&self) -> io::Result<Flow> {
         let mut outbox = self.outbox();
         outbox.stalled = false;
-        self.drain(outbox)
+        self.drain(outbox, self.until(None))
     }
 
     /// Whether so much waits for the socket to be writable that who sends more should wait, too.
@@ -469,20 +570,32 @@ impl Link {
     }
 
     /// The outbox, once a blocking sender may add to it.
-    fn uncongested(&self) -> io::Result<MutexGuard<'_, Outbox>> {
+    fn uncongested(&self, deadline: Option<Instant>) -> io::Result<MutexGuard<'_, Outbox>> {
         let mut outbox = self.outbox();
         while self.wait == Wait::Sleep && outbox.busy && !outbox.broken && outbox.len() > CONGESTED {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             outbox.waiting += 1;
-            outbox = self.taken.wait(outbox).unwrap_or_else(PoisonError::into_inner);
+            outbox = match left {
+                Some(Duration::ZERO) => {
+                    outbox.waiting -= 1;
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Some(left) => self.taken.wait_timeout(outbox, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.taken.wait(outbox).unwrap_or_else(PoisonError::into_inner),
+            };
             outbox.waiting -= 1;
         }
         if outbox.broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(outbox) }
     }
 
     /// Writes the queue until it is empty or the socket takes no more, unless somebody else is at it.
-    fn drain<'l>(&'l self, mut outbox: MutexGuard<'l, Outbox>) -> io::Result<Flow> {
+    fn drain<'l>(&'l self, mut outbox: MutexGuard<'l, Outbox>, until: Until) -> io::Result<Flow> {
         loop {
             if outbox.broken {
+                // Who gave up the sending may wait for this.
+                if outbox.waiting > 0 {
+                    self.taken.notify_all();
+                }
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             if outbox.busy || outbox.len() == 0 {
@@ -496,24 +609,28 @@ impl Link {
             let mut batch = mem::replace(&mut outbox.queue, spare);
             let start = mem::take(&mut outbox.start);
             let mut descriptors = mem::take(&mut outbox.descriptors);
+            let mark = outbox.total;
+            outbox.gone = mark;
             if outbox.waiting > 0 {
                 self.taken.notify_all();
             }
             drop(outbox);
-            let written = self.write_batch(&batch, start, &mut descriptors, self.wait);
+            let (end, result) = self.write_batch(&batch, start, &mut descriptors, until);
             outbox = self.outbox();
             outbox.busy = false;
-            match written {
-                Ok(end) if end < batch.len() => {
-                    outbox.put_back(batch, end, descriptors);
-                    outbox.stalled = true;
+            outbox.gone = mark - (batch.len() - end) as u64;
+            if let Err(error) = result {
+                return Err(self.fail(outbox, error));
+            }
+            if end < batch.len() {
+                outbox.put_back(batch, end, descriptors);
+                self.stop_short(&mut outbox);
+                if self.wait == Wait::Sleep {
+                    return Ok(Flow::Stalled);
                 }
-                Ok(_) if batch.capacity() <= KEPT => {
-                    batch.clear();
-                    outbox.spare = batch;
-                }
-                Ok(_) => {}
-                Err(error) => return Err(self.fail(outbox, error)),
+            } else if batch.capacity() <= KEPT {
+                batch.clear();
+                outbox.spare = batch;
             }
         }
     }
@@ -525,50 +642,98 @@ impl Link {
         batch: &[u8],
         start: usize,
         descriptors: &mut Vec<(usize, OwnedFd)>,
-        wait: Wait,
-    ) -> io::Result<usize> {
+        until: Until,
+    ) -> (usize, io::Result<()>) {
         let mut done = start;
         while done < batch.len() {
             // From a descriptor's byte to before the next one's.
             let with = descriptors.first().is_some_and(|(place, _)| *place == done);
             let next = descriptors.get(usize::from(with)).map_or(batch.len(), |(place, _)| *place);
             let descriptor = with.then(|| descriptors[0].1.as_fd());
-            let len = self.write(&batch[done..next], descriptor, wait)?;
+            let (len, result) = self.write(&batch[done..next], descriptor, until);
             if with && len > 0 {
                 descriptors.remove(0);
             }
             done += len;
-            if done < next {
-                break;
+            if done < next || result.is_err() {
+                return (done, result);
             }
         }
-        Ok(done)
+        (done, Ok(()))
     }
 
-    /// Writes until all is out or, if it must not sleep, the socket takes no more.
-    fn write(&self, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>, wait: Wait) -> io::Result<usize> {
+    /// Writes until all is out, or the socket takes no more and is not to be waited for any longer. Returns how much went out.
+    fn write(
+        &self,
+        bytes: &[u8],
+        descriptor: Option<BorrowedFd<'_>>,
+        until: Until,
+    ) -> (usize, io::Result<()>) {
         let mut done = 0;
         while done < bytes.len() {
             let descriptor = descriptor.filter(|_| done == 0);
-            match socket::send(self.socket(), &bytes[done..], descriptor, wait) {
+            match socket::send(self.socket(), &bytes[done..], descriptor, Wait::Never) {
                 Ok(len) => done += len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let Until::At(deadline) = until else { break };
+                    match self.wait_writable(deadline) {
+                        Ok(true) => {}
+                        Ok(false) => break,
+                        Err(error) => return (done, Err(error)),
+                    }
+                }
+                Err(error) => return (done, Err(error)),
             }
         }
-        Ok(done)
+        (done, Ok(()))
+    }
+
+    /// Waits until the socket takes more; `false` if that takes too long for the sender.
+    ///
+    /// # Errors
+    ///
+    /// It takes so long that the peer is taken for dead.
+    fn wait_writable(&self, deadline: Option<Instant>) -> io::Result<bool> {
+        let now = Instant::now();
+        let stalled = self.write_timeout.and_then(|time| now.checked_add(time));
+        let until = deadline.into_iter().chain(stalled).min();
+        let left = until.map(|until| until.saturating_duration_since(now));
+        if socket::wait(self.socket(), PollFlags::POLLOUT, left)? {
+            return Ok(true);
+        }
+        if until == stalled { Err(self.takes_nothing()) } else { Ok(false) }
+    }
+
+    /// How long the peer may take nothing while something is to be sent.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn write_timeout(&self) -> Option<Duration> {
+        self.write_timeout
+    }
+
+    /// The error of a peer that took nothing for so long.
+    pub(crate) fn takes_nothing(&self) -> io::Error {
+        io::Error::other(format!("it took nothing for {:?} (stall_timeout)", self.stall))
     }
 
     /// Gives the sending up. What the peer answers still arrives: it may have closed only its receiving.
     fn fail(&self, outbox: MutexGuard<'_, Outbox>, error: io::Error) -> io::Error {
         self.give_up(outbox);
         socket::shutdown(self.socket(), Shutdown::Write);
+        if let Some(tended) = self.tended().upgrade() {
+            tended.send_failed();
+        }
         error
     }
 
+    /// Whether nothing is sent any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken.load(Acquire)
+    }
+
     fn give_up(&self, mut outbox: MutexGuard<'_, Outbox>) {
-        let Outbox { busy, waiting, .. } = *outbox;
-        *outbox = Outbox { broken: true, busy, waiting, ..Outbox::default() };
+        self.is_broken.store(true, Release);
+        let Outbox { busy, waiting, total, gone, .. } = *outbox;
+        *outbox = Outbox { broken: true, busy, waiting, total, gone, ..Outbox::default() };
         drop(outbox);
         self.taken.notify_all();
     }
@@ -601,14 +766,26 @@ fn quota_is_used_up() -> io::Error {
 }
 
 impl Outbox {
+    /// Queues a frame, if anything takes it any more.
+    fn add(&mut self, frame: &[u8]) -> Mark {
+        if !self.broken {
+            self.queue.extend_from_slice(frame);
+        }
+        self.pass(frame.len())
+    }
+
+    /// Counts a frame that goes into the stream now.
+    fn pass(&mut self, len: usize) -> Mark {
+        self.total += len as u64;
+        Mark(self.total)
+    }
+
     /// Queues a frame that brings a descriptor.
     fn announce(&mut self, frame: &[u8], descriptor: OwnedFd) {
-        // Nothing takes it any more.
-        if self.broken {
-            return;
+        if !self.broken {
+            self.descriptors.push((self.queue.len(), descriptor));
         }
-        self.descriptors.push((self.queue.len(), descriptor));
-        self.queue.extend_from_slice(frame);
+        self.add(frame);
     }
 
     /// Bytes that wait.
@@ -655,7 +832,9 @@ mod tests {
 
     fn link(wait: Wait) -> (Arc<Link>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let settings = Settings { limits: Limits::default(), quota: None, idle: Duration::from_secs(10) };
+        let idle = Duration::from_secs(10);
+        let settings =
+            Settings { limits: Limits::default(), quota: None, idle, stall: idle, write_timeout: None };
         (Link::new(Arc::new(ours), wait, settings, Arc::default()), theirs)
     }
 

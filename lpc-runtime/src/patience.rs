@@ -18,10 +18,11 @@ pub(crate) enum Need {
     Call,
 }
 
-/// Runs out after the time that [`AtQuota`] says.
+/// Runs out after the time that [`AtQuota`] says, or with the call's deadline.
 #[derive(Debug)]
 pub(crate) struct Patience {
     at_quota: AtQuota,
+    deadline: Option<Instant>,
     until: Option<Instant>,
     /// Times that room was there, and gone again when it was to be taken.
     missed: u32,
@@ -34,8 +35,8 @@ const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
 impl Patience {
-    pub(crate) fn new(at_quota: AtQuota) -> Self {
-        Self { at_quota, until: None, missed: 0 }
+    pub(crate) fn new(at_quota: AtQuota, deadline: Option<Instant>) -> Self {
+        Self { at_quota, deadline, until: None, missed: 0 }
     }
 
     /// There is room, by the look of it. The caller comes again if there was not; says how long it should wait before it
@@ -53,30 +54,32 @@ impl Patience {
     ///
     /// # Errors
     ///
-    /// Not at all: [`ErrorKind::ResourceExhausted`], naming the knob.
+    /// Not at all: [`ErrorKind::ResourceExhausted`], naming the knob; [`ErrorKind::TimedOut`] at the deadline.
     pub(crate) fn left(&mut self, need: Need) -> Result<Duration> {
         let now = Instant::now();
-        let waited = match self.at_quota {
-            AtQuota::Fail => "at_quota: Fail".to_owned(),
-            AtQuota::Wait(time) => {
-                let until = self.until.or_else(|| now.checked_add(time));
-                // A time that no clock shows is for ever.
-                let Some(until) = until else { return Ok(FOREVER) };
-                self.until = Some(until);
-                if until > now {
-                    return Ok(until - now);
-                }
-                format!("at_quota: Wait({time:?})")
-            }
+        let fail = |kind, why: &str| {
+            let message = match need {
+                Need::Room(bytes) => format!(
+                    "no room for {bytes} bytes in the connection's shared memory, which other calls and loans take \
+                     (pool_limit; {why})"
+                ),
+                Need::Call => format!("too many calls in flight (max_calls_in_flight; {why})"),
+            };
+            Err(Error::new(kind, message))
         };
-        let message = match need {
-            Need::Room(bytes) => format!(
-                "no room for {bytes} bytes in the connection's shared memory, which other calls and loans take \
-                 (pool_limit; {waited})"
-            ),
-            Need::Call => format!("too many calls in flight (max_calls_in_flight; {waited})"),
+        let AtQuota::Wait(time) = self.at_quota else {
+            return fail(ErrorKind::ResourceExhausted, "at_quota: Fail");
         };
-        Err(Error::new(ErrorKind::ResourceExhausted, message))
+        // A time that no clock shows is for ever.
+        self.until = self.until.or_else(|| now.checked_add(time));
+        let Some(until) = self.until.into_iter().chain(self.deadline).min() else { return Ok(FOREVER) };
+        if until > now {
+            return Ok(until - now);
+        }
+        if Some(until) == self.deadline {
+            return fail(ErrorKind::TimedOut, "until the call's deadline");
+        }
+        fail(ErrorKind::ResourceExhausted, &format!("at_quota: Wait({time:?})"))
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Users meet [`Service`](lpc_core::Service) and the clients; the rest is for the expansion of `#[service]`.
 
+use std::time::Duration;
+
 use lpc_core::codec::{DecodeError, DecodeErrorKind, Decoder, EncodeError, Lend, encode};
 use lpc_core::{Error, ErrorKind, Method, Progress, Service, Threshold, frame};
 use serde::de::DeserializeOwned;
@@ -321,5 +323,19 @@ pub const fn threshold(text: &str) -> Threshold {
         None => {
             panic!("a threshold is \"off\", \"always\" or a size such as \"4096\", \"64KiB\" or \"1MiB\"")
         }
+    }
+}
+
+/// The deadline that `#[lpc(deadline = "…")]` names.
+///
+/// # Panics
+///
+/// At compile time, where the text is none.
+#[must_use]
+#[track_caller]
+pub const fn deadline(text: &str) -> Duration {
+    match lpc_core::deadline::parse(text) {
+        Some(deadline) => deadline,
+        None => panic!("a deadline is a whole number and a unit, such as \"250ms\", \"5s\" or \"2min\""),
     }
 }

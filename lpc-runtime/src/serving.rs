@@ -3,17 +3,21 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::Waker;
-use std::time::Duration;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::pace::Pace;
 use lpc_core::receiver::{MAX_FAILURE, Violation};
+use lpc_core::run_queue::{Bounds, Cancelled, Cost, RunQueue};
 use lpc_core::{Error, ErrorKind, Limits, Progress, Result, Threshold, codec};
 
 use crate::buffer::Buffer;
 use crate::config::Config;
+use crate::context::Running;
+use crate::greeting::Credentials;
 use crate::lane::incoming::{Arrived, Inbox};
 use crate::lane::outgoing::{Encoded, InBlock};
 use crate::lane::quota::Quota;
@@ -45,7 +49,13 @@ impl<D: ?Sized> Served<D> {
 
     /// What the connection to a client is made with.
     pub(crate) fn settings(&self, limits: Limits, user: u32, config: &Config) -> Settings {
-        Settings { limits, quota: Some(self.users.quota(user)), idle: config.idle }
+        Settings {
+            limits,
+            quota: Some(self.users.quota(user)),
+            idle: config.idle,
+            stall: config.stall,
+            write_timeout: Some(config.stall),
+        }
     }
 
     pub(crate) fn request<'a>(&self, link: &'a Link, method: u16, arguments: &'a Arrived) -> Request<'a> {
@@ -66,11 +76,15 @@ impl<D: ?Sized> Served<D> {
     }
 
     /// The error of a call whose implementation panicked.
-    pub(crate) fn panicked(&self, method: u16, panic: &(dyn Any + Send)) -> Error {
+    pub(crate) fn panicked(&self, method: u16, panic: Box<dyn Any + Send>) -> Error {
         let name = self.service.method(u32::from(method));
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         let text = text.map(|text| format!(": {text}")).unwrap_or_default();
+        // What was panicked with may panic in its turn when it is dropped.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            mem::forget(panic);
+        }
         Error::new(ErrorKind::Panicked, format!("{}.{name} panicked{text}", self.service.name))
             .with_progress(Progress::Ran)
     }
@@ -102,70 +116,176 @@ pub(crate) fn is_fatal(answer: &Result<Reply>) -> Option<Error> {
     answer.as_ref().err().filter(|error| error.kind() == ErrorKind::Decode).cloned()
 }
 
-/// The shared memory that the calls of one connection have to do with.
-#[derive(Debug, Default)]
-pub(crate) struct Blocks {
-    arguments: Mutex<Arguments>,
-    /// The results that the client has not read yet.
+/// A call that has arrived.
+pub(crate) struct Call {
+    pub(crate) id: CallId,
+    pub(crate) method: u16,
+    /// Whether its client has other calls waiting.
+    pub(crate) is_busy: bool,
+    pub(crate) body: Arrived,
+    pub(crate) running: Arc<Running>,
+}
+
+impl Call {
+    fn cost(&self) -> Cost {
+        Cost { held: self.body.held_len(), copied: self.body.copied_len() }
+    }
+}
+
+/// What a call that ended leaves to be counted.
+pub(crate) struct Ended {
+    cost: Cost,
+    running: Arc<Running>,
+}
+
+impl Ended {
+    pub(crate) fn of(call: &Call) -> Self {
+        Self { cost: call.cost(), running: Arc::clone(&call.running) }
+    }
+}
+
+/// The calls of one connection: those that run, those that wait to, and the results that the client has not read yet.
+pub(crate) struct Desk {
+    peer: Credentials,
+    state: Mutex<State>,
     results: Mutex<HashMap<CallId, InBlock>>,
 }
 
-/// Arguments that are copied out of the client's memory.
-#[derive(Debug, Default)]
-struct Arguments {
-    /// Bytes of the calls that run.
-    copied: u64,
-    /// Who reads the connection, and waits for them to be fewer.
-    waiting: Option<Waker>,
+struct State {
+    queue: RunQueue<Call, Arc<Running>>,
+    /// Of calls that are over, to be used again.
+    spare: Vec<Arc<Running>>,
+    /// The inbox, while who leads the connection runs a call, or nothing more is to be read: whoever takes it out leads.
+    aside: Option<Box<Inbox>>,
 }
 
-impl Blocks {
-    /// A call has arrived, whose arguments are going to be copied: by the calls of one connection at once no more than there
-    /// is shared memory, so that a client which names the same block in every call cannot have it copied any number of times.
-    /// `false` where it has to wait: the waker is woken when it may be tried again.
-    pub(crate) fn admit(&self, link: &Link, arguments: &Arrived, waker: impl FnOnce() -> Waker) -> bool {
-        let len = arguments.copied_len();
-        // Of most calls, nothing is.
-        if len == 0 {
-            return true;
-        }
-        let mut running = self.arguments();
-        // One call alone is within the limit: see `Arrived`.
-        if running.copied > 0 && running.copied.saturating_add(len) > link.limits().pool {
-            running.waiting = Some(waker());
-            return false;
-        }
-        running.copied += len;
-        true
+/// What becomes of a call that has arrived.
+pub(crate) enum Arrival {
+    /// It runs now; whether it is the only one.
+    Runs(Call, bool),
+    /// It waits for its turn.
+    Waits,
+}
+
+/// What is to be done after a call has ended.
+pub(crate) struct Next {
+    /// To be run.
+    pub(crate) call: Option<Call>,
+    /// To be led.
+    pub(crate) aside: Option<Box<Inbox>>,
+}
+
+impl Desk {
+    pub(crate) fn new(peer: Credentials, max_calls: usize, limits: &Limits) -> Self {
+        let bounds = Bounds { running: max_calls, copied: limits.pool, ..Bounds::default() };
+        let state = State { queue: RunQueue::new(bounds), spare: Vec::new(), aside: None };
+        Self { peer, state: Mutex::new(state), results: Mutex::default() }
     }
 
-    /// The arguments of a call are not needed any more.
-    pub(crate) fn done(&self, copied_len: u64) {
-        if copied_len == 0 {
-            return;
+    /// A call has arrived.
+    ///
+    /// # Errors
+    ///
+    /// Another one of its id is not answered yet.
+    pub(crate) fn arrive(
+        &self,
+        link: &Arc<Link>,
+        (id, method, is_busy): (CallId, u16, bool),
+        time_left: Option<Duration>,
+        body: Arrived,
+    ) -> Result<Arrival> {
+        // A time that no clock shows never comes.
+        let deadline = time_left.and_then(|left| Instant::now().checked_add(left));
+        let mut state = self.state();
+        let mut running = state.spare.pop().unwrap_or_else(|| Arc::new(Running::new(link, self.peer)));
+        Arc::get_mut(&mut running).expect("what is spare has no other owner").renew(deadline);
+        let call = Call { id, method, is_busy, body, running: Arc::clone(&running) };
+        Ok(match state.queue.arrive(id, running, call.cost(), call)? {
+            Some(call) => Arrival::Runs(call, state.queue.running() == 1),
+            None => Arrival::Waits,
+        })
+    }
+
+    /// The answer of a call that ran is on its way.
+    pub(crate) fn finish(&self, ended: Ended) -> Next {
+        let Ended { cost, mut running } = ended;
+        let mut state = self.state();
+        let call = state.queue.finish(cost);
+        if state.spare.len() < SPARE && Arc::get_mut(&mut running).is_some() {
+            state.spare.push(running);
         }
-        let mut running = self.arguments();
-        running.copied -= copied_len;
-        let waiting = running.waiting.take();
-        drop(running);
-        if let Some(waker) = waiting {
-            waker.wake();
+        Next { call, aside: state.take_aside() }
+    }
+
+    /// Nobody waits for the answer of a call any more. Gives it back if it did not run, to be answered.
+    pub(crate) fn cancel(&self, id: CallId) -> Option<Call> {
+        let cancelled = self.state().queue.cancel(id);
+        match cancelled {
+            Cancelled::Waiting(call) => Some(call),
+            Cancelled::Running(running) => {
+                running.cancel();
+                None
+            }
+            Cancelled::Nothing => None,
         }
     }
 
-    fn arguments(&self) -> std::sync::MutexGuard<'_, Arguments> {
-        self.arguments.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The client is gone, and waits for nothing any more.
+    pub(crate) fn cancel_all(&self) {
+        let mut state = self.state();
+        let (waiting, running) = state.queue.cancel_all();
+        let aside = state.aside.take();
+        drop(state);
+        running.iter().for_each(|running| running.cancel());
+        drop((waiting, aside));
     }
 
-    /// The frame that answers `call`. A result in a block stays until it is released.
-    pub(crate) fn frame(&self, link: &Link, call: CallId, answer: Result<Reply>) -> Result<Answer> {
+    /// Whether nothing more should be read for now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state().queue.is_full()
+    }
+
+    /// Whether every call is answered.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state().queue.is_idle()
+    }
+
+    /// Calls that run.
+    pub(crate) fn running(&self) -> usize {
+        self.state().queue.running()
+    }
+
+    /// Puts the inbox aside while its holder runs a call.
+    pub(crate) fn put_aside(&self, inbox: Box<Inbox>) {
+        self.state().aside = Some(inbox);
+    }
+
+    /// Puts the inbox aside until a call has ended; gives it back where more can be read by now.
+    pub(crate) fn put_aside_if_full(&self, inbox: Box<Inbox>) -> Option<Box<Inbox>> {
+        let mut state = self.state();
+        if !state.queue.is_full() {
+            return Some(inbox);
+        }
+        state.aside = Some(inbox);
+        None
+    }
+
+    /// Takes the inbox, if it stands aside and may be read.
+    pub(crate) fn take_aside(&self) -> Option<Box<Inbox>> {
+        self.state().take_aside()
+    }
+
+    /// The frame that answers `call`, whose id is free from then on. A result in a block stays until it is released.
+    pub(crate) fn answer(&self, link: &Link, call: CallId, answer: Result<Reply>) -> Result<Answer> {
+        self.state().queue.answer(call);
         match answer {
             Ok(Reply(mut reply)) => {
                 reply.seal(call);
                 reply.count(link.counters());
                 link.lend(reply.loans());
                 if let Some(block) = reply.take_block()
-                    && self.lock().insert(call, block).is_some()
+                    && self.results().insert(call, block).is_some()
                 {
                     let reason = "is called again before the result of its first was released";
                     return Err(Violation::CallState { call, reason }.into());
@@ -188,20 +308,33 @@ impl Blocks {
     /// The client has read the result of `call`.
     pub(crate) fn release(&self, call: CallId) -> Result<()> {
         let reason = "has no result to be released";
-        self.lock().remove(&call).ok_or(Violation::CallState { call, reason })?;
+        self.results().remove(&call).ok_or(Violation::CallState { call, reason })?;
         Ok(())
     }
 
     /// The client cannot read the segment in which the result of `call` is: a frame with the result in it.
     pub(crate) fn inline(&self, link: &Link, call: CallId) -> Result<Buffer> {
         let reason = "has no result to be sent again";
-        let block = self.lock().remove(&call).ok_or(Violation::CallState { call, reason })?;
+        let block = self.results().remove(&call).ok_or(Violation::CallState { call, reason })?;
         link.counters().fallback();
-        Ok(block.inline(call))
+        Ok(block.inline(call, None))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CallId, InBlock>> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn results(&self) -> MutexGuard<'_, HashMap<CallId, InBlock>> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Contexts of calls that are kept for those to come.
+const SPARE: usize = 16;
+
+impl State {
+    fn take_aside(&mut self) -> Option<Box<Inbox>> {
+        if self.queue.is_full() { None } else { self.aside.take() }
     }
 }
 

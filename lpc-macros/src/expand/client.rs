@@ -48,6 +48,7 @@ pub(super) fn stub(names: &Names, client: &Client) -> TokenStream {
     let (name, module) = (&client.name, client.module(krate));
     let connect = docs::connect(names, client);
     let (builder, client_doc) = (docs::builder(), docs::underlying(&module));
+    let with_deadline = docs::with_deadline(&names.krate);
     let (async_token, dot_await) = match client.colour {
         Colour::Blocking => (TokenStream::new(), TokenStream::new()),
         Colour::Async => (quote!(async), quote!(.await)),
@@ -65,6 +66,12 @@ pub(super) fn stub(names: &Names, client: &Client) -> TokenStream {
             #[must_use]
             pub fn builder() -> #module::ClientBuilder<Self> {
                 #module::ClientBuilder::new()
+            }
+
+            #with_deadline
+            #[must_use]
+            pub fn with_deadline(&self, time: ::core::time::Duration) -> Self {
+                Self { client: self.client.with_deadline(time) }
             }
 
             #client_doc

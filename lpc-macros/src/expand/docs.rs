@@ -72,6 +72,14 @@ pub(super) fn builder() -> TokenStream {
     doc("A builder, to connect with other settings than [`connect`](Self::connect) does.")
 }
 
+pub(super) fn with_deadline(krate: &Path) -> TokenStream {
+    doc(&format!(
+        "The same connection for calls that each end within `time`, be it with \
+         [`TimedOut`]({}::ErrorKind::TimedOut).",
+        path(krate)
+    ))
+}
+
 pub(super) fn underlying(module: &Path) -> TokenStream {
     doc(&format!("The [`Client`]({}::Client) that makes the calls.", path(module)))
 }

@@ -1,7 +1,8 @@
 //! The type that stands for the service, and what the runtime asks of it: its methods, in order.
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::{format_ident, quote, quote_spanned};
+use syn::LitStr;
 use syn::ext::IdentExt;
 
 use super::{Names, docs};
@@ -54,16 +55,21 @@ fn entry(names: &Names, method: &Method<'_>) -> TokenStream {
     let krate = &names.krate;
     let cfgs = attr::cfgs(&method.declared.attributes);
     let name = method.declared.sig.ident.unraw().to_string();
-    let threshold = threshold(names, method).map(|threshold| quote!(.with_threshold(#threshold)));
-    quote_spanned!(names.span()=> #(#cfgs)* #krate::Method::new(#name)#threshold,)
+    let settings = &method.declared.settings;
+    let threshold = parsed(names, "threshold", settings.threshold.as_ref())
+        .map(|threshold| quote!(.with_threshold(#threshold)));
+    let deadline = parsed(names, "deadline", settings.deadline.as_ref())
+        .map(|deadline| quote!(.with_deadline(#deadline)));
+    let idempotent = settings.is_idempotent.then(|| quote!(.idempotent()));
+    quote_spanned!(names.span()=> #(#cfgs)* #krate::Method::new(#name)#threshold #deadline #idempotent,)
 }
 
-/// The setting, parsed at compile time by the runtime.
-fn threshold(names: &Names, method: &Method<'_>) -> Option<TokenStream> {
+/// A setting, parsed at compile time by the runtime's function of this name.
+fn parsed(names: &Names, function: &str, text: Option<&LitStr>) -> Option<TokenStream> {
     let krate = &names.krate;
-    let text = method.declared.settings.threshold.as_ref()?;
+    let (text, function) = (text?, format_ident!("{function}"));
     // All at the literal, and as if the user had written it: that is where the compiler is to complain.
-    Some(spans::respan(quote!(#krate::__private::threshold(#text)), text.span()))
+    Some(spans::respan(quote!(#krate::__private::#function(#text)), text.span()))
 }
 
 /// The index of a method, as an expression.

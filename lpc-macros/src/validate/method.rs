@@ -13,7 +13,7 @@ use crate::ctxt::Ctxt;
 use crate::shape::Shape;
 
 /// Names of what every generated client has of its own.
-const RESERVED: &[&str] = &["connect", "builder", "client"];
+const RESERVED: &[&str] = &["connect", "builder", "client", "with_deadline"];
 
 /// Reports one method; `None` if it cannot be called remotely, and then something was reported.
 pub(super) fn method<'a>(ctxt: &Ctxt, method: &'a ast::Method) -> Option<Method<'a>> {

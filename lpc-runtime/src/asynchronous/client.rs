@@ -6,29 +6,33 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::pin;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
+use tokio::time::timeout_at;
 
 use super::race::{Either, race};
+use super::redial::Redial;
 use super::socket::{AsyncLink, fill};
 use super::{ClientBuilder, ServerBuilder, greeting};
+use crate::calling::{self, Fetched, Sending};
 use crate::config::{AtQuota, Config};
+use crate::housekeeper::{self, Tend};
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
-use crate::lane::outgoing::InBlock;
-use crate::link::{Link, Settings};
+use crate::link::{Link, Mark};
 use crate::patience::{Need, Patience};
 use crate::port::Port;
-use crate::service::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome, decode_outcome};
+use crate::service::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome};
 use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
 use crate::sys::socket::Wait;
@@ -38,7 +42,20 @@ use crate::sys::socket::Wait;
 /// Clones share the connection, and so may any number of tasks: their calls are in flight at once and return in the
 /// order in which they are answered. The connection ends with the last clone.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Connected>);
+pub struct Client {
+    channel: Arc<Channel>,
+    /// For the calls of this clone, instead of what is set otherwise.
+    deadline: Option<Duration>,
+}
+
+/// How calls get to the server.
+#[derive(Debug)]
+enum Channel {
+    /// By one connection.
+    Once(Connected),
+    /// By another one when it is lost.
+    Again(Box<Redial>),
+}
 
 /// A generated async client.
 pub trait Stub: Sized {
@@ -54,7 +71,7 @@ pub trait Stub: Sized {
 
 /// Held by clients alone, so that the connection ends with them.
 #[derive(Debug)]
-struct Connected(Arc<Shared>);
+pub(super) struct Connected(Arc<Shared>);
 
 impl Drop for Connected {
     fn drop(&mut self) {
@@ -62,14 +79,23 @@ impl Drop for Connected {
     }
 }
 
-/// Held by the connection's task as well.
+impl Deref for Connected {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// One connection. Held by its task as well.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     link: AsyncLink,
     service: Description,
     /// For each method its number at the server.
     numbers: Box<[Option<u16>]>,
     thresholds: Box<[Threshold]>,
+    deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
     state: Mutex<State>,
 }
@@ -79,15 +105,14 @@ struct State {
     calls: Calls<Waiting>,
     /// Whom to wake when a call is over, because there are as many as there may be.
     full: Vec<Waker>,
-    /// Why the connection is over.
+    /// Why no call can be made any more.
     over: Option<Error>,
 }
 
 /// A call whose reply has not been fetched yet.
 #[derive(Debug)]
 struct Waiting {
-    /// Holds the arguments until the server has read them.
-    block: Option<InBlock>,
+    sending: Sending,
     waker: Option<Waker>,
     reply: Option<Result<Arrived>>,
     /// Its future was dropped: nobody wants the reply, but the block waits for it.
@@ -95,40 +120,41 @@ struct Waiting {
 }
 
 impl Client {
-    async fn new(stream: UnixStream, service: Description, config: &Config) -> Result<Self> {
-        let thresholds = config.thresholds(service.methods)?;
-        stream.set_nonblocking(true)?;
-        let socket = Arc::new(tokio::net::UnixStream::from_std(stream)?);
-        let greeted = greeting::greet_server(&socket, service, config).await?;
-        let is_trusted = config.trusts(&*socket);
-        let settings = Settings { limits: greeted.limits, quota: None, idle: config.idle };
-        let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, Arc::new(Counters::default()));
-        let inbox = Inbox::new(Role::Client, config.limits, is_trusted, &link);
-        let shared = Arc::new(Shared {
-            link: AsyncLink::new(link),
-            service,
-            numbers: greeted.numbers,
-            thresholds,
-            at_quota: config.at_quota,
-            state: Mutex::new(State { calls: Calls::new(), full: Vec::new(), over: None }),
-        });
-        // Made here: a task that is dropped before its first turn has to end the connection too.
-        let guard = EndOnDrop(Arc::clone(&shared));
-        tokio::spawn(drive(guard, socket, inbox));
-        Ok(Self(Arc::new(Connected(shared))))
+    fn of(channel: Channel) -> Self {
+        Self { channel: Arc::new(channel), deadline: None }
+    }
+
+    /// The same connection for calls that each end within `time`: with their result, or with
+    /// [`TimedOut`](ErrorKind::TimedOut). See the generated clients' `with_deadline`.
+    #[must_use]
+    pub fn with_deadline(&self, time: Duration) -> Self {
+        Self { deadline: Some(time), ..self.clone() }
     }
 
     /// What went through which lane so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.0.link.link().counters().read()
+        self.channel.counters().read()
+    }
+
+    /// Whether calls can be made at the moment. On a client that [reconnects](ClientBuilder::reconnect) the next call makes
+    /// a new connection where there is none.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        match &*self.channel {
+            Channel::Once(connected) => connected.is_usable(),
+            Channel::Again(redial) => redial.current().is_usable(),
+        }
     }
 
     /// Bytes of one encoded body of arguments at most: the narrower of what client and server were built with. A few of
     /// them are taken by the lengths that are encoded along.
     #[must_use]
     pub fn max_message(&self) -> u64 {
-        self.0.0.link.link().limits().max_message
+        match &*self.channel {
+            Channel::Once(connected) => connected.link.link().limits().max_message,
+            Channel::Again(redial) => redial.current().link.link().limits().max_message,
+        }
     }
 
     /// `len` values in memory that the service can read, to be filled and passed as an argument: see
@@ -142,27 +168,17 @@ impl Client {
     /// - [`TooLarge`](ErrorKind::TooLarge): they are more than the connection's `pool_limit`.
     /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): it has no room for them at the moment, nor while this waited
     ///   (`at_quota`); or the system has no memory at all.
+    /// - [`TimedOut`](ErrorKind::TimedOut): nor until the [deadline](Self::with_deadline).
     /// - [`Disconnected`](ErrorKind::Disconnected): the connection is over.
     ///
     /// # Cancel safety
     ///
     /// Nothing is taken before it returns.
     pub async fn loan<T: Plain>(&self, len: usize) -> Result<SharedMut<[T]>> {
-        let shared = &*self.0.0;
-        let link = shared.link.link();
-        let Some(size) = shared::loan_size::<T>(len, link.limits())? else {
-            return shared::unshared(len);
-        };
-        let mut patience = Patience::new(shared.at_quota);
-        loop {
-            match link.alloc(size) {
-                Ok(Some(block)) => return Ok(shared::loaned(block, len)),
-                Ok(None) => shared.wait_for(Need::Room(size), &mut patience).await?,
-                Err(error) => {
-                    tracing::warn!(%error, size, "no shared memory for a loan: it will be copied");
-                    return shared::unshared(len);
-                }
-            }
+        let deadline = calling::from_now(self.deadline);
+        match &*self.channel {
+            Channel::Once(connected) => connected.loan(len, deadline).await,
+            Channel::Again(redial) => redial.connected(deadline).await?.loan(len, deadline).await,
         }
     }
 
@@ -173,38 +189,26 @@ impl Client {
         method: u32,
         encode: impl Fn(&mut Encoder<'_>) -> Result<()> + Send,
     ) -> R {
-        let shared = &*self.0.0;
-        shared.link.uncongested().await;
-        let mut patience = Patience::new(shared.at_quota);
-        let mut hint = 0;
-        let started = loop {
-            let need = match shared.start(method, &encode, &mut hint) {
-                Ok(call) => break Ok(call),
-                Err(Stopped::Failed(error)) => break Err(error),
-                Err(Stopped::At(need)) => need,
-            };
-            if let Err(error) = shared.wait_for(need, &mut patience).await {
-                break Err(error);
+        let outcome = match &*self.channel {
+            Channel::Once(connected) => {
+                let deadline = calling::from_now(self.deadline.or(connected.time_of(method)));
+                connected.call(method, &encode, deadline).await
             }
-        };
-        let outcome = match started {
-            Ok(call) => call.reply().await.and_then(|reply| {
-                let outcome = decode_outcome(&reply.body, shared.service, method);
-                // If not here, then when a user's type panics in its decoding.
-                drop(reply);
-                outcome.inspect_err(|error| {
-                    if error.kind() == ErrorKind::Decode {
-                        shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
-                        shared.link.close();
-                    }
-                })
-            }),
-            Err(error) => Err(error),
+            Channel::Again(redial) => redial.call(method, &encode, self.deadline).await,
         };
         outcome.unwrap_or_else(|error| {
-            shared.link.link().counters().error();
-            R::failed(shared.service.context(method, error))
+            self.channel.counters().error();
+            R::failed(error)
         })
+    }
+}
+
+impl Channel {
+    fn counters(&self) -> &Arc<Counters> {
+        match self {
+            Self::Once(connected) => connected.link.link().counters(),
+            Self::Again(redial) => redial.counters(),
+        }
     }
 }
 
@@ -222,11 +226,136 @@ impl From<Error> for Stopped {
 }
 
 impl Shared {
+    async fn connect(
+        stream: UnixStream,
+        service: Description,
+        config: &Config,
+        counters: Arc<Counters>,
+    ) -> Result<Connected> {
+        let thresholds = config.thresholds(service.methods)?;
+        stream.set_nonblocking(true)?;
+        let socket = Arc::new(tokio::net::UnixStream::from_std(stream)?);
+        let greeted = greeting::greet_server(&socket, service, config).await?;
+        let is_trusted = config.trusts(&*socket);
+        let settings = config.client_settings(greeted.limits);
+        let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, counters);
+        let inbox = Inbox::new(Role::Client, config.limits, is_trusted, &link);
+        let shared = Arc::new(Self {
+            link: AsyncLink::new(link),
+            service,
+            numbers: greeted.numbers,
+            thresholds,
+            deadlines: calling::deadlines(service.methods, config.deadline),
+            at_quota: config.at_quota,
+            state: Mutex::new(State { calls: Calls::new(), full: Vec::new(), over: None }),
+        });
+        shared.link.link().tended_by(housekeeper::weak(&shared));
+        // Made here: a task that is dropped before its first turn has to end the connection too.
+        let guard = EndOnDrop(Arc::clone(&shared));
+        tokio::spawn(drive(guard, socket, inbox));
+        Ok(Connected(shared))
+    }
+
+    /// Why no other call can be made.
+    pub(super) fn why_over(&self) -> Error {
+        let over = self.state().over.clone();
+        over.unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the server receives nothing more"))
+    }
+
+    /// Whether another call can be made.
+    pub(super) fn is_usable(&self) -> bool {
+        self.state().over.is_none() && !self.link.link().is_broken()
+    }
+
+    /// How long a call of this method may take, if the caller does not say otherwise.
+    pub(super) fn time_of(&self, method: u32) -> Option<Duration> {
+        self.deadlines[method as usize]
+    }
+
+    pub(super) async fn loan<T: Plain>(
+        &self,
+        len: usize,
+        deadline: Option<Instant>,
+    ) -> Result<SharedMut<[T]>> {
+        let link = self.link.link();
+        let Some(size) = shared::loan_size::<T>(len, link.limits())? else {
+            return shared::unshared(len);
+        };
+        let mut patience = Patience::new(self.at_quota, deadline);
+        loop {
+            match link.alloc(size) {
+                Ok(Some(block)) => return Ok(shared::loaned(block, len)),
+                Ok(None) => self.wait_for(Need::Room(size), &mut patience).await?,
+                Err(error) => {
+                    tracing::warn!(%error, size, "no shared memory for a loan: it will be copied");
+                    return shared::unshared(len);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn call<R: Outcome>(
+        &self,
+        method: u32,
+        encode: &(impl Fn(&mut Encoder<'_>) -> Result<()> + Send),
+        deadline: Option<Instant>,
+    ) -> Result<R> {
+        let outcome = match deadline {
+            None => self.answered(method, encode, None).await,
+            Some(at) => {
+                // How far it got, should it not get to its end.
+                let sent = Mutex::new(None);
+                match timeout_at(at.into(), self.answered(method, encode, Some((at, &sent)))).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => {
+                        let mark = *sent.lock().unwrap_or_else(PoisonError::into_inner);
+                        let progress =
+                            mark.map_or(Progress::NotSent, |mark| calling::progress(mark, self.link.link()));
+                        Err(calling::timed_out(self.service, method, progress))
+                    }
+                }
+            }
+        };
+        let outcome = outcome.inspect_err(|error| {
+            if error.kind() == ErrorKind::Decode {
+                self.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+                self.link.close();
+            }
+        });
+        outcome.map_err(|error| self.service.context(method, error))
+    }
+
+    /// Makes a call, waits for its reply and decodes it.
+    async fn answered<R: Outcome>(
+        &self,
+        method: u32,
+        encode: &(impl Fn(&mut Encoder<'_>) -> Result<()> + Send),
+        within: Option<(Instant, &Mutex<Option<Mark>>)>,
+    ) -> Result<R> {
+        self.link.uncongested().await;
+        let deadline = within.map(|(deadline, _)| deadline);
+        let mut patience = Patience::new(self.at_quota, deadline);
+        let mut hint = 0;
+        let call = loop {
+            let need = match self.start(method, encode, deadline, &mut hint) {
+                Ok(call) => break call,
+                Err(Stopped::Failed(error)) => return Err(error),
+                Err(Stopped::At(need)) => need,
+            };
+            self.wait_for(need, &mut patience).await?;
+        };
+        if let Some((_, sent)) = within {
+            *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(call.mark);
+        }
+        call.reply().await?.decode(self.service, method)
+    }
+
     /// Encodes and sends a call.
     fn start(
         &self,
         method: u32,
         encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
+        deadline: Option<Instant>,
         hint: &mut u64,
     ) -> Result<Call<'_>, Stopped> {
         let index = method as usize;
@@ -247,23 +376,36 @@ impl Shared {
             if !state.calls.is_empty() {
                 request.mark_busy();
             }
-            let block = request.take_block();
-            state.calls.insert(Waiting { block, waker: None, reply: None, is_abandoned: false })
+            let sending = Sending { block: request.take_block(), deadline, mark: None };
+            state.calls.insert(Waiting { sending, waker: None, reply: None, is_abandoned: false })
         };
         link.counters().call();
         request.count(link.counters());
         request.seal(id);
-        link.lend(request.loans());
-        if let Err(error) = self.link.send(request.frame()) {
-            // The frame did not go out as a whole, so the server cannot have called anything.
-            let mut state = self.state();
-            let removed = state.remove(id);
-            let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
-            drop(state);
-            drop(removed);
-            return Err(error.with_progress(Progress::NotSent).into());
+        if let Some(deadline) = deadline {
+            request.set_time_left(deadline.saturating_duration_since(Instant::now()));
         }
-        Ok(Call { shared: self, id, is_over: false })
+        link.lend(request.loans());
+        match self.link.send(request.frame()) {
+            Ok(mark) => {
+                if let Some(waiting) = self.state().calls.get_mut(id) {
+                    waiting.sending.mark = Some(mark);
+                }
+                if link.is_broken() {
+                    self.send_failed();
+                }
+                Ok(Call { shared: self, id, mark, is_over: false })
+            }
+            Err(error) => {
+                // The frame did not go out as a whole, so the server cannot have called anything.
+                let mut state = self.state();
+                let removed = state.remove(id);
+                let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
+                drop(state);
+                drop(removed);
+                Err(error.with_progress(Progress::NotSent).into())
+            }
+        }
     }
 
     /// Waits for what a call needs that it cannot have yet. It may be gone again when the caller looks.
@@ -314,7 +456,7 @@ impl Shared {
             let removed = state.remove(call);
             drop(state);
             drop(removed);
-            drop(reply.map(|body| Fetched { shared: self, call, body }));
+            drop(reply.map(|body| Fetched::new(self.link.link(), call, body)));
             return Ok(());
         }
         waiting.reply = Some(reply);
@@ -328,25 +470,38 @@ impl Shared {
 
     /// The server cannot read the block of a call's arguments: sends it again, the arguments in the frame.
     fn resend(&self, call: CallId) -> Result<()> {
-        let block = self.state().calls.get_mut(call).and_then(|waiting| waiting.block.take());
+        let mut state = self.state();
+        let sending = state.calls.get_mut(call).map(|waiting| &mut waiting.sending);
+        let (block, deadline) =
+            sending.map_or((None, None), |sending| (sending.block.take(), sending.deadline));
+        drop(state);
         let block = block.ok_or(Violation::UnknownCall(call))?;
         self.link.link().counters().fallback();
-        self.link.send(&block.inline(call)).map_err(|error| crate::greeting::disconnected(&error))
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let sent = self.link.send(&block.inline(call, left));
+        sent.map(drop).map_err(|error| crate::greeting::disconnected(&error))
     }
 
-    /// Fails all calls at once: the connection is over. The first reason stays.
+    /// Fails all calls at once: the connection is over.
     fn end(&self, error: &Error) {
         self.link.close();
+        self.fail(error, |_| true);
+    }
+
+    /// Fails calls that are not answered. The first reason stays.
+    fn fail(&self, error: &Error, is_meant: impl Fn(Progress) -> bool) {
         let mut wakers = Vec::new();
         let mut state = self.state();
-        let error = state.over.get_or_insert_with(|| error.clone()).clone();
-        for waiting in state.calls.iter_mut() {
-            if waiting.reply.is_none() {
-                waiting.reply = Some(Err(error.clone().with_progress(Progress::MayHaveRun)));
+        let State { calls, over, full } = &mut *state;
+        let error = over.get_or_insert_with(|| error.clone());
+        for waiting in calls.iter_mut().filter(|waiting| waiting.reply.is_none()) {
+            let progress = waiting.sending.progress(self.link.link());
+            if is_meant(progress) {
+                waiting.reply = Some(Err(error.clone().with_progress(progress)));
+                wakers.extend(waiting.waker.take());
             }
-            wakers.extend(waiting.waker.take());
         }
-        wakers.append(&mut state.full);
+        wakers.append(full);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -387,19 +542,18 @@ impl Drop for Removed {
     }
 }
 
-/// A reply. When it has been read, the server wants its memory back, if it stands there.
-struct Fetched<'s> {
-    shared: &'s Shared,
-    call: CallId,
-    body: Arrived,
-}
+impl Tend for Shared {
+    fn flush_late(&self) -> bool {
+        self.link.link().flush_late()
+    }
 
-impl Drop for Fetched<'_> {
-    fn drop(&mut self) {
-        if self.body.is_mapped() {
-            // Goes out with the next call, or soon.
-            self.shared.link.link().push_late(&frame::release(self.call));
-        }
+    fn trim(&self) -> Option<Duration> {
+        self.link.link().trim()
+    }
+
+    fn send_failed(&self) {
+        let error = Error::new(ErrorKind::Disconnected, "the server receives nothing more");
+        self.fail(&error, |progress| progress == Progress::NotSent);
     }
 }
 
@@ -407,6 +561,7 @@ impl Drop for Fetched<'_> {
 struct Call<'s> {
     shared: &'s Shared,
     id: CallId,
+    mark: Mark,
     is_over: bool,
 }
 
@@ -430,7 +585,7 @@ impl<'s> Call<'s> {
         .await;
         self.is_over = true;
         drop(removed);
-        reply.map(|body| Fetched { shared: self.shared, call: self.id, body })
+        reply.map(|body| Fetched::new(self.shared.link.link(), self.id, body))
     }
 }
 
@@ -443,12 +598,15 @@ impl Drop for Call<'_> {
         let Some(waiting) = state.calls.get_mut(self.id) else { return };
         let Some(reply) = waiting.reply.take() else {
             waiting.is_abandoned = true;
+            drop(state);
+            // Where that is no use the connection is over.
+            let _ = self.shared.link.send(&frame::cancel(self.id));
             return;
         };
         let removed = state.remove(self.id);
         drop(state);
         drop(removed);
-        drop(reply.map(|body| Fetched { shared: self.shared, call: self.id, body }));
+        drop(reply.map(|body| Fetched::new(self.shared.link.link(), self.id, body)));
     }
 }
 
@@ -481,7 +639,7 @@ impl Drop for EndOnDrop {
 
 async fn receive(shared: &Shared, socket: &tokio::net::UnixStream, inbox: &mut Inbox) -> Result<Infallible> {
     loop {
-        if fill(socket, inbox).await? == Filled::End {
+        if fill(socket, inbox, shared.link.link().stall()).await? == Filled::End {
             inbox.ended()?;
             return Err(Error::new(ErrorKind::Disconnected, "the server hung up"));
         }
@@ -490,8 +648,13 @@ async fn receive(shared: &Shared, socket: &tokio::net::UnixStream, inbox: &mut I
                 Message::Reply { call, body } => shared.deliver(call, Ok(body))?,
                 Message::Failure { call, error } => shared.deliver(call, Err(error))?,
                 Message::Resend { call } => shared.resend(call)?,
-                // `Receiver` lets only replies through to a client.
-                Message::Call { call, .. } | Message::Release { call } => {
+                Message::Closing => {
+                    shared.state().over.get_or_insert_with(calling::closing);
+                    shared.link.link().stop_sending();
+                    shared.send_failed();
+                }
+                // `Receiver` lets none of these through to a client.
+                Message::Call { call, .. } | Message::Release { call } | Message::Cancel { call } => {
                     return Err(Violation::UnknownCall(call).into());
                 }
             }
@@ -516,6 +679,21 @@ async fn open(port: &Port, timeout: Duration) -> Result<UnixStream> {
 /// Between two tries to connect to a server that does not accept.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// A new connection to whoever serves the port.
+pub(super) async fn dial(
+    port: &Port,
+    service: Description,
+    config: &Config,
+    counters: Arc<Counters>,
+) -> Result<Connected> {
+    let stream = open(port, config.handshake_timeout).await?;
+    let connected = match crate::greeting::check_user(&stream) {
+        Ok(()) => Shared::connect(stream, service, config, counters).await,
+        Err(error) => Err(error),
+    };
+    connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
+}
+
 impl<C: Stub> ClientBuilder<C> {
     /// Connects to the service at a [`Port`]: a name or an absolute path.
     ///
@@ -536,13 +714,16 @@ impl<C: Stub> ClientBuilder<C> {
     ///
     /// Dropping the future drops the connection.
     pub async fn connect(self, port: impl AsRef<Path>) -> Result<C> {
-        let port = Port::new(port)?;
-        let stream = open(&port, self.config.handshake_timeout).await?;
-        let connected = match crate::greeting::check_user(&stream) {
-            Ok(()) => self.connect_stream(stream).await,
-            Err(error) => Err(error),
+        let (port, service) = (Port::new(port)?, Description::of::<C::Service>());
+        let counters = Arc::new(Counters::default());
+        let connected = dial(&port, service, &self.config, Arc::clone(&counters)).await?;
+        let channel = match self.config.reconnect.clone() {
+            None => Channel::Once(connected),
+            Some(policy) => {
+                Channel::Again(Box::new(Redial::new(port, service, self.config, policy, counters, connected)))
+            }
         };
-        connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
+        Ok(C::from_client(Client::of(channel)))
     }
 
     /// Connects through a stream whose other end somebody serves, of a connected pair for one.
@@ -555,7 +736,10 @@ impl<C: Stub> ClientBuilder<C> {
     ///
     /// As [`connect`](Self::connect).
     pub async fn connect_stream(self, stream: UnixStream) -> Result<C> {
-        Client::new(stream, Description::of::<C::Service>(), &self.config).await.map(C::from_client)
+        self.config.refuse_reconnect()?;
+        let service = Description::of::<C::Service>();
+        let connected = Shared::connect(stream, service, &self.config, Arc::default()).await?;
+        Ok(C::from_client(Client::of(Channel::Once(connected))))
     }
 
     /// Starts `command` with one end of a connected pair as its standard input, and connects through the other. The

@@ -1,28 +1,30 @@
 //! One connection of an async server: who reads it, what runs on it, and how its calls are answered.
 //!
 //! One task reads. A call of a method that is known to be quick is polled on it, once; if that does not finish it, and
-//! for any other method, the call becomes a task of its own.
+//! for any other method, the call becomes a task of its own. Calls beyond the limit of those that run at once wait; the
+//! task that has answered one runs the next.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use lpc_core::frame::CallId;
 use lpc_core::receiver::Violation;
-use lpc_core::{Error, Result};
+use lpc_core::{Error, Progress, Result};
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use super::race::{Either, race};
 use super::socket::{AsyncLink, fill};
-use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
+use crate::context::{Current, Running, cancelled};
+use crate::greeting::Credentials;
+use crate::lane::incoming::{Filled, Inbox, Message};
 use crate::link::Link;
 use crate::service::{Reply, Request};
-use crate::serving::{self, Answer, Blocks, Served};
-use crate::shared::Current;
+use crate::serving::{self, Answer, Arrival, Call, Desk, Ended, Served};
+use crate::sys::socket::is_hung_up;
 
 /// The implementation that a server calls.
 pub(super) trait Implementation: Send + Sync + 'static {
@@ -33,30 +35,22 @@ pub(super) trait Implementation: Send + Sync + 'static {
 pub(super) struct Connection<D> {
     link: AsyncLink,
     served: Arc<Served<D>>,
-    blocks: Blocks,
-    /// One for each call that may run.
-    permits: Arc<Semaphore>,
-}
-
-/// A call that has arrived, and its permission to run.
-struct Call {
-    id: CallId,
-    method: u16,
-    body: Arrived,
-    permit: OwnedSemaphorePermit,
+    desk: Desk,
+    /// A call has ended.
+    ended: Notify,
 }
 
 /// What a call ended with. It counts as running until it is answered.
-struct Ended {
+struct Done {
     /// The frame to send, and the error that ends the connection with it.
     answer: Result<(Answer, Option<Error>)>,
-    _permit: OwnedSemaphorePermit,
+    ended: Ended,
 }
 
 impl<D: Implementation> Connection<D> {
-    pub(super) fn new(link: Arc<Link>, served: Arc<Served<D>>) -> Arc<Self> {
-        let permits = Arc::new(Semaphore::new(served.max_calls.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { link: AsyncLink::new(link), served, blocks: Blocks::default(), permits })
+    pub(super) fn new(link: Arc<Link>, peer: Credentials, served: Arc<Served<D>>) -> Arc<Self> {
+        let desk = Desk::new(peer, served.max_calls, link.limits());
+        Arc::new(Self { link: AsyncLink::new(link), served, desk, ended: Notify::new() })
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -66,7 +60,7 @@ impl<D: Implementation> Connection<D> {
     /// Serves until the client hangs up and the calls that run are answered.
     pub(super) async fn serve(self: &Arc<Self>, socket: &UnixStream, inbox: Inbox) -> Result<()> {
         // Calls that still run keep the socket open: also where this future is dropped, the client has to know.
-        let _guard = CloseOnDrop(&self.link);
+        let _guard = CloseOnDrop(self);
         match race(self.receive(socket, inbox), self.link.resume(socket)).await {
             Either::First(result) => result,
             Either::Second(error) => Err(serving::broken(error)),
@@ -77,137 +71,197 @@ impl<D: Implementation> Connection<D> {
         loop {
             // All that arrived is answered or on its way: send the answers before waiting for more.
             self.link.flush().map_err(serving::broken)?;
-            if fill(socket, &mut inbox).await? == Filled::End {
-                serving::log_cut(self.served.service, &inbox);
-                // The client may have closed its sending side only: the calls that run may still answer.
-                let all = u32::try_from(self.served.max_calls).unwrap_or(u32::MAX);
-                let _ = self.permits.acquire_many(all).await;
-                return self.link.flush_all(socket).await.map_err(serving::broken);
+            if fill(socket, &mut inbox, self.link().stall()).await? == Filled::End {
+                return self.hung_up(socket, &inbox).await;
             }
             while let Some(message) = inbox.next()? {
                 match message {
-                    Message::Call { call, method, body, .. } => {
+                    Message::Call { call, method, is_busy, time_left, body } => {
                         self.link().counters().call();
-                        let permit = self.permit().await?;
-                        self.admit(&body).await?;
-                        self.start(Call { id: call, method, body, permit }, inbox.has_next()).await?;
+                        let arrival =
+                            self.desk.arrive(self.link(), (call, method, is_busy), time_left, body)?;
+                        match arrival {
+                            Arrival::Runs(call, _) => self.start(call, inbox.has_next()).await?,
+                            Arrival::Waits => self.readable().await?,
+                        }
                     }
-                    Message::Release { call } => self.blocks.release(call)?,
+                    Message::Release { call } => self.desk.release(call)?,
                     Message::Resend { call } => {
-                        let frame = self.blocks.inline(self.link(), call)?;
+                        let frame = self.desk.inline(self.link(), call)?;
                         self.link.send(&frame).map_err(serving::broken)?;
+                    }
+                    Message::Cancel { call } => {
+                        if let Some(call) = self.desk.cancel(call) {
+                            self.refuse(call)?;
+                        }
                     }
                     // `Receiver` lets only these through to a server.
                     Message::Reply { call, .. } | Message::Failure { call, .. } => {
                         return Err(Violation::UnknownCall(call).into());
                     }
+                    Message::Closing => unreachable!("`Receiver` lets none through to a server"),
                 }
             }
         }
     }
 
-    /// Waits until one call more may run, and until its answer has room in the queue.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
-            && !self.link().is_congested()
-        {
-            return Ok(permit);
-        }
-        self.link.flush().map_err(serving::broken)?;
-        self.link.uncongested().await;
-        Ok(Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed"))
-    }
-
-    /// Waits until a call's arguments may be copied.
-    async fn admit(&self, body: &Arrived) -> Result<()> {
-        let admit = |cx: &mut Context<'_>| self.blocks.admit(self.link(), body, || cx.waker().clone());
-        if poll_fn(|cx| Poll::Ready(admit(cx))).await {
+    /// The end of what the client sends. It may still wait for the answers of calls that run.
+    async fn hung_up(&self, socket: &UnixStream, inbox: &Inbox) -> Result<()> {
+        serving::log_cut(self.served.service, inbox);
+        if is_hung_up(self.link().socket()) {
             return Ok(());
         }
-        self.link.flush().map_err(serving::broken)?;
-        poll_fn(|cx| if admit(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        self.until(Desk::is_idle).await;
+        self.link.flush_all(socket).await.map_err(serving::broken)
+    }
+
+    /// Waits until more calls may be read.
+    async fn readable(&self) -> Result<()> {
+        if self.desk.is_full() {
+            self.link.flush().map_err(serving::broken)?;
+            self.until(|desk| !desk.is_full()).await;
+        }
         Ok(())
+    }
+
+    async fn until(&self, is_so: impl Fn(&Desk) -> bool) {
+        loop {
+            let ended = self.ended.notified();
+            if is_so(&self.desk) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Runs a call: here if that is quick, else as a task.
     async fn start(self: &Arc<Self>, call: Call, more: bool) -> Result<()> {
-        let is_quick = self.served.is_quick(call.method);
-        let connection = Arc::clone(self);
-        let running = async move { connection.run(call).await };
-        if !is_quick {
-            let connection = Arc::clone(self);
-            tokio::spawn(async move { connection.answer_or_close(running.await) });
-            return Ok(());
+        // Its answer needs room in the queue.
+        if self.link().is_congested() {
+            self.link.flush().map_err(serving::broken)?;
+            self.link.uncongested().await;
         }
-        let mut running = Box::pin(running);
-        match poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await {
-            Poll::Ready(ended) => self.answer(ended, more),
-            Poll::Pending => {
-                let connection = Arc::clone(self);
-                tokio::spawn(async move { connection.answer_or_close(running.await) });
-                Ok(())
+        let mut next = Some(call);
+        while let Some(call) = next {
+            let is_quick = self.served.is_quick(call.method);
+            let connection = Arc::clone(self);
+            let running = async move { connection.run(call).await };
+            if !is_quick {
+                tokio::spawn(Arc::clone(self).go_on(running));
+                return Ok(());
+            }
+            let mut running = Box::pin(running);
+            match poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await {
+                Poll::Ready(done) => next = self.answer(done, more)?,
+                Poll::Pending => {
+                    tokio::spawn(Arc::clone(self).go_on(running));
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a call, and the calls that wait.
+    async fn go_on(self: Arc<Self>, running: impl Future<Output = Done>) {
+        let mut done = running.await;
+        loop {
+            match self.answer(done, false) {
+                Ok(None) => return,
+                Ok(Some(call)) => {
+                    self.link.uncongested().await;
+                    done = self.run(call).await;
+                }
+                Err(error) => {
+                    serving::log_end(self.served.service, &error);
+                    self.close();
+                    return;
+                }
             }
         }
     }
 
     /// Calls the implementation.
-    async fn run(&self, call: Call) -> Ended {
-        let Call { id, method, body, permit } = call;
-        let copied_len = body.copied_len();
-        let call = pin!(self.served.dispatch.call(self.served.request(self.link(), method, &body)));
-        let (answer, time) = guarded(call, self.link()).await;
-        self.blocks.done(copied_len);
-        self.served.took(method, time);
-        let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, &*panic)));
+    async fn run(&self, call: Call) -> Done {
+        let ended = Ended::of(&call);
+        let Call { id, method, body, running, .. } = call;
+        let answer = if running.is_cancelled() {
+            Err(cancelled(Progress::NotSent))
+        } else {
+            let call = self.served.dispatch.call(self.served.request(self.link(), method, &body));
+            let (answer, time) = guarded(pin!(Some(call)), &running).await;
+            self.served.took(method, time);
+            answer.unwrap_or_else(|panic| Err(self.served.panicked(method, panic)))
+        };
         let answer = answer.map_err(|error| body.explain(error));
+        drop((body, running));
         let fatal = serving::is_fatal(&answer);
-        let answer = self.blocks.frame(self.link(), id, answer).map(|frame| (frame, fatal));
-        Ended { answer, _permit: permit }
+        let answer = self.desk.answer(self.link(), id, answer).map(|frame| (frame, fatal));
+        Done { answer, ended }
     }
 
-    /// Sends the answer of a call. Where `more` calls have arrived already, it waits for theirs: one system call
-    /// sends them together.
-    fn answer(&self, ended: Ended, more: bool) -> Result<()> {
-        let (frame, fatal) = ended.answer?;
-        let sent = if more && fatal.is_none() { self.link.push(&frame) } else { self.link.send(&frame) };
+    /// Sends the answer of a call, and gives the next one to be run. Where `more` calls have arrived already, it waits for
+    /// theirs: one system call sends them together.
+    fn answer(&self, done: Done, more: bool) -> Result<Option<Call>> {
+        let (frame, fatal) = done.answer?;
+        let sent = match more && fatal.is_none() {
+            true => self.link.push(&frame),
+            false => self.link.send(&frame).map(drop),
+        };
         sent.map_err(serving::broken)?;
-        fatal.map_or(Ok(()), Err)
+        let next = self.desk.finish(done.ended);
+        self.ended.notify_waiters();
+        fatal.map_or(Ok(next.call), Err)
     }
 
-    fn answer_or_close(&self, ended: Ended) {
-        if let Err(error) = self.answer(ended, false) {
-            serving::log_end(self.served.service, &error);
-            self.link.close();
-        }
+    /// Answers a call that was cancelled before it ran.
+    fn refuse(&self, call: Call) -> Result<()> {
+        let Call { id, body, .. } = call;
+        drop(body);
+        let frame = self.desk.answer(self.link(), id, Err(cancelled(Progress::NotSent)))?;
+        self.link.send(&frame).map(drop).map_err(serving::broken)
+    }
+
+    fn close(&self) {
+        self.link.close();
+        self.desk.cancel_all();
+        self.ended.notify_waiters();
     }
 }
 
-struct CloseOnDrop<'l>(&'l AsyncLink);
+struct CloseOnDrop<'c, D: Implementation>(&'c Connection<D>);
 
-impl Drop for CloseOnDrop<'_> {
+impl<D: Implementation> Drop for CloseOnDrop<'_, D> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-/// Runs a future to its end or panic, and says how long its longest turn took: that is how long it would have kept
-/// the task that reads.
-async fn guarded<F: Future>(
-    mut future: Pin<&mut F>,
-    link: &Arc<Link>,
-) -> (std::thread::Result<F::Output>, Duration) {
+/// Runs a future to its end or panic, or until its call is cancelled, and drops it. Says how long its longest turn took: that is
+/// how long it would have kept the task that reads.
+async fn guarded<F: Future<Output = Result<Reply>>>(
+    mut future: Pin<&mut Option<F>>,
+    running: &Arc<Running>,
+) -> (std::thread::Result<Result<Reply>>, Duration) {
     let mut longest = Duration::ZERO;
-    let output = poll_fn(|cx| {
+    let turns = poll_fn(|cx| {
+        let Some(turn) = future.as_mut().as_pin_mut() else { return Poll::Pending };
         let started = Instant::now();
-        let _current = Current::enter(link);
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let _current = Current::enter(running);
+        let polled = catch_unwind(AssertUnwindSafe(|| turn.poll(cx)));
         longest = longest.max(started.elapsed());
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Err(panic) => Poll::Ready(Err(panic)),
         }
-    })
-    .await;
-    (output, longest)
+    });
+    let output = match race(turns, running.cancelled()).await {
+        Either::First(output) => output,
+        Either::Second(()) => Ok(Err(cancelled(Progress::Ran))),
+    };
+    // What it holds belongs to the implementation, and may panic, too.
+    let _current = Current::enter(running);
+    let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
+    (output.and_then(|output| dropped.map(|()| output)), longest)
 }

@@ -4,6 +4,7 @@ mod client;
 mod connection;
 mod greeting;
 mod race;
+mod redial;
 mod server;
 mod socket;
 

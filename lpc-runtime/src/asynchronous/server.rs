@@ -184,11 +184,11 @@ async fn serve_stream<D: Implementation>(
     control.watch(&stream);
     let limits = greeting::greet_client(&stream, served.service, config).await?;
     let is_trusted = config.trusts(&*stream);
-    let user = crate::greeting::credentials(&*stream)?.uid();
-    let settings = served.settings(limits, user, config);
+    let peer = crate::greeting::credentials(&*stream)?;
+    let settings = served.settings(limits, peer.uid(), config);
     let link = Link::new(Arc::clone(&stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
     let inbox = Inbox::new(Role::Server, config.limits, is_trusted, &link);
-    let connection = Connection::new(link, Arc::clone(served));
+    let connection = Connection::new(link, peer, Arc::clone(served));
     connection.serve(&stream, inbox).await
 }
 

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lpc_core::{Error, Result};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
+use tokio::time::{timeout, timeout_at};
 
-use crate::lane::incoming::{FillError, Filled, Inbox};
-use crate::link::{Flow, Link};
+use crate::lane::incoming::{FillError, Filled, Inbox, stopped};
+use crate::link::{Flow, Link, Mark};
 use crate::sys::socket::Wait;
 
 /// A link whose queue goes on when the socket is writable again.
@@ -33,18 +35,24 @@ impl AsyncLink {
     }
 
     /// Sends a frame, at once if the socket takes it.
-    pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.note(self.link.send(frame))
+    pub(super) fn send(&self, frame: &[u8]) -> io::Result<Mark> {
+        let sent = self.link.send_within(frame, None);
+        self.note(sent.as_ref().ok().map(|(flow, _)| *flow));
+        sent.map(|(_, mark)| mark)
     }
 
     /// Queues a frame that is to go out with others.
     pub(super) fn push(&self, frame: &[u8]) -> io::Result<()> {
-        self.note(self.link.push(frame))
+        let pushed = self.link.push(frame);
+        self.note(pushed.as_ref().ok().copied());
+        pushed.map(drop)
     }
 
     /// Sends what was queued.
     pub(super) fn flush(&self) -> io::Result<()> {
-        self.note(self.link.flush())
+        let flushed = self.link.flush();
+        self.note(flushed.as_ref().ok().copied());
+        flushed.map(drop)
     }
 
     /// Ends the connection: both sides see the end of the stream at once, and nobody waits for room any more.
@@ -53,13 +61,12 @@ impl AsyncLink {
         self.resumed.notify_waiters();
     }
 
-    fn note(&self, flow: io::Result<Flow>) -> io::Result<()> {
+    fn note(&self, flow: Option<Flow>) {
         match flow {
-            Ok(Flow::Stalled) => self.stalled.notify_one(),
+            Some(Flow::Stalled) => self.stalled.notify_one(),
             // The queue may have been emptied, or given up, by this.
             _ => self.resumed.notify_waiters(),
         }
-        flow.map(drop)
     }
 
     /// Waits until there is room in the queue for more, or the connection is over.
@@ -83,10 +90,25 @@ impl AsyncLink {
         }
     }
 
+    /// Waits until the socket takes more.
+    ///
+    /// # Errors
+    ///
+    /// It takes so long that the peer is taken for dead.
+    async fn writable(&self, socket: &UnixStream) -> io::Result<()> {
+        match self.link.write_timeout() {
+            None => socket.writable().await,
+            Some(time) => {
+                let writable = timeout(time, socket.writable()).await;
+                writable.unwrap_or_else(|_| Err(self.link.takes_nothing()))
+            }
+        }
+    }
+
     /// Writes until nothing is queued.
     pub(super) async fn flush_all(&self, socket: &UnixStream) -> io::Result<()> {
         loop {
-            socket.writable().await?;
+            self.writable(socket).await?;
             let flushed = socket.try_io(Interest::WRITABLE, || match self.link.flush()? {
                 Flow::Sent => Ok(()),
                 // Tells tokio to wait for the socket again.
@@ -102,9 +124,17 @@ impl AsyncLink {
 }
 
 /// Receives once, as soon as there is something.
-pub(super) async fn fill(socket: &UnixStream, inbox: &mut Inbox) -> Result<Filled> {
+///
+/// # Errors
+///
+/// Among others, the peer stopped in the middle of a message for longer than `stall`.
+pub(super) async fn fill(socket: &UnixStream, inbox: &mut Inbox, stall: Duration) -> Result<Filled> {
     loop {
-        socket.readable().await.map_err(Error::from)?;
+        let readable = match inbox.stalled_at(stall) {
+            None => socket.readable().await,
+            Some(at) => timeout_at(at.into(), socket.readable()).await.map_err(|_| stopped(stall))?,
+        };
+        readable.map_err(Error::from)?;
         let mut filled = None;
         let _ = socket.try_io(Interest::READABLE, || {
             match inbox.fill(socket, Wait::Never) {

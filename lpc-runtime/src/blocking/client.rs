@@ -11,34 +11,48 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 
+use super::redial::Redial;
 use super::{ClientBuilder, ServerBuilder, greeting};
+use crate::calling::{self, Fetched, Sending};
 use crate::config::{AtQuota, Config};
 use crate::housekeeper::{self, Tend};
-use crate::lane::incoming::{Arrived, FillError, Filled, Inbox, Message};
+use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::lane::outgoing::{Encoded, InBlock};
-use crate::link::{Link, Settings};
+use crate::link::Link;
 use crate::patience::{Need, Patience, waker_of};
 use crate::port::Port;
-use crate::service::{Description, Dispatch, Dispatcher, Encoder, Outcome, decode_outcome};
+use crate::service::{Description, Dispatch, Dispatcher, Encoder, Outcome};
 use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
-use crate::sys::retry;
-use crate::sys::socket::Wait;
+use crate::sys::socket::{self, Wait};
 
 /// A connection to a service in another process: what a generated client, such as `DocumentsClient`, is made of.
 ///
 /// Clones share the connection, and so may any number of threads: their calls are in flight at once and return in the
 /// order in which they are answered. The connection ends with the last clone.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Shared>);
+pub struct Client {
+    channel: Arc<Channel>,
+    /// For the calls of this clone, instead of what is set otherwise.
+    deadline: Option<Duration>,
+}
+
+/// How calls get to the server.
+#[derive(Debug)]
+enum Channel {
+    /// By one connection.
+    Once(Arc<Shared>),
+    /// By another one when it is lost.
+    Again(Box<Redial>),
+}
 
 /// A generated blocking client.
 pub trait Stub: Sized {
@@ -52,13 +66,15 @@ pub trait Stub: Sized {
     fn client(&self) -> &Client;
 }
 
+/// One connection.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     link: Arc<Link>,
     service: Description,
     /// For each method its number at the server.
     numbers: Box<[Option<u16>]>,
     thresholds: Box<[Threshold]>,
+    deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
     state: Mutex<State>,
 }
@@ -70,18 +86,19 @@ struct State {
     full: Vec<Waker>,
     /// `None` while somebody reads.
     inbox: Option<Box<Inbox>>,
-    /// Why the connection is over.
+    /// Why no call can be made any more.
     over: Option<Error>,
 }
 
 /// A call whose reply has not been fetched yet.
 #[derive(Debug)]
 struct Waiting {
-    /// Holds the arguments until the server has read them.
-    block: Option<InBlock>,
+    sending: Sending,
     /// Whom to wake; `None` while it is awake.
     thread: Option<Thread>,
     answer: Option<Answer>,
+    /// Its deadline has passed: nobody wants the reply, but id and block wait for it.
+    is_abandoned: bool,
 }
 
 /// What came for a call.
@@ -99,37 +116,41 @@ const MAX_LOOKS: u32 = 64;
 const GLANCE: Duration = Duration::from_millis(10);
 
 impl Client {
-    fn new(stream: UnixStream, service: Description, config: &Config) -> Result<Self> {
-        let thresholds = config.thresholds(service.methods)?;
-        let greeted = greeting::greet_server(&stream, service, config)?;
-        let is_trusted = config.trusts(&stream);
-        let settings = Settings { limits: greeted.limits, quota: None, idle: config.idle };
-        let link = Link::new(Arc::new(stream), Wait::Sleep, settings, Arc::new(Counters::default()));
-        let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
-        let state = State { calls: Calls::new(), full: Vec::new(), inbox: Some(inbox), over: None };
-        let shared = Arc::new(Shared {
-            link,
-            service,
-            numbers: greeted.numbers,
-            thresholds,
-            at_quota: config.at_quota,
-            state: Mutex::new(state),
-        });
-        shared.link.tended_by(housekeeper::weak(&shared));
-        Ok(Self(shared))
+    fn of(channel: Channel) -> Self {
+        Self { channel: Arc::new(channel), deadline: None }
+    }
+
+    /// The same connection for calls that each end within `time`: with their result, or with
+    /// [`TimedOut`](ErrorKind::TimedOut). See the generated clients' `with_deadline`.
+    #[must_use]
+    pub fn with_deadline(&self, time: Duration) -> Self {
+        Self { deadline: Some(time), ..self.clone() }
     }
 
     /// What went through which lane so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.link.counters().read()
+        self.channel.counters().read()
+    }
+
+    /// Whether calls can be made at the moment. On a client that [reconnects](ClientBuilder::reconnect) the next call makes
+    /// a new connection where there is none.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        match &*self.channel {
+            Channel::Once(shared) => shared.is_usable(),
+            Channel::Again(redial) => redial.current().is_usable(),
+        }
     }
 
     /// Bytes of one encoded body of arguments at most: the narrower of what client and server were built with. A few of
     /// them are taken by the lengths that are encoded along.
     #[must_use]
     pub fn max_message(&self) -> u64 {
-        self.0.link.limits().max_message
+        match &*self.channel {
+            Channel::Once(shared) => shared.link.limits().max_message,
+            Channel::Again(redial) => redial.current().link.limits().max_message,
+        }
     }
 
     /// `len` values in memory that the service can read, to be filled and passed as an argument: see
@@ -158,16 +179,89 @@ impl Client {
     /// - [`TooLarge`](ErrorKind::TooLarge): they are more than the connection's `pool_limit`.
     /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): it has no room for them at the moment, nor while this waited
     ///   (`at_quota`); or the system has no memory at all.
+    /// - [`TimedOut`](ErrorKind::TimedOut): nor until the [deadline](Self::with_deadline).
     /// - [`Disconnected`](ErrorKind::Disconnected): the connection is over.
     pub fn loan<T: Plain>(&self, len: usize) -> Result<SharedMut<[T]>> {
-        let Some(size) = shared::loan_size::<T>(len, self.0.link.limits())? else {
+        let deadline = calling::from_now(self.deadline);
+        match &*self.channel {
+            Channel::Once(shared) => shared.loan(len, deadline),
+            Channel::Again(redial) => redial.connected(deadline)?.loan(len, deadline),
+        }
+    }
+
+    /// Calls a method of the service's table. For generated code.
+    #[doc(hidden)]
+    pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> R {
+        let outcome = match &*self.channel {
+            Channel::Once(shared) => {
+                let deadline = calling::from_now(self.deadline.or(shared.deadlines[method as usize]));
+                shared.call(method, &encode, deadline)
+            }
+            Channel::Again(redial) => redial.call(method, &encode, self.deadline),
+        };
+        outcome.unwrap_or_else(|error| {
+            self.channel.counters().error();
+            R::failed(error)
+        })
+    }
+}
+
+impl Channel {
+    fn counters(&self) -> &Arc<Counters> {
+        match self {
+            Self::Once(shared) => shared.link.counters(),
+            Self::Again(redial) => redial.counters(),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        stream: UnixStream,
+        service: Description,
+        config: &Config,
+        counters: Arc<Counters>,
+    ) -> Result<Arc<Self>> {
+        let thresholds = config.thresholds(service.methods)?;
+        let greeted = greeting::greet_server(&stream, service, config)?;
+        let is_trusted = config.trusts(&stream);
+        let settings = config.client_settings(greeted.limits);
+        let link = Link::new(Arc::new(stream), Wait::Sleep, settings, counters);
+        let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
+        let state = State { calls: Calls::new(), full: Vec::new(), inbox: Some(inbox), over: None };
+        let shared = Arc::new(Self {
+            link,
+            service,
+            numbers: greeted.numbers,
+            thresholds,
+            deadlines: calling::deadlines(service.methods, config.deadline),
+            at_quota: config.at_quota,
+            state: Mutex::new(state),
+        });
+        shared.link.tended_by(housekeeper::weak(&shared));
+        Ok(shared)
+    }
+
+    /// Why no other call can be made.
+    pub(super) fn why_over(&self) -> Error {
+        let over = self.state().over.clone();
+        over.unwrap_or_else(|| Error::new(ErrorKind::Disconnected, "the server receives nothing more"))
+    }
+
+    /// Whether another call can be made.
+    pub(super) fn is_usable(&self) -> bool {
+        self.state().over.is_none() && !self.link.is_broken()
+    }
+
+    pub(super) fn loan<T: Plain>(&self, len: usize, deadline: Option<Instant>) -> Result<SharedMut<[T]>> {
+        let Some(size) = shared::loan_size::<T>(len, self.link.limits())? else {
             return shared::unshared(len);
         };
-        let mut patience = Patience::new(self.0.at_quota);
+        let mut patience = Patience::new(self.at_quota, deadline);
         loop {
-            match self.0.link.alloc(size) {
+            match self.link.alloc(size) {
                 Ok(Some(block)) => return Ok(shared::loaned(block, len)),
-                Ok(None) => self.0.wait_for(Need::Room(size), &mut patience)?,
+                Ok(None) => self.wait_for(Need::Room(size), &mut patience)?,
                 Err(error) => {
                     tracing::warn!(%error, size, "no shared memory for a loan: it will be copied");
                     return shared::unshared(len);
@@ -176,35 +270,43 @@ impl Client {
         }
     }
 
-    /// Calls a method of the service's table. For generated code.
-    #[doc(hidden)]
-    pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> R {
-        let shared = &*self.0;
-        let reply = shared.encode(method, encode).and_then(|request| shared.call(request));
+    /// How long a call of this method may take, if the caller does not say otherwise.
+    pub(super) fn time_of(&self, method: u32) -> Option<Duration> {
+        self.deadlines[method as usize]
+    }
+
+    pub(super) fn call<R: Outcome>(
+        &self,
+        method: u32,
+        encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
+        deadline: Option<Instant>,
+    ) -> Result<R> {
+        let reply = self.encode(method, encode, deadline).and_then(|request| {
+            let call = self.start(request, deadline)?;
+            let body = self.wait(call, method, deadline)?;
+            Ok(Fetched::new(&self.link, call, body))
+        });
         let outcome = reply.and_then(|reply| {
-            let outcome = decode_outcome(&reply.body, shared.service, method);
-            // If not here, then when a user's type panics in its decoding.
-            drop(reply);
-            outcome.inspect_err(|error| {
+            reply.decode(self.service, method).inspect_err(|error| {
                 if error.kind() == ErrorKind::Decode {
-                    shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
-                    shared.link.close();
+                    self.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+                    self.link.close();
                 }
             })
         });
-        outcome.unwrap_or_else(|error| {
-            shared.link.counters().error();
-            R::failed(shared.service.context(method, error))
-        })
+        outcome.map_err(|error| self.service.context(method, error))
     }
-}
 
-impl Shared {
-    fn encode(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> Result<Encoded> {
+    fn encode(
+        &self,
+        method: u32,
+        encode: impl Fn(&mut Encoder<'_>) -> Result<()>,
+        deadline: Option<Instant>,
+    ) -> Result<Encoded> {
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
         let threshold = self.thresholds[index];
-        let mut patience = Patience::new(self.at_quota);
+        let mut patience = Patience::new(self.at_quota, deadline);
         let mut hint = 0;
         loop {
             let mut encoder = Encoder::new(&self.link, self.service, method, number, threshold, hint);
@@ -217,9 +319,11 @@ impl Shared {
         }
     }
 
-    fn call(&self, mut request: Encoded) -> Result<Fetched<'_>> {
-        let mut waiting = Some(Waiting { block: request.take_block(), thread: None, answer: None });
-        let mut patience = Patience::new(self.at_quota);
+    /// Sends a call.
+    fn start(&self, mut request: Encoded, deadline: Option<Instant>) -> Result<CallId> {
+        let sending = Sending { block: request.take_block(), deadline, mark: None };
+        let mut waiting = Some(Waiting { sending, thread: None, answer: None, is_abandoned: false });
+        let mut patience = Patience::new(self.at_quota, deadline);
         let call = loop {
             let mut state = self.state();
             if let Some(error) = &state.over {
@@ -239,24 +343,45 @@ impl Shared {
         self.link.counters().call();
         request.count(self.link.counters());
         request.seal(call);
-        self.link.lend(request.loans());
-        if let Err(error) = self.link.send(request.frame()) {
-            // The frame did not go out as a whole, so the server cannot have called anything.
-            let mut state = self.state();
-            state.remove(call);
-            let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
-            return Err(error.with_progress(Progress::NotSent));
+        if let Some(deadline) = deadline {
+            request.set_time_left(deadline.saturating_duration_since(Instant::now()));
         }
-        drop(request);
-        self.wait(call).map(|body| Fetched { shared: self, call, body })
+        self.link.lend(request.loans());
+        match self.link.send_within(request.frame(), deadline) {
+            Ok((_, mark)) => {
+                // Of who is answered at once nobody asks any more.
+                if let Some(waiting) = self.state().calls.get_mut(call) {
+                    waiting.sending.mark = Some(mark);
+                }
+                if self.link.is_broken() {
+                    self.send_failed();
+                }
+                Ok(call)
+            }
+            Err(error) => {
+                // The frame did not go out as a whole, so the server cannot have called anything.
+                let mut state = self.state();
+                state.remove(call);
+                let error = match (&state.over, error.kind()) {
+                    (_, io::ErrorKind::TimedOut) => {
+                        let message = "the server took nothing more before the call's deadline";
+                        Error::new(ErrorKind::TimedOut, message)
+                    }
+                    (Some(over), _) => over.clone(),
+                    _ => crate::greeting::disconnected(&error),
+                };
+                Err(error.with_progress(Progress::NotSent))
+            }
+        }
     }
 
     /// Waits for the reply to `call`, reading the socket if nobody else does.
-    fn wait(&self, call: CallId) -> Result<Arrived> {
+    fn wait(&self, call: CallId, method: u32, deadline: Option<Instant>) -> Result<Arrived> {
         let mut state = self.state();
         loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if let Some(answer) = state.waiting(call).answer.take() {
-                let block = state.waiting(call).block.take();
+                let block = state.waiting(call).sending.block.take();
                 if let Answer::Reply(_) = answer {
                     state.remove(call);
                 }
@@ -266,74 +391,138 @@ impl Shared {
                     Answer::Reply(reply) => return reply,
                     Answer::Resend => {
                         let sent = block.ok_or(Violation::UnknownCall(call)).map_err(Error::from);
-                        let sent = sent.and_then(|block| self.resend(call, &block));
+                        let sent = sent.and_then(|block| self.resend(call, &block, deadline));
                         if let Err(error) = &sent {
                             self.end(error);
                         }
                         state = self.state();
                     }
                 }
+            } else if left.is_some_and(|left| left.is_zero()) {
+                return Err(self.abandon(state, call, method));
             } else if let Some(mut inbox) = state.inbox.take() {
                 drop(state);
-                let read = self.read(call, &mut inbox);
+                let read = self.read(call, &mut inbox, deadline);
                 if let Err(error) = &read {
                     self.end(error);
                 }
                 state = self.state();
                 state.inbox = Some(inbox);
-                if let Ok(answer) = read {
+                if let Ok(Some(answer)) = read {
                     state.waiting(call).answer = Some(answer);
                 }
             } else {
                 state.waiting(call).thread.get_or_insert_with(thread::current);
                 drop(state);
-                thread::park();
+                match left {
+                    Some(left) => thread::park_timeout(left),
+                    None => thread::park(),
+                }
                 state = self.state();
             }
         }
     }
 
+    /// Gives a call up whose deadline has passed.
+    fn abandon(&self, mut state: MutexGuard<'_, State>, call: CallId, method: u32) -> Error {
+        let waiting = state.waiting(call);
+        waiting.is_abandoned = true;
+        waiting.thread = None;
+        let progress = waiting.sending.progress(&self.link);
+        state.pass_on();
+        drop(state);
+        self.link.send_now(&frame::cancel(call));
+        // Its reply, which frees its block, may be the last thing to come for a while.
+        self.link.watch();
+        calling::timed_out(self.service, method, progress)
+    }
+
     /// Sends a call again, its arguments in the frame.
-    fn resend(&self, call: CallId, block: &InBlock) -> Result<()> {
+    fn resend(&self, call: CallId, block: &InBlock, deadline: Option<Instant>) -> Result<()> {
         self.link.counters().fallback();
-        let sent = self.link.send(&block.inline(call));
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let sent = self.link.send_within(&block.inline(call, left), deadline);
         sent.map(drop).map_err(|error| crate::greeting::disconnected(&error))
     }
 
-    /// Receives until the answer to `own` has come, and hands out those of others on the way.
-    fn read(&self, own: CallId, inbox: &mut Inbox) -> Result<Answer> {
+    /// Receives until the answer to `own` has come, or its deadline, and hands out those of others on the way.
+    fn read(&self, own: CallId, inbox: &mut Inbox, deadline: Option<Instant>) -> Result<Option<Answer>> {
         let mut found = None;
         loop {
-            self.hand_out(inbox, Some(own), &mut found)?;
-            if let Some(answer) = found {
-                return Ok(answer);
+            // The end of sending may be an answer, too.
+            let is_closing = self.hand_out(inbox, Some(own), &mut found)?;
+            if found.is_some() || is_closing {
+                return Ok(found);
             }
-            if inbox.fill(self.link.socket(), Wait::Sleep)? == Filled::End {
-                inbox.ended()?;
-                return Err(Error::new(ErrorKind::Disconnected, "the server hung up"));
+            match inbox.fill_within(self.link.socket(), self.link.stall(), deadline)? {
+                Filled::End => {
+                    inbox.ended()?;
+                    return Err(Error::new(ErrorKind::Disconnected, "the server hung up"));
+                }
+                Filled::Nothing if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                    return Ok(None);
+                }
+                _ => {}
             }
         }
     }
 
-    /// Gives what has arrived to those for whom it is; what is for `own` is put into `found`.
-    fn hand_out(&self, inbox: &mut Inbox, own: Option<CallId>, found: &mut Option<Answer>) -> Result<()> {
+    /// Gives what has arrived to those for whom it is; what is for `own` is put into `found`. Whether the server shuts down,
+    /// and calls that were not sent have failed for it.
+    fn hand_out(&self, inbox: &mut Inbox, own: Option<CallId>, found: &mut Option<Answer>) -> Result<bool> {
+        let mut is_closing = false;
         while let Some(message) = inbox.next()? {
             let (call, answer) = match message {
                 Message::Reply { call, body } => (call, Answer::Reply(Ok(body))),
                 Message::Failure { call, error } => (call, Answer::Reply(Err(error))),
                 Message::Resend { call } => (call, Answer::Resend),
-                // `Receiver` lets only replies through to a client.
-                Message::Call { call, .. } | Message::Release { call } => {
+                Message::Closing => {
+                    self.state().over.get_or_insert_with(calling::closing);
+                    self.link.stop_sending();
+                    self.send_failed();
+                    is_closing = true;
+                    continue;
+                }
+                // `Receiver` lets none of these through to a client.
+                Message::Call { call, .. } | Message::Release { call } | Message::Cancel { call } => {
                     return Err(Violation::UnknownCall(call).into());
                 }
             };
             if own == Some(call) && found.is_none() {
                 *found = Some(answer);
             } else {
-                self.state().deliver(call, answer)?;
+                self.deliver(call, answer)?;
             }
         }
-        Ok(())
+        Ok(is_closing)
+    }
+
+    /// Gives an answer to the caller who waits for it.
+    fn deliver(&self, call: CallId, answer: Answer) -> Result<()> {
+        let mut state = self.state();
+        let waiting = state.calls.get_mut(call).filter(|waiting| waiting.answer.is_none());
+        let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
+        if !waiting.is_abandoned {
+            waiting.answer = Some(answer);
+            if let Some(thread) = waiting.thread.take() {
+                thread.unpark();
+            }
+            return Ok(());
+        }
+        match answer {
+            Answer::Reply(reply) => {
+                state.remove(call);
+                drop(state);
+                drop(reply.map(|body| Fetched::new(&self.link, call, body)));
+                Ok(())
+            }
+            Answer::Resend => {
+                let Sending { block, deadline, .. } = &mut waiting.sending;
+                let (block, deadline) = (block.take(), *deadline);
+                drop(state);
+                self.resend(call, &block.ok_or(Violation::UnknownCall(call))?, deadline)
+            }
+        }
     }
 
     /// Waits for what a call needs that it cannot have yet. It may be gone again when the caller looks.
@@ -387,19 +576,17 @@ impl Shared {
     /// Reads what arrives within `time`, for others.
     fn look(&self, inbox: &mut Inbox, time: Duration) -> Result<()> {
         self.link.flush_late();
-        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-        retry(|| poll(&mut [PollFd::new(self.link.socket(), PollFlags::POLLIN)], timeout))?;
-        self.hand_out(inbox, None, &mut None)?;
+        socket::wait(self.link.socket(), PollFlags::POLLIN, Some(time))?;
+        let _ = self.hand_out(inbox, None, &mut None)?;
         // A server that never stops does not keep who looks for others.
         for _ in 0..MAX_LOOKS {
-            match inbox.fill(self.link.socket(), Wait::Never) {
-                Ok(Filled::End) => {
+            match inbox.try_fill(self.link.socket(), Wait::Never)? {
+                Filled::End => {
                     inbox.ended()?;
                     return Err(Error::new(ErrorKind::Disconnected, "the server hung up"));
                 }
-                Ok(_) => self.hand_out(inbox, None, &mut None)?,
-                Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Filled::Nothing => break,
+                _ => drop(self.hand_out(inbox, None, &mut None)?),
             }
         }
         Ok(())
@@ -409,27 +596,29 @@ impl Shared {
     fn end(&self, error: &Error) {
         // First: blocks of calls that end come back, and the server may still be reading them.
         self.link.close();
-        self.state().end(error);
+        self.fail(error, |_| true);
+    }
+
+    /// Fails calls that are not answered. The first reason stays.
+    fn fail(&self, error: &Error, is_meant: impl Fn(Progress) -> bool) {
+        let mut state = self.state();
+        let State { calls, over, full, .. } = &mut *state;
+        let error = over.get_or_insert_with(|| error.clone());
+        for waiting in calls.iter_mut() {
+            let progress = waiting.sending.progress(&self.link);
+            if matches!(waiting.answer, Some(Answer::Reply(_))) || !is_meant(progress) {
+                continue;
+            }
+            waiting.answer = Some(Answer::Reply(Err(error.clone().with_progress(progress))));
+            if let Some(thread) = waiting.thread.take() {
+                thread.unpark();
+            }
+        }
+        full.drain(..).for_each(Waker::wake);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A reply. When it has been read, the server wants its memory back, if it stands there.
-struct Fetched<'s> {
-    shared: &'s Shared,
-    call: CallId,
-    body: Arrived,
-}
-
-impl Drop for Fetched<'_> {
-    fn drop(&mut self) {
-        if self.body.is_mapped() {
-            // Goes out with the next call, or soon.
-            self.shared.link.push_late(&frame::release(self.call));
-        }
     }
 }
 
@@ -453,8 +642,14 @@ impl Tend for Shared {
         let mut state = self.state();
         state.inbox = Some(inbox);
         state.pass_on();
+        let awaits = !state.calls.is_empty();
         drop(state);
-        self.link.tidy(has_memory && read.is_ok())
+        self.link.tidy((has_memory || awaits) && read.is_ok())
+    }
+
+    fn send_failed(&self) {
+        let error = Error::new(ErrorKind::Disconnected, "the server receives nothing more");
+        self.fail(&error, |progress| progress == Progress::NotSent);
     }
 }
 
@@ -465,17 +660,6 @@ impl Drop for Shared {
 }
 
 impl State {
-    /// Gives an answer to the caller who waits for it.
-    fn deliver(&mut self, call: CallId, answer: Answer) -> Result<()> {
-        let waiting = self.calls.get_mut(call).filter(|waiting| waiting.answer.is_none());
-        let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
-        waiting.answer = Some(answer);
-        if let Some(thread) = waiting.thread.take() {
-            thread.unpark();
-        }
-        Ok(())
-    }
-
     /// A call whose caller asks.
     fn waiting(&mut self, call: CallId) -> &mut Waiting {
         self.calls.get_mut(call).expect("only its caller removes a call")
@@ -497,20 +681,19 @@ impl State {
             thread.unpark();
         }
     }
+}
 
-    /// Fails all calls.
-    fn end(&mut self, error: &Error) {
-        let error = self.over.get_or_insert_with(|| error.clone()).clone();
-        for waiting in self.calls.iter_mut() {
-            if !matches!(waiting.answer, Some(Answer::Reply(_))) {
-                waiting.answer = Some(Answer::Reply(Err(error.clone().with_progress(Progress::MayHaveRun))));
-            }
-            if let Some(thread) = waiting.thread.take() {
-                thread.unpark();
-            }
-        }
-        self.full.drain(..).for_each(Waker::wake);
-    }
+/// A new connection to whoever serves the port.
+pub(super) fn dial(
+    port: &Port,
+    service: Description,
+    config: &Config,
+    counters: Arc<Counters>,
+) -> Result<Arc<Shared>> {
+    let stream = port.connect(config.handshake_timeout)?;
+    let connected =
+        crate::greeting::check_user(&stream).and_then(|()| Shared::new(stream, service, config, counters));
+    connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
 }
 
 impl<C: Stub> ClientBuilder<C> {
@@ -525,10 +708,16 @@ impl<C: Stub> ClientBuilder<C> {
     /// - [`TimedOut`](ErrorKind::TimedOut): it does not answer.
     /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
     pub fn connect(self, port: impl AsRef<Path>) -> Result<C> {
-        let port = Port::new(port)?;
-        let stream = port.connect(self.config.handshake_timeout)?;
-        let connected = crate::greeting::check_user(&stream).and_then(|()| self.connect_stream(stream));
-        connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
+        let (port, service) = (Port::new(port)?, Description::of::<C::Service>());
+        let counters = Arc::new(Counters::default());
+        let shared = dial(&port, service, &self.config, Arc::clone(&counters))?;
+        let channel = match self.config.reconnect.clone() {
+            None => Channel::Once(shared),
+            Some(policy) => {
+                Channel::Again(Box::new(Redial::new(port, service, self.config, policy, counters, shared)))
+            }
+        };
+        Ok(C::from_client(Client::of(channel)))
     }
 
     /// Connects through a stream whose other end somebody serves, of a connected pair for one.
@@ -537,8 +726,10 @@ impl<C: Stub> ClientBuilder<C> {
     ///
     /// As [`connect`](Self::connect).
     pub fn connect_stream(self, stream: UnixStream) -> Result<C> {
+        self.config.refuse_reconnect()?;
         stream.set_nonblocking(false)?;
-        Client::new(stream, Description::of::<C::Service>(), &self.config).map(C::from_client)
+        let shared = Shared::new(stream, Description::of::<C::Service>(), &self.config, Arc::default())?;
+        Ok(C::from_client(Client::of(Channel::Once(shared))))
     }
 
     /// Starts `command` with one end of a connected pair as its standard input, and connects through the other. The

@@ -4,26 +4,25 @@
 //! [`Pace`](lpc_core::pace::Pace)), or of a client that has no other call waiting, it runs on the spot, with the inbox
 //! put aside so that the [watch](super::workers) can have another thread take over should the call take long after
 //! all. For any other the leader passes the inbox to another thread before it runs the call: that costs a wake-up.
+//! Calls beyond the limit of those that run at once wait; whoever has answered one runs the next.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Instant;
 
-use lpc_core::Result;
-use lpc_core::frame::CallId;
 use lpc_core::receiver::Violation;
+use lpc_core::{Error, Progress, Result};
 
 use super::server::Live;
 use super::workers::{IDLE, Lead, Workers};
-use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
+use crate::context::{Current, cancelled};
+use crate::greeting::Credentials;
+use crate::lane::incoming::{Filled, Inbox, Message};
 use crate::link::Link;
-use crate::patience::waker_of;
 use crate::service::{Reply, Request};
-use crate::serving::{self, Blocks, Served};
-use crate::shared::Current;
-use crate::sys::socket::Wait;
+use crate::serving::{self, Arrival, Call, Desk, Ended, Next, Served};
+use crate::sys::socket;
 
 /// The implementation that a server calls, its type forgotten.
 pub(super) type Dispatch = dyn Fn(Request<'_>) -> Result<Reply> + Send + Sync;
@@ -31,40 +30,21 @@ pub(super) type Dispatch = dyn Fn(Request<'_>) -> Result<Reply> + Send + Sync;
 pub(super) struct Connection {
     link: Arc<Link>,
     served: Arc<Served<Dispatch>>,
-    blocks: Blocks,
-    state: Mutex<State>,
+    desk: Desk,
     /// The watcher's tick at which the leader began to run a call itself; [`IDLE`] while it does not.
     busy: AtomicU32,
     _live: Live,
 }
 
-#[derive(Debug)]
-struct State {
-    /// Calls that run.
-    running: usize,
-    /// The inbox, while the leader runs a call itself: whoever takes it out is the leader.
-    aside: Option<Box<Inbox>>,
-}
-
-/// A call that has arrived.
-struct Call {
-    id: CallId,
-    method: u16,
-    is_busy: bool,
-    body: Arrived,
-}
-
 impl Connection {
-    pub(super) fn new(link: Arc<Link>, served: Arc<Served<Dispatch>>, live: Live) -> Arc<Self> {
-        let state = Mutex::new(State { running: 0, aside: None });
-        Arc::new(Self {
-            link,
-            served,
-            blocks: Blocks::default(),
-            state,
-            busy: AtomicU32::new(IDLE),
-            _live: live,
-        })
+    pub(super) fn new(
+        link: Arc<Link>,
+        peer: Credentials,
+        served: Arc<Served<Dispatch>>,
+        live: Live,
+    ) -> Arc<Self> {
+        let desk = Desk::new(peer, served.max_calls, link.limits());
+        Arc::new(Self { link, served, desk, busy: AtomicU32::new(IDLE), _live: live })
     }
 
     pub(super) fn busy(&self) -> &AtomicU32 {
@@ -73,11 +53,15 @@ impl Connection {
 
     /// Leads until somebody else does, or the connection is over.
     pub(super) fn lead(self: &Arc<Self>, inbox: Box<Inbox>, workers: &Arc<Workers>) {
-        let _current = Current::enter(&self.link);
-        if let Err(error) = self.try_lead(inbox, workers) {
-            serving::log_end(self.served.service, &error);
-            self.link.close();
-        }
+        let led = catch_unwind(AssertUnwindSafe(|| self.try_lead(inbox, workers)));
+        let error = match led {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(panic) => self.served.panicked(u16::MAX, panic),
+        };
+        serving::log_end(self.served.service, &error);
+        self.link.close();
+        self.desk.cancel_all();
     }
 
     fn try_lead(self: &Arc<Self>, mut inbox: Box<Inbox>, workers: &Arc<Workers>) -> Result<()> {
@@ -85,134 +69,161 @@ impl Connection {
             let Some(message) = inbox.next()? else {
                 // All that arrived is answered or on its way: send the answers before waiting for more.
                 let _ = self.link.flush().map_err(serving::broken)?;
-                if inbox.fill(self.link.socket(), Wait::Sleep)? == Filled::End {
-                    // Calls that run may still answer: the client may have closed its sending side only.
-                    serving::log_cut(self.served.service, &inbox);
+                if inbox.fill_within(self.link.socket(), self.link.stall(), None)? == Filled::End {
+                    self.hung_up(&inbox);
                     return Ok(());
                 }
                 continue;
             };
-            let call = match message {
-                Message::Call { call, method, is_busy, body } => {
-                    self.admit(&body)?;
-                    Call { id: call, method, is_busy, body }
+            let arrival = match message {
+                Message::Call { call, method, is_busy, time_left, body } => {
+                    self.link.counters().call();
+                    self.desk.arrive(&self.link, (call, method, is_busy), time_left, body)?
                 }
                 Message::Release { call } => {
-                    self.blocks.release(call)?;
+                    self.desk.release(call)?;
                     continue;
                 }
                 Message::Resend { call } => {
-                    let frame = self.blocks.inline(&self.link, call)?;
+                    let frame = self.desk.inline(&self.link, call)?;
                     let _ = self.link.send(&frame).map_err(serving::broken)?;
+                    continue;
+                }
+                Message::Cancel { call } => {
+                    if let Some(call) = self.desk.cancel(call) {
+                        self.refuse(call, cancelled(Progress::NotSent))?;
+                    }
                     continue;
                 }
                 // `Receiver` lets only these through to a server.
                 Message::Reply { call, .. } | Message::Failure { call, .. } => {
                     return Err(Violation::UnknownCall(call).into());
                 }
+                Message::Closing => unreachable!("`Receiver` lets none through to a server"),
             };
-            self.link.counters().call();
-            let is_quick = self.served.is_quick(call.method);
-            let (may_pass_on, is_alone) = {
-                let mut state = self.state();
-                state.running += 1;
-                (state.running < self.served.max_calls, state.running == 1 && !call.is_busy)
-            };
-            if may_pass_on && !is_quick && !is_alone {
-                match workers.lead(Lead { connection: Arc::clone(self), inbox }) {
-                    Ok(()) => {
-                        let result = self.run(call, false);
-                        let aside = self.ended();
-                        result?;
-                        // At the limit of calls at once the one who led then is running a call itself: go on for it.
-                        match aside {
-                            Some(next) => inbox = next,
-                            None => return Ok(()),
-                        }
-                        continue;
-                    }
-                    Err(Lead { inbox: back, .. }) => inbox = back,
+            let led = match arrival {
+                Arrival::Runs(call, is_alone) => self.begin(call, is_alone, inbox, workers)?,
+                Arrival::Waits if self.desk.is_full() => {
+                    let _ = self.link.flush().map_err(serving::broken)?;
+                    self.desk.put_aside_if_full(inbox)
                 }
-            }
-            // The answer may wait for those of the calls behind it, as long as somebody can take over if they take long.
-            let more = inbox.has_next() && may_pass_on;
-            if !is_quick || !may_pass_on {
-                let _ = self.link.flush().map_err(serving::broken)?;
-            }
-            self.state().aside = Some(inbox);
-            workers.begin(&self.busy);
-            let result = self.run(call, more);
-            Workers::end(&self.busy);
-            let aside = self.ended();
-            result?;
-            match aside {
+                Arrival::Waits => Some(inbox),
+            };
+            match led {
                 Some(back) => inbox = back,
-                // Who leads now may have looked at the queue before the answer was in it.
-                None => return self.link.flush().map(drop).map_err(serving::broken),
+                None => return Ok(()),
             }
         }
     }
 
-    /// Waits until a call's arguments may be copied.
-    fn admit(&self, body: &Arrived) -> Result<()> {
-        while !self.blocks.admit(&self.link, body, || waker_of(thread::current())) {
-            // Answers may wait for this thread to send them.
+    /// Runs a call, on this thread if not on another, and what waits behind it. Gives the inbox if this thread leads after that.
+    fn begin(
+        self: &Arc<Self>,
+        call: Call,
+        is_alone: bool,
+        inbox: Box<Inbox>,
+        workers: &Arc<Workers>,
+    ) -> Result<Option<Box<Inbox>>> {
+        let is_quick = self.served.is_quick(call.method);
+        let mut inbox = inbox;
+        if !is_quick && (!is_alone || call.is_busy) {
+            match workers.lead(Lead { connection: Arc::clone(self), inbox }) {
+                Ok(()) => {
+                    let next = self.run(call, false)?;
+                    return self.go_on(next, workers);
+                }
+                Err(Lead { inbox: back, .. }) => inbox = back,
+            }
+        }
+        // The answer may wait for those of the calls behind it, as somebody else takes over if they take long.
+        let more = inbox.has_next();
+        if !is_quick {
             let _ = self.link.flush().map_err(serving::broken)?;
-            thread::park();
         }
-        Ok(())
+        self.desk.put_aside(inbox);
+        workers.begin(&self.busy);
+        let next = self.run(call, more);
+        Workers::end(&self.busy);
+        let led = self.go_on(next?, workers)?;
+        if led.is_none() {
+            // Who leads now may have looked at the queue before the answer was in it.
+            let _ = self.link.flush().map_err(serving::broken)?;
+        }
+        Ok(led)
     }
 
-    /// A call is over. Gives the inbox if it stands aside: the caller leads from then on.
-    fn ended(&self) -> Option<Box<Inbox>> {
-        let mut state = self.state();
-        state.running -= 1;
-        state.aside.take()
-    }
-
-    /// Has another thread lead, because the leader is held up; not where that would be a call too many.
-    pub(super) fn take_over(self: &Arc<Self>, workers: &Arc<Workers>) {
-        let inbox = {
-            let mut state = self.state();
-            if state.running >= self.served.max_calls { None } else { state.aside.take() }
-        };
-        let Some(inbox) = inbox else { return };
-        if let Err(Lead { inbox, .. }) = workers.lead(Lead { connection: Arc::clone(self), inbox }) {
-            let mut state = self.state();
-            if state.running > 0 {
-                state.aside = Some(inbox);
-            } else {
-                // All who could have taken it up again have gone.
-                drop(state);
-                self.link.close();
+    /// Runs the calls that wait. Gives the inbox if this thread leads after that.
+    fn go_on(self: &Arc<Self>, mut next: Next, workers: &Arc<Workers>) -> Result<Option<Box<Inbox>>> {
+        loop {
+            let Some(call) = next.call else { return Ok(next.aside) };
+            if let Some(inbox) = next.aside
+                && let Err(Lead { inbox, .. }) = workers.lead(Lead { connection: Arc::clone(self), inbox })
+            {
+                self.desk.put_aside(inbox);
             }
+            next = self.run(call, false)?;
+        }
+    }
+
+    /// Has another thread lead, because the leader is held up.
+    pub(super) fn take_over(self: &Arc<Self>, workers: &Arc<Workers>) {
+        let Some(inbox) = self.desk.take_aside() else { return };
+        if let Err(Lead { inbox, .. }) = workers.lead(Lead { connection: Arc::clone(self), inbox }) {
+            self.desk.put_aside(inbox);
+            if self.desk.running() == 0 {
+                // All who could have taken it up again have gone.
+                self.link.close();
+                self.desk.cancel_all();
+            }
+        }
+    }
+
+    /// The end of what the client sends. It may still wait for the answers of calls that run.
+    fn hung_up(&self, inbox: &Inbox) {
+        serving::log_cut(self.served.service, inbox);
+        if socket::is_hung_up(self.link.socket()) {
+            self.link.close();
+            self.desk.cancel_all();
         }
     }
 
     /// Runs a call and answers it. An error ends the connection.
     ///
     /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them together.
-    fn run(&self, call: Call, more: bool) -> Result<()> {
-        let Call { id, method, body, .. } = call;
+    fn run(&self, call: Call, more: bool) -> Result<Next> {
+        let ended = Ended::of(&call);
+        if call.running.is_cancelled() {
+            self.refuse(call, cancelled(Progress::NotSent))?;
+            return Ok(self.desk.finish(ended));
+        }
+        let Call { id, method, body, running, .. } = call;
         let started = Instant::now();
-        let copied_len = body.copied_len();
-        let answer = catch_unwind(AssertUnwindSafe(|| {
-            (self.served.dispatch)(self.served.request(&self.link, method, &body))
-        }));
-        self.blocks.done(copied_len);
+        let answer = {
+            let _current = Current::enter(&running);
+            catch_unwind(AssertUnwindSafe(|| {
+                (self.served.dispatch)(self.served.request(&self.link, method, &body))
+            }))
+        };
         self.served.took(method, started.elapsed());
-        let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, &*panic)));
+        let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, panic)));
         let answer = answer.map_err(|error| body.explain(error));
         // Loans that nobody took go back with the answer.
-        drop(body);
+        drop((body, running));
         let over = serving::is_fatal(&answer);
-        let frame = self.blocks.frame(&self.link, id, answer)?;
+        let frame = self.desk.answer(&self.link, id, answer)?;
         let sent = if more && over.is_none() { self.link.push(&frame) } else { self.link.send(&frame) };
         let _ = sent.map_err(serving::broken)?;
-        over.map_or(Ok(()), Err)
+        match over {
+            Some(error) => Err(error),
+            None => Ok(self.desk.finish(ended)),
+        }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Answers a call that does not run.
+    fn refuse(&self, call: Call, error: Error) -> Result<()> {
+        let Call { id, body, .. } = call;
+        drop(body);
+        let frame = self.desk.answer(&self.link, id, Err(error))?;
+        self.link.send(&frame).map(drop).map_err(serving::broken)
     }
 }

@@ -39,6 +39,7 @@
 mod client;
 mod connection;
 mod greeting;
+mod redial;
 mod server;
 mod workers;
 

@@ -186,11 +186,11 @@ fn lead(stream: UnixStream, served: &Arc<Served<DispatchFn>>, config: &Config, l
     control.watch(&stream);
     let limits = greeting::greet_client(&stream, served.service, config)?;
     let is_trusted = config.trusts(&*stream);
-    let user = crate::greeting::credentials(&*stream)?.uid();
-    let settings = served.settings(limits, user, config);
+    let peer = crate::greeting::credentials(&*stream)?;
+    let settings = served.settings(limits, peer.uid(), config);
     let link = Link::new(stream, Wait::Sleep, settings, Arc::clone(&control.counters));
     let inbox = Box::new(Inbox::new(Role::Server, config.limits, is_trusted, &link));
-    let connection = Connection::new(link, Arc::clone(served), live);
+    let connection = Connection::new(link, peer, Arc::clone(served), live);
     control.workers.watch(&connection);
     connection.lead(inbox, &control.workers);
     Ok(())

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use lpc_core::arena::PAGE;
 use lpc_core::codec::{self, Decoder, Loans, Remote};
 use lpc_core::frame::{self, BlockRef, CallId, OBJECT};
 use lpc_core::receiver::{Incoming, Payload, Receiver, Role};
 use lpc_core::{Error, ErrorKind, Limits};
+use nix::poll::PollFlags;
 
 use crate::buffer::Buffer;
 use crate::lane::peer::{Object, Segment};
@@ -40,16 +42,24 @@ pub(crate) struct Inbox {
     live: Arc<Quota>,
     link: Weak<Link>,
     counters: Arc<Counters>,
+    /// When the message began to arrive of which there is only a part.
+    begun: Option<Instant>,
+    /// How long a receive sleeps at most, as the kernel knows it.
+    sleep: Option<Duration>,
+    /// The last one slept as long as that.
+    overslept: bool,
 }
 
 /// A message of the peer that is for the driver.
 #[derive(Debug)]
 pub(crate) enum Message {
-    Call { call: CallId, method: u16, is_busy: bool, body: Arrived },
+    Call { call: CallId, method: u16, is_busy: bool, time_left: Option<Duration>, body: Arrived },
     Reply { call: CallId, body: Arrived },
     Failure { call: CallId, error: Error },
     Release { call: CallId },
     Resend { call: CallId },
+    Cancel { call: CallId },
+    Closing,
 }
 
 /// What one look at the socket brought.
@@ -59,6 +69,8 @@ pub(crate) enum Filled {
     Some,
     /// Bytes, and there were no more.
     All,
+    /// Nothing yet.
+    Nothing,
     /// The peer closed its side.
     End,
 }
@@ -90,6 +102,9 @@ impl Inbox {
             live: Quota::new(u64::from(limits.max_objects) * 4),
             link: Arc::downgrade(link),
             counters: Arc::clone(link.counters()),
+            begun: None,
+            sleep: None,
+            overslept: false,
         }
     }
 
@@ -101,6 +116,10 @@ impl Inbox {
             // How the kernel puts it where the peer left something unread.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 Received { len: 0, is_short: false }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.overslept = wait == Wait::Sleep;
+                return Err(FillError::Io(error));
             }
             result => result.map_err(FillError::Io)?,
         };
@@ -116,10 +135,72 @@ impl Inbox {
         Ok(if is_all { Filled::All } else { Filled::Some })
     }
 
+    /// Receives once, and sleeps until there is something, or `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// Among others, the peer stopped in the middle of a message for longer than `stall`.
+    pub(crate) fn fill_within(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        stall: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<Filled, FillError> {
+        let left =
+            |until: Option<Instant>| until.map(|until| until.saturating_duration_since(Instant::now()));
+        if self.receiver.is_drained() {
+            self.sleep_at_most(socket, left(deadline)).map_err(FillError::Io)?;
+            return self.try_fill(socket, Wait::Sleep);
+        }
+        let filled = self.try_fill(socket, Wait::Never)?;
+        if filled != Filled::Nothing {
+            return Ok(filled);
+        }
+        let stalled = self.stalled_at(stall);
+        let until = deadline.into_iter().chain(stalled).min();
+        if socket::wait(socket, PollFlags::POLLIN, left(until)).map_err(FillError::Io)? {
+            return self.try_fill(socket, Wait::Never);
+        }
+        if until == stalled { Err(FillError::Peer(stopped(stall))) } else { Ok(Filled::Nothing) }
+    }
+
+    /// Receives once, if there is something.
+    pub(crate) fn try_fill(&mut self, socket: impl AsFd, wait: Wait) -> Result<Filled, FillError> {
+        match self.fill(socket, wait) {
+            Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(Filled::Nothing),
+            result => result,
+        }
+    }
+
+    /// When a message that has begun to arrive has taken too long.
+    pub(crate) fn stalled_at(&mut self, stall: Duration) -> Option<Instant> {
+        if self.receiver.is_drained() {
+            return None;
+        }
+        self.begun.get_or_insert_with(Instant::now).checked_add(stall)
+    }
+
+    /// Has the next receive sleep no longer than that. One that sleeps shorter is right, too: what is set is changed as seldom as
+    /// possible, since that is a system call.
+    fn sleep_at_most(&mut self, socket: BorrowedFd<'_>, left: Option<Duration>) -> io::Result<()> {
+        let time = match (left, self.sleep) {
+            (None, None) => return Ok(()),
+            (Some(left), Some(sleep)) if sleep <= left && !self.overslept => return Ok(()),
+            (None, Some(_)) if !self.overslept => return Ok(()),
+            // Calls with the same deadline have a little less each time.
+            (Some(left), _) if left > SHORT => Some(left / 8 * 7),
+            (left, _) => left,
+        };
+        self.overslept = false;
+        self.sleep = time;
+        socket::set_receive_timeout(socket, time)
+    }
+
     /// The next message that has arrived as a whole.
     pub(crate) fn next(&mut self) -> Result<Option<Message>, Error> {
         loop {
             let Some(incoming) = self.receiver.next()? else { return Ok(None) };
+            self.begun = None;
             match incoming {
                 Incoming::Segment { number, len, descriptor } => self.add_segment(number, len, descriptor)?,
                 Incoming::Object { number, offset, len, descriptor } => {
@@ -143,10 +224,12 @@ impl Inbox {
                     }
                 }
                 Incoming::Resend { call } => return Ok(Some(Message::Resend { call })),
-                Incoming::Call { call, method, is_busy, payload, loans } => {
+                Incoming::Call { call, method, is_busy, time_left, payload, loans } => {
                     let taken = taken!(self);
                     match taken.body(payload, &loans, &self.counters) {
-                        Ok(body) => return Ok(Some(Message::Call { call, method, is_busy, body })),
+                        Ok(body) => {
+                            return Ok(Some(Message::Call { call, method, is_busy, time_left, body }));
+                        }
                         Err(Unreadable) => self.ask_again(call)?,
                     }
                 }
@@ -159,6 +242,8 @@ impl Inbox {
                 }
                 Incoming::Failure { call, error } => return Ok(Some(Message::Failure { call, error })),
                 Incoming::Release { call } => return Ok(Some(Message::Release { call })),
+                Incoming::Cancel { call } => return Ok(Some(Message::Cancel { call })),
+                Incoming::Closing => return Ok(Some(Message::Closing)),
             }
         }
     }
@@ -255,6 +340,15 @@ impl Inbox {
         }
         Ok(())
     }
+}
+
+/// Times below which a receive is told to sleep exactly that long.
+const SHORT: Duration = Duration::from_millis(10);
+
+/// The error of a peer that does not finish what it has begun to send.
+pub(crate) fn stopped(stall: Duration) -> Error {
+    let message = format!("the peer stopped in the middle of a message for {stall:?} (stall_timeout)");
+    Error::new(ErrorKind::Disconnected, message)
 }
 
 /// Bytes that wait to be sent above which nobody asks for a body again. Who reads keeps it far below.
@@ -538,6 +632,14 @@ impl Arrived {
             _ => 0,
         };
         body + self.loans.as_ref().map_or(0, |loans| loans.copied)
+    }
+
+    /// Bytes of private memory that hold it.
+    pub(crate) fn held_len(&self) -> u64 {
+        match &self.bytes {
+            Bytes::Copied(buffer) => buffer.len() as u64,
+            Bytes::Remote(_) => 0,
+        }
     }
 
     /// Whether it stands in the peer's memory, which the peer would like back.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lpc_core::Threshold;
 use lpc_core::arena::PAGE;
@@ -339,6 +340,11 @@ impl Encoded {
         frame::mark_busy(&mut self.frame);
     }
 
+    /// Says of a sealed call how long its caller still waits.
+    pub(crate) fn set_time_left(&mut self, left: Duration) {
+        frame::set_time_left(&mut self.frame, left);
+    }
+
     /// The sealed frame, as it goes over the socket.
     pub(crate) fn frame(&self) -> &[u8] {
         &self.frame
@@ -359,7 +365,7 @@ impl Encoded {
 
 impl InBlock {
     /// The same body in a frame of its own, to be sent through the socket.
-    pub(crate) fn inline(&self, call: CallId) -> Buffer {
+    pub(crate) fn inline(&self, call: CallId, time_left: Option<Duration>) -> Buffer {
         let mut frame = Buffer::take();
         let header = Header::decode(&self.header).expect("encoded here");
         match header.kind {
@@ -371,6 +377,9 @@ impl InBlock {
         frame::seal(&mut frame, call, Body::Inline, &places);
         if header.is_busy {
             frame::mark_busy(&mut frame);
+        }
+        if let Some(left) = time_left {
+            frame::set_time_left(&mut frame, left);
         }
         frame
     }

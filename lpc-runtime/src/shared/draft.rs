@@ -1,20 +1,18 @@
 //! [`SharedMut`]: values that are filled in place before they are passed.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 
 use lpc_core::{Error, ErrorKind, Limits, Result};
 use zerocopy::FromBytes;
 
 use super::Shared;
 use super::memory::{Memory, Plain};
+use crate::context::Current;
 use crate::lane::peer::Object;
 use crate::lane::pool::PoolBlock;
-use crate::link::Link;
 use crate::sys::mapping;
 use crate::sys::private::Private;
 
@@ -98,8 +96,7 @@ impl<T: Plain> SharedMut<[T]> {
     /// As [`zeroed`](Self::zeroed).
     #[must_use]
     pub fn for_caller(len: usize) -> Self {
-        let link = CURRENT.with_borrow(Option::clone);
-        let block = link.and_then(|link| link.alloc(size::<T>(len)? as u64).ok()?);
+        let block = Current::link().and_then(|link| link.alloc(size::<T>(len)? as u64).ok()?);
         block.map_or_else(|| Self::zeroed(len), |block| loaned(block, len))
     }
 
@@ -201,27 +198,5 @@ impl<T: Plain> DerefMut for SharedMut<[T]> {
 impl<T: Plain + fmt::Debug> fmt::Debug for SharedMut<[T]> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
-    }
-}
-
-thread_local! {
-    /// The connection whose calls this thread runs.
-    static CURRENT: RefCell<Option<Arc<Link>>> = const { RefCell::new(None) };
-}
-
-/// While it lives, what this thread runs is called through `link`.
-pub(crate) struct Current {
-    before: Option<Arc<Link>>,
-}
-
-impl Current {
-    pub(crate) fn enter(link: &Arc<Link>) -> Self {
-        Self { before: CURRENT.replace(Some(Arc::clone(link))) }
-    }
-}
-
-impl Drop for Current {
-    fn drop(&mut self) {
-        CURRENT.set(self.before.take());
     }
 }

@@ -14,7 +14,7 @@ use lpc_core::codec::{Lent, Loan, Received};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use self::draft::SharedMut;
-pub(crate) use self::draft::{Current, loan_size, loaned, unshared};
+pub(crate) use self::draft::{loan_size, loaned, unshared};
 use self::memory::{Checked, Memory};
 pub use self::memory::{Plain, View};
 use crate::lane::peer::Object;

@@ -4,10 +4,13 @@
 use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, ControlMessage, MsgFlags, Shutdown, UnixCredentials, sockopt};
+use nix::sys::time::TimeVal;
 
 use super::retry;
 
@@ -124,6 +127,40 @@ pub(crate) fn receive(
 /// Ends one or both directions; who waits for them wakes up. A socket that is closed already is fine.
 pub(crate) fn shutdown(socket: impl AsFd, how: Shutdown) {
     let _ = socket::shutdown(socket.as_fd().as_raw_fd(), how);
+}
+
+/// Waits until one of `events` is there, or the socket is broken; `false` if none is within `time`.
+pub(crate) fn wait(socket: impl AsFd, events: PollFlags, time: Option<Duration>) -> io::Result<bool> {
+    let until = time.and_then(|time| Instant::now().checked_add(time));
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        // Rounded up, so as not to look too early; beyond what poll(2) can wait for it looks in between.
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut [PollFd::new(socket.as_fd(), events)], timeout) {
+            Ok(0) if left.is_some_and(|left| !left.is_zero()) => {}
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether the peer has closed both directions, or is gone (`POLLHUP`, poll(2)).
+pub(crate) fn is_hung_up(socket: impl AsFd) -> bool {
+    let mut ready = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    let looked = retry(|| poll(&mut ready, PollTimeout::ZERO));
+    looked.is_ok() && ready[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+}
+
+/// Has receives that sleep end with `WouldBlock` after this time (`SO_RCVTIMEO`, socket(7)); `None` is never.
+pub(crate) fn set_receive_timeout(socket: impl AsFd, time: Option<Duration>) -> io::Result<()> {
+    // Zero stands for never.
+    let time = time.map_or(Duration::ZERO, |time| time.max(Duration::from_micros(1)));
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
+    let value = TimeVal::new(seconds, time.subsec_micros().into());
+    Ok(socket::setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &value)?)
 }
 
 /// Who the peer was when it connected (`SO_PEERCRED`, unix(7)).

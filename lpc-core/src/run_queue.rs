@@ -1,0 +1,277 @@
+//! [`RunQueue`]: which calls of a connection run at a server, and which wait for their turn.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::frame::CallId;
+use crate::receiver::Violation;
+
+/// The calls of one connection that have arrived and are not answered. `C` is a call, `H` what its cancellation takes.
+///
+/// So many run at once; those behind them wait, in the order of their arrival. When [`is_full`](Self::is_full) says so
+/// nothing more should be read: until then a Cancel behind the calls that wait is still seen.
+///
+/// ```
+/// use lpc_core::frame::CallId;
+/// use lpc_core::run_queue::{Bounds, Cost, RunQueue};
+///
+/// let mut queue = RunQueue::new(Bounds { running: 1, ..Bounds::default() });
+/// let (first, second) = (CallId::new(1), CallId::new(2));
+/// assert_eq!(queue.arrive(first, (), Cost::default(), "first")?, Some("first")); // runs at once
+/// assert_eq!(queue.arrive(second, (), Cost::default(), "second")?, None);
+/// queue.answer(first);
+/// assert_eq!(queue.finish(Cost::default()), Some("second")); // runs next
+/// # Ok::<(), lpc_core::receiver::Violation>(())
+/// ```
+#[derive(Debug)]
+pub struct RunQueue<C, H> {
+    bounds: Bounds,
+    calls: HashMap<CallId, H>,
+    waiting: VecDeque<Waiting<C>>,
+    running: usize,
+    /// Of those that run.
+    copied: u64,
+    /// By those that wait.
+    held: u64,
+}
+
+#[derive(Debug)]
+struct Waiting<C> {
+    id: CallId,
+    cost: Cost,
+    call: C,
+}
+
+/// What a call takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Private memory that holds its arguments since they arrived.
+    pub held: u64,
+    /// Private memory that its arguments are copied to while it runs.
+    pub copied: u64,
+}
+
+/// What the calls of one connection may take together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Calls that run at once.
+    pub running: usize,
+    /// Bytes that these copy. A single call may always run.
+    pub copied: u64,
+    /// Calls that wait.
+    pub waiting: usize,
+    /// Bytes that these hold. A single call may always wait.
+    pub held: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { running: 16, copied: 512 << 20, waiting: 1024, held: 1 << 20 }
+    }
+}
+
+/// What a Cancel found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Cancelled<C, H> {
+    /// A call that did not run yet, and now will not. It is to be answered.
+    Waiting(C),
+    /// A call that runs: it is over when it ends.
+    Running(H),
+    /// Nothing: it was answered already.
+    Nothing,
+}
+
+impl<C, H: Clone> RunQueue<C, H> {
+    /// No calls yet.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, calls: HashMap::new(), waiting: VecDeque::new(), running: 0, copied: 0, held: 0 }
+    }
+
+    /// A call has arrived. Gives it back if it is to run now.
+    ///
+    /// # Errors
+    ///
+    /// Another call of that id is not answered yet.
+    pub fn arrive(&mut self, id: CallId, handle: H, cost: Cost, call: C) -> Result<Option<C>, Violation> {
+        if self.calls.insert(id, handle).is_some() {
+            return Err(Violation::CallState { call: id, reason: "is called again before it was answered" });
+        }
+        if self.waiting.is_empty() && self.may_run(cost) {
+            self.begin(cost);
+            return Ok(Some(call));
+        }
+        self.held = self.held.saturating_add(cost.held);
+        self.waiting.push_back(Waiting { id, cost, call });
+        Ok(None)
+    }
+
+    /// A call that ran is about to be answered: its id is free again.
+    pub fn answer(&mut self, id: CallId) {
+        self.calls.remove(&id);
+    }
+
+    /// The answer of a call that ran is on its way. Gives the call that is to run next, if there is one.
+    pub fn finish(&mut self, cost: Cost) -> Option<C> {
+        self.running -= 1;
+        self.copied -= cost.copied;
+        self.start_next()
+    }
+
+    /// The next call that is to run, where one may.
+    pub fn start_next(&mut self) -> Option<C> {
+        let cost = self.waiting.front()?.cost;
+        if !self.may_run(cost) {
+            return None;
+        }
+        let Waiting { call, .. } = self.waiting.pop_front()?;
+        self.held -= cost.held;
+        self.begin(cost);
+        Some(call)
+    }
+
+    /// Nobody waits for the answer of a call any more.
+    pub fn cancel(&mut self, id: CallId) -> Cancelled<C, H> {
+        let Some(handle) = self.calls.get(&id) else { return Cancelled::Nothing };
+        let Some(place) = self.waiting.iter().position(|waiting| waiting.id == id) else {
+            return Cancelled::Running(handle.clone());
+        };
+        let Some(Waiting { cost, call, .. }) = self.waiting.remove(place) else { return Cancelled::Nothing };
+        self.held -= cost.held;
+        self.calls.remove(&id);
+        Cancelled::Waiting(call)
+    }
+
+    /// Nobody waits for any answer any more: takes out the calls that wait, and gives the handles of those that run.
+    pub fn cancel_all(&mut self) -> (Vec<C>, Vec<H>) {
+        let waiting = self.waiting.drain(..).map(|waiting| {
+            self.calls.remove(&waiting.id);
+            waiting.call
+        });
+        let waiting = waiting.collect();
+        self.held = 0;
+        (waiting, self.calls.values().cloned().collect())
+    }
+
+    /// Whether no more should be read for now.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= self.bounds.waiting || self.held > self.bounds.held
+    }
+
+    /// Whether no call runs or waits.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting.is_empty()
+    }
+
+    /// Calls that run.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    fn may_run(&self, cost: Cost) -> bool {
+        let has_room = self.copied == 0 || self.copied.saturating_add(cost.copied) <= self.bounds.copied;
+        self.running < self.bounds.running && (cost.copied == 0 || has_room)
+    }
+
+    fn begin(&mut self, cost: Cost) {
+        self.running += 1;
+        self.copied = self.copied.saturating_add(cost.copied);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FREE: Cost = Cost { held: 0, copied: 0 };
+
+    fn id(number: u64) -> CallId {
+        CallId::new(number)
+    }
+
+    fn done<C, H: Clone>(queue: &mut RunQueue<C, H>, call: u64, cost: Cost) -> Option<C> {
+        queue.answer(id(call));
+        queue.finish(cost)
+    }
+
+    #[test]
+    fn calls_run_in_the_order_of_their_arrival() {
+        let mut queue = RunQueue::new(Bounds { running: 2, ..Bounds::default() });
+        for call in 0..5 {
+            assert_eq!(queue.arrive(id(call), (), FREE, call).unwrap().is_some(), call < 2);
+        }
+        assert_eq!(done(&mut queue, 1, FREE), Some(2));
+        assert_eq!(done(&mut queue, 0, FREE), Some(3));
+        assert_eq!(done(&mut queue, 2, FREE), Some(4));
+        assert_eq!(done(&mut queue, 3, FREE), None);
+        assert!(!queue.is_idle());
+        assert_eq!(done(&mut queue, 4, FREE), None);
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn an_id_is_in_use_until_its_call_is_answered() {
+        let mut queue = RunQueue::new(Bounds { running: 1, ..Bounds::default() });
+        queue.arrive(id(1), (), FREE, 'a').unwrap();
+        queue.arrive(id(2), (), FREE, 'b').unwrap();
+        for call in [1, 2] {
+            assert!(matches!(queue.arrive(id(call), (), FREE, 'c'), Err(Violation::CallState { .. })));
+        }
+        let mut queue = RunQueue::new(Bounds::default());
+        queue.arrive(id(1), (), FREE, 'a').unwrap();
+        assert_eq!(queue.cancel(id(1)), Cancelled::Running(()));
+        assert!(queue.arrive(id(1), (), FREE, 'b').is_err(), "cancelled work that still runs counts");
+        done(&mut queue, 1, FREE);
+        assert_eq!(queue.arrive(id(1), (), FREE, 'b').unwrap(), Some('b'));
+    }
+
+    #[test]
+    fn a_cancelled_call_that_waits_does_not_run() {
+        let mut queue = RunQueue::new(Bounds { running: 1, ..Bounds::default() });
+        for call in 0..4 {
+            queue.arrive(id(call), call, FREE, call).unwrap();
+        }
+        assert_eq!(queue.cancel(id(2)), Cancelled::Waiting(2));
+        assert_eq!(queue.cancel(id(2)), Cancelled::Nothing);
+        assert_eq!(queue.cancel(id(9)), Cancelled::Nothing);
+        assert_eq!(done(&mut queue, 0, FREE), Some(1));
+        assert_eq!(queue.cancel_all(), (vec![3], vec![1]));
+        assert_eq!(done(&mut queue, 1, FREE), None);
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn what_running_calls_copy_is_bounded_but_for_a_single_one() {
+        let mut queue = RunQueue::new(Bounds { copied: 10, ..Bounds::default() });
+        let cost = |copied| Cost { held: 0, copied };
+        assert!(queue.arrive(id(1), (), cost(11), 'a').unwrap().is_some());
+        assert!(queue.arrive(id(2), (), cost(1), 'b').unwrap().is_none());
+        // Whatever it takes: nobody overtakes.
+        assert!(queue.arrive(id(3), (), FREE, 'c').unwrap().is_none());
+        assert_eq!(done(&mut queue, 1, cost(11)), Some('b'));
+        assert_eq!(queue.start_next(), Some('c'));
+        assert!(queue.arrive(id(4), (), cost(9), 'd').unwrap().is_some());
+        assert!(queue.arrive(id(5), (), cost(1), 'e').unwrap().is_none());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_number_and_bytes() {
+        let bounds = Bounds { running: 1, waiting: 2, held: 10, ..Bounds::default() };
+        let cost = |held| Cost { held, copied: 0 };
+        let mut queue = RunQueue::new(bounds);
+        queue.arrive(id(0), (), cost(100), 0).unwrap();
+        queue.arrive(id(1), (), cost(1), 1).unwrap();
+        assert!(!queue.is_full());
+        queue.arrive(id(2), (), cost(1), 2).unwrap();
+        assert!(queue.is_full());
+        assert_eq!(done(&mut queue, 0, cost(100)), Some(1));
+        assert!(!queue.is_full());
+        assert_eq!(queue.cancel(id(2)), Cancelled::Waiting(2));
+        queue.arrive(id(3), (), cost(11), 3).unwrap();
+        assert!(queue.is_full());
+        assert_eq!(done(&mut queue, 1, cost(1)), Some(3));
+        assert!(!queue.is_full());
+    }
+}

@@ -1,0 +1,84 @@
+//! What the clients of both drivers have in common: how long a call may take, and what becomes of its reply.
+
+use std::time::{Duration, Instant};
+
+use lpc_core::frame::{self, CallId};
+use lpc_core::{Error, ErrorKind, Method, Progress, Result};
+
+use crate::lane::incoming::Arrived;
+use crate::lane::outgoing::InBlock;
+use crate::link::{Link, Mark};
+use crate::service::{Description, Outcome, decode_outcome};
+
+/// How long the calls of each method may take: its own deadline, else the client's.
+pub(crate) fn deadlines(methods: &[Method], common: Option<Duration>) -> Box<[Option<Duration>]> {
+    methods.iter().map(|method| method.deadline().or(common)).collect()
+}
+
+/// When that is over. A time that no clock shows never comes.
+pub(crate) fn from_now(time: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(time?)
+}
+
+/// A reply. When it has been read, the server wants its memory back, if it stands there.
+pub(crate) struct Fetched<'l> {
+    link: &'l Link,
+    call: CallId,
+    body: Arrived,
+}
+
+impl<'l> Fetched<'l> {
+    pub(crate) fn new(link: &'l Link, call: CallId, body: Arrived) -> Self {
+        Self { link, call, body }
+    }
+
+    pub(crate) fn decode<R: Outcome>(self, service: Description, method: u32) -> Result<R> {
+        decode_outcome(&self.body, service, method)
+    }
+}
+
+impl Drop for Fetched<'_> {
+    fn drop(&mut self) {
+        if self.body.is_mapped() {
+            // Goes out with the next call, or soon.
+            self.link.push_late(&frame::release(self.call));
+        }
+    }
+}
+
+/// A call that has been sent, as far as its end is concerned.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    /// Holds the arguments until the server has read them.
+    pub(crate) block: Option<InBlock>,
+    pub(crate) deadline: Option<Instant>,
+    /// Where its frame ends among all that is sent; `None` while that is not known.
+    pub(crate) mark: Option<Mark>,
+}
+
+impl Sending {
+    /// How far the call can have got by now.
+    pub(crate) fn progress(&self, link: &Link) -> Progress {
+        match self.mark {
+            Some(mark) => progress(mark, link),
+            None => Progress::MayHaveRun,
+        }
+    }
+}
+
+/// How far a call can have got whose frame ends there.
+pub(crate) fn progress(mark: Mark, link: &Link) -> Progress {
+    if link.may_have_gone(mark) { Progress::MayHaveRun } else { Progress::NotSent }
+}
+
+/// The error of a call that nobody answered in time.
+pub(crate) fn timed_out(service: Description, method: u32, progress: Progress) -> Error {
+    let method = service.method(method);
+    Error::new(ErrorKind::TimedOut, format!("{}.{method}: no reply before the deadline", service.name))
+        .with_progress(progress)
+}
+
+/// Why calls fail on a connection whose server shuts down.
+pub(crate) fn closing() -> Error {
+    Error::new(ErrorKind::Disconnected, "the server is shutting down")
+}

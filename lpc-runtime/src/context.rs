@@ -1,0 +1,231 @@
+//! [`Context`]: what an implementation can know of the call that it answers.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lpc_core::{Error, ErrorKind, Progress, Result};
+
+use crate::greeting::Credentials;
+use crate::link::Link;
+use crate::patience::waker_of;
+
+/// The call that is being answered: who calls, how long they wait, and whether they still do.
+///
+/// ```
+/// use lpc::{Context, service};
+///
+/// #[service]
+/// pub trait Sums {
+///     fn sum(&self, numbers: &[u64]) -> lpc::Result<u64>;
+/// }
+///
+/// struct Careful;
+///
+/// impl Sums for Careful {
+///     fn sum(&self, numbers: &[u64]) -> lpc::Result<u64> {
+///         let context = Context::current();
+///         let mut sum = 0_u64;
+///         for part in numbers.chunks(1 << 16) {
+///             context.check()?; // nobody waits any more: stop here
+///             sum = part.iter().fold(sum, |sum, number| sum.wrapping_add(*number));
+///         }
+///         Ok(sum)
+///     }
+/// }
+///
+/// let sums = SumsClient::builder().in_process(Careful)?;
+/// assert_eq!(sums.sum(&[2, 3])?, 5);
+/// assert_eq!(Careful.sum(&[2, 3])?, 5); // called directly: nobody cancels it
+/// # Ok::<(), lpc::Error>(())
+/// ```
+///
+/// A call is cancelled when its deadline passes, its future is dropped, or its caller is gone. An `async fn` is then dropped
+/// at its next `await`, as it would be in the caller's process; a `fn` runs on unless it asks. What an `async fn` hands to other tasks or
+/// threads can take a clone along.
+#[derive(Clone, Debug)]
+pub struct Context(Option<Arc<Running>>);
+
+impl Context {
+    /// The context of the call that this thread or task is answering; outside of a call one that nobody cancels.
+    ///
+    /// Other threads and tasks that an implementation starts are outside.
+    #[must_use]
+    pub fn current() -> Self {
+        Self(CURRENT.with_borrow(Option::clone))
+    }
+
+    /// Who calls; `None` outside of a call.
+    #[must_use]
+    pub fn peer(&self) -> Option<Credentials> {
+        Some(self.0.as_ref()?.peer)
+    }
+
+    /// When the caller stops waiting, if ever.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.as_ref()?.deadline
+    }
+
+    /// How long the caller still waits, where there is a deadline: to be passed on to services that are called in turn.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        Some(self.deadline()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether nobody waits for the result any more.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.as_ref().is_some_and(|running| running.is_cancelled())
+    }
+
+    /// Goes on as long as somebody waits for the result.
+    ///
+    /// # Errors
+    ///
+    /// [`Cancelled`](ErrorKind::Cancelled), to be returned.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(cancelled(Progress::Ran)) } else { Ok(()) }
+    }
+
+    /// Sleeps on this thread until the call is cancelled, or this time is over. Whether it was cancelled.
+    #[must_use]
+    pub fn wait_cancelled(&self, time: Duration) -> bool {
+        let Some(running) = &self.0 else {
+            thread::sleep(time);
+            return false;
+        };
+        let until = Instant::now().checked_add(time);
+        let waker = waker_of(thread::current());
+        while !running.is_cancelled_or_wakes(&waker) {
+            let until = [until, running.deadline].into_iter().flatten().min();
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            match left {
+                Some(Duration::ZERO) => return running.is_cancelled(),
+                Some(left) => thread::park_timeout(left),
+                None => thread::park(),
+            }
+        }
+        true
+    }
+
+    /// Waits until the call is cancelled: for tasks that an implementation has started.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with time enabled, where the call has a deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be dropped and waited for again.
+    #[cfg(feature = "tokio")]
+    pub async fn cancelled(&self) {
+        let Some(running) = &self.0 else { return std::future::pending().await };
+        running.cancelled().await;
+    }
+}
+
+/// The error of a call that nobody waits for.
+pub(crate) fn cancelled(progress: Progress) -> Error {
+    Error::new(ErrorKind::Cancelled, "nobody waits for the result any more").with_progress(progress)
+}
+
+/// A call that a server is answering.
+#[derive(Debug)]
+pub(crate) struct Running {
+    link: Weak<Link>,
+    peer: Credentials,
+    deadline: Option<Instant>,
+    is_cancelled: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Running {
+    pub(crate) fn new(link: &Arc<Link>, peer: Credentials) -> Self {
+        Self {
+            link: Arc::downgrade(link),
+            peer,
+            deadline: None,
+            is_cancelled: AtomicBool::new(false),
+            wakers: Mutex::default(),
+        }
+    }
+
+    /// Makes it that of another call.
+    pub(crate) fn renew(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+        *self.is_cancelled.get_mut() = false;
+        self.wakers.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Acquire) || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    pub(crate) fn cancel(&self) {
+        // Under the lock: who has looked before is among those that are woken.
+        let mut wakers = self.wakers();
+        self.is_cancelled.store(true, Release);
+        let wakers = std::mem::take(&mut *wakers);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether it is cancelled; if not, `waker` is woken when it is, but for its deadline.
+    pub(crate) fn is_cancelled_or_wakes(&self, waker: &Waker) -> bool {
+        let mut wakers = self.wakers();
+        if self.is_cancelled() {
+            return true;
+        }
+        if !wakers.iter().any(|other| other.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+        false
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) async fn cancelled(&self) {
+        let told = std::future::poll_fn(|cx| match self.is_cancelled_or_wakes(cx.waker()) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        });
+        match self.deadline {
+            // Either way it is.
+            Some(deadline) => drop(tokio::time::timeout_at(deadline.into(), told).await),
+            None => told.await,
+        }
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+thread_local! {
+    /// The call that this thread answers.
+    static CURRENT: RefCell<Option<Arc<Running>>> = const { RefCell::new(None) };
+}
+
+/// While it lives, this thread answers a call.
+pub(crate) struct Current {
+    before: Option<Arc<Running>>,
+}
+
+impl Current {
+    pub(crate) fn enter(running: &Arc<Running>) -> Self {
+        Self { before: CURRENT.replace(Some(Arc::clone(running))) }
+    }
+
+    /// The connection through which this thread is called.
+    pub(crate) fn link() -> Option<Arc<Link>> {
+        CURRENT.with_borrow(|running| running.as_ref()?.link.upgrade())
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.set(self.before.take());
+    }
+}

@@ -1,0 +1,231 @@
+//! [`Reconnect`]: how a client comes by another connection when it has lost the one it had.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lpc_core::{Error, ErrorKind, Method, Progress};
+
+/// How a client reconnects: how often it tries, how long it pauses in between, and who is told.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use lpc::{ConnectionEvent, Reconnect};
+///
+/// # #[lpc::service] pub trait Documents { fn count_words(&self, text: &str) -> lpc::Result<u64>; }
+/// let reconnect = Reconnect::default().give_up_after(Duration::from_secs(3)).on_event(|event| {
+///     if let ConnectionEvent::Lost(error) = event {
+///         eprintln!("documents: {error}");
+///     }
+/// });
+/// let documents = DocumentsClient::builder().reconnect(reconnect).connect("documents")?;
+/// # Ok::<(), lpc::Error>(())
+/// ```
+///
+/// A connection is made when a call needs it, by the caller. Pauses grow from 10 ms to 1 s, by a factor of two, and each is
+/// shortened by a random part of up to a half, so that many clients of a server that starts again do not come all at once.
+///
+/// What is called again: a call that was not sent, for certain, and a call of a method marked `#[lpc(idempotent)]` of which
+/// nothing is known. Nothing else.
+#[derive(Clone)]
+pub struct Reconnect {
+    first_pause: Duration,
+    max_pause: Duration,
+    give_up_after: Duration,
+    retries: u32,
+    on_event: Option<Arc<OnEvent>>,
+}
+
+type OnEvent = dyn Fn(&ConnectionEvent<'_>) + Send + Sync;
+
+/// What happens to the connection of a client that reconnects.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum ConnectionEvent<'e> {
+    /// It is over.
+    Lost(&'e Error),
+    /// A new one could not be made. There is another try, after this pause.
+    Failed(&'e Error, Duration),
+    /// There is a new one.
+    Connected,
+    /// Nor was there one in the time that [`Reconnect::give_up_after`] gives. The next call tries again.
+    GaveUp(&'e Error),
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self {
+            first_pause: Duration::from_millis(10),
+            max_pause: Duration::from_secs(1),
+            give_up_after: Duration::from_secs(10),
+            retries: 3,
+            on_event: None,
+        }
+    }
+}
+
+impl Reconnect {
+    /// How long a call waits for a new connection. Default: 10 s; a call's deadline goes before.
+    #[must_use]
+    pub fn give_up_after(mut self, time: Duration) -> Self {
+        self.give_up_after = time;
+        self
+    }
+
+    /// The first pause between two tries, and the longest. Default: 10 ms and 1 s.
+    #[must_use]
+    pub fn pauses(mut self, first: Duration, max: Duration) -> Self {
+        self.first_pause = first;
+        self.max_pause = max.max(first);
+        self
+    }
+
+    /// How often one call is made again at most. Default: 3.
+    #[must_use]
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Has `on_event` told what happens, on the thread or in the task that needs the connection. It should be quick, and must
+    /// not call through this client.
+    #[must_use]
+    pub fn on_event(mut self, on_event: impl Fn(&ConnectionEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(on_event));
+        self
+    }
+
+    pub(crate) fn tell(&self, event: &ConnectionEvent<'_>) {
+        tracing::debug!(?event, "reconnecting");
+        if let Some(on_event) = &self.on_event {
+            on_event(event);
+        }
+    }
+}
+
+impl fmt::Debug for Reconnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconnect")
+            .field("give_up_after", &self.give_up_after)
+            .field("retries", &self.retries)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One call's tries.
+#[derive(Debug)]
+pub(crate) struct Retries {
+    left: u32,
+    is_idempotent: bool,
+}
+
+impl Retries {
+    pub(crate) fn new(policy: &Reconnect, method: &Method) -> Self {
+        Self { left: policy.retries, is_idempotent: method.is_idempotent() }
+    }
+
+    /// Whether a call that failed so is made again.
+    pub(crate) fn again(&mut self, error: &Error) -> bool {
+        let may = error.is_disconnected()
+            && (error.progress() == Progress::NotSent
+                || self.is_idempotent && error.progress() == Progress::MayHaveRun);
+        if !may || self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        true
+    }
+}
+
+/// The tries for one connection.
+#[derive(Debug)]
+pub(crate) struct Dialling<'p> {
+    policy: &'p Reconnect,
+    pause: Duration,
+    until: Option<Instant>,
+}
+
+impl<'p> Dialling<'p> {
+    pub(crate) fn new(policy: &'p Reconnect, deadline: Option<Instant>) -> Self {
+        let until = Instant::now().checked_add(policy.give_up_after);
+        Self { policy, pause: policy.first_pause, until: until.into_iter().chain(deadline).min() }
+    }
+
+    /// A try failed. Says how long to pause before the next one.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub(crate) fn failed(&mut self, error: Error) -> Result<Duration, Error> {
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        if !is_passing(&error) || left.is_some_and(|left| left.is_zero()) {
+            self.policy.tell(&ConnectionEvent::GaveUp(&error));
+            let message = format!("no new connection to the server: {error} (Reconnect::give_up_after)");
+            let kind = if is_passing(&error) { ErrorKind::Disconnected } else { error.kind() };
+            return Err(Error::new(kind, message));
+        }
+        let chance = RandomState::new().build_hasher().finish() as u32;
+        let part = self.pause.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0);
+        let pause = (self.pause - part).min(left.unwrap_or(Duration::MAX));
+        self.pause = (self.pause * 2).min(self.policy.max_pause);
+        self.policy.tell(&ConnectionEvent::Failed(&error, pause));
+        Ok(pause)
+    }
+}
+
+/// Whether trying again later may help.
+fn is_passing(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::TimedOut
+            | ErrorKind::Disconnected
+            | ErrorKind::Io
+            | ErrorKind::ResourceExhausted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_the_longest_and_are_shortened_by_half_at_most() {
+        let policy = Reconnect::default().pauses(Duration::from_millis(8), Duration::from_millis(50));
+        let mut dialling = Dialling::new(&policy, None);
+        for longest in [8, 16, 32, 50, 50] {
+            let pause = dialling.failed(Error::new(ErrorKind::NotFound, "nobody")).unwrap();
+            let longest = Duration::from_millis(longest);
+            assert!(pause <= longest && pause * 2 >= longest, "{pause:?} of {longest:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_patience_mends_is_not_tried_again() {
+        let policy = Reconnect::default();
+        let error = Dialling::new(&policy, None).failed(Error::new(ErrorKind::WrongService, "other"));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::WrongService);
+        let late =
+            Dialling::new(&policy, Some(Instant::now())).failed(Error::new(ErrorKind::NotFound, "nobody"));
+        assert!(late.unwrap_err().is_disconnected());
+    }
+
+    #[test]
+    fn only_what_was_not_sent_or_is_idempotent_is_called_again() {
+        let policy = Reconnect::default().retries(2);
+        let lost = |progress| Error::new(ErrorKind::Disconnected, "gone").with_progress(progress);
+        let mut plain = Retries::new(&policy, &Method::new("put"));
+        assert!(!plain.again(&lost(Progress::MayHaveRun)));
+        assert!(!plain.again(&lost(Progress::Ran)));
+        assert!(plain.again(&lost(Progress::NotSent)));
+        assert!(plain.again(&lost(Progress::NotSent)));
+        assert!(!plain.again(&lost(Progress::NotSent)), "two are enough");
+        let mut idempotent = Retries::new(&policy, &Method::new("get").idempotent());
+        assert!(idempotent.again(&lost(Progress::MayHaveRun)));
+        assert!(!idempotent.again(&lost(Progress::Ran)));
+        assert!(
+            !idempotent.again(&Error::new(ErrorKind::TimedOut, "late").with_progress(Progress::MayHaveRun))
+        );
+    }
+}

@@ -6,6 +6,8 @@
 //! - `probe`: one service as an `fn` trait and as an `async fn` trait of the same name, and its implementation.
 //! - `pairs`: all ways to get a client of it.
 //! - `calls`, `ends`: the behaviours.
+//! - `deadlines`: calls that are cancelled, by hand or by the clock, and what the implementation can know of it.
+//! - `reconnecting`: clients that outlive their server.
 //! - `loans`: values in shared memory: where they may stand, where they are, how long they stay.
 //! - `quotas`: what happens where there is no room, and that room comes back.
 //! - `pressure`: more than the other side takes.
@@ -13,12 +15,14 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod calls;
+mod deadlines;
 mod ends;
 mod loans;
 mod pairs;
 mod pressure;
 mod probe;
 mod quotas;
+mod reconnecting;
 mod strangers;
 
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! All ways to get a client of a [`probe`](crate::probe) server.
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -52,6 +52,7 @@ pub struct Setup {
     pub max_calls_in_flight: u32,
     pub pool_idle_timeout: Duration,
     pub user_pool_limit: u64,
+    pub deadline: Option<Duration>,
 }
 
 /// Every combination of drivers and ways, with the default settings.
@@ -73,6 +74,7 @@ pub fn all() -> Vec<Setup> {
                     max_calls_in_flight: 1024,
                     pool_idle_timeout: Duration::from_secs(10),
                     user_pool_limit: 8 << 30,
+                    deadline: None,
                 });
             }
         }
@@ -91,13 +93,21 @@ pub struct Running {
     stop: Box<dyn Fn() + Send + Sync>,
     pub stats: Box<dyn Fn() -> Stats + Send + Sync>,
     thread: Option<JoinHandle<lpc::Result<()>>>,
-    _directory: tempfile::TempDir,
+    /// Of a port that is only this server's.
+    _directory: Option<tempfile::TempDir>,
 }
 
 impl Running {
     pub fn new(setup: &Setup, probe: &Arc<Implementation>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = directory.path().join("probe");
+        let mut running = Self::at(setup, probe, &port);
+        running._directory = Some(directory);
+        running
+    }
+
+    pub fn at(setup: &Setup, probe: &Arc<Implementation>, port: &Path) -> Self {
+        let port = port.to_owned();
         let probe = Arc::clone(probe);
         type Watch = (Box<dyn Fn() + Send + Sync>, Box<dyn Fn() -> Stats + Send + Sync>);
         let (thread, (stop, stats)): (_, Watch) = match setup.server {
@@ -116,7 +126,7 @@ impl Running {
                 (thread, (Box::new(move || stop.shutdown()), Box::new(move || stats.stats())))
             }
         };
-        Self { port, stop, stats, thread: Some(thread), _directory: directory }
+        Self { port, stop, stats, thread: Some(thread), _directory: None }
     }
 
     pub fn shutdown(&self) {
@@ -162,6 +172,10 @@ impl Setup {
             .at_quota(self.at_quota)
             .max_calls_in_flight(self.max_calls_in_flight)
             .pool_idle_timeout(self.pool_idle_timeout);
+        let builder = match self.deadline {
+            Some(deadline) => builder.deadline(deadline),
+            None => builder,
+        };
         let trust = self.trust;
         // SAFETY: as in `server`.
         unsafe { builder.trust(move |_| trust) }
@@ -190,7 +204,7 @@ impl Setup {
         }
     }
 
-    fn serve_stream(&self, stream: UnixStream, probe: Arc<Implementation>) {
+    pub fn serve_stream(&self, stream: UnixStream, probe: Arc<Implementation>) {
         match self.server {
             Driver::Blocking => {
                 let server = self.blocking_server();
@@ -247,6 +261,20 @@ impl AnyClient {
         match self {
             Self::Blocking(client) => client.client().stats(),
             Self::Tokio(client) => client.client().stats(),
+        }
+    }
+
+    pub fn with_deadline(&self, time: Duration) -> Self {
+        match self {
+            Self::Blocking(client) => Self::Blocking(client.with_deadline(time)),
+            Self::Tokio(client) => Self::Tokio(client.with_deadline(time)),
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        match self {
+            Self::Blocking(client) => client.client().is_connected(),
+            Self::Tokio(client) => client.client().is_connected(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use lpc::{Shared, SharedMut};
+use lpc::{Context, Shared, SharedMut};
 use serde::{Deserialize, Serialize};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -154,6 +154,16 @@ macro_rules! methods {
             /// Returns once `open` was called with the same key.
             fn wait(&self, key: u64) -> lpc::Result<()>;
             fn open(&self, key: u64) -> lpc::Result<()>;
+            /// Returns when it is cancelled, or `open` was called with the same key.
+            fn heed(&self, key: u64) -> lpc::Result<()>;
+            #[lpc(deadline = "50ms")]
+            fn heed_briefly(&self, key: u64) -> lpc::Result<()>;
+            #[lpc(idempotent)]
+            fn wait_idempotent(&self, key: u64) -> lpc::Result<()>;
+            /// Milliseconds that the caller still waits, and who it is.
+            fn context(&self) -> lpc::Result<(Option<u64>, Option<u32>)>;
+            /// Panics when what it holds is dropped.
+            fn panic_in_drop(&self, text: &str) -> lpc::Result<()>;
             fn most_at_once(&self) -> lpc::Result<u64>;
             fn nap(&self, millis: u64) -> lpc::Result<()>;
             #[lpc(threshold = "off")]
@@ -227,6 +237,39 @@ pub struct Implementation {
     /// Calls of `lend_after` that began.
     pub lending: AtomicUsize,
     pub kept: Mutex<Vec<Shared<[u8]>>>,
+    /// Calls of `heed` that began, and that ended because they were cancelled.
+    pub heeding: AtomicUsize,
+    pub cancelled: AtomicUsize,
+    /// Calls of `wait_idempotent` that began.
+    pub waits: AtomicUsize,
+}
+
+/// Notes that a future was dropped before its end.
+struct Unfinished<'a>(&'a Implementation, bool);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.cancelled.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+struct PanicsInDrop(String);
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            std::panic::panic_any(self.0.clone());
+        }
+    }
+}
+
+fn context() -> (Option<u64>, Option<u32>) {
+    let context = Context::current();
+    assert!(!context.is_cancelled());
+    context.check().unwrap();
+    (context.time_left().map(|left| left.as_millis() as u64), context.peer().map(|peer| peer.uid()))
 }
 
 /// Counts a call as running.
@@ -412,6 +455,31 @@ impl blocking::Probe for Implementation {
         self.open_now(key);
         Ok(())
     }
+    fn heed(&self, key: u64) -> lpc::Result<()> {
+        self.heeding.fetch_add(1, SeqCst);
+        let context = Context::current();
+        while !self.opened.lock().unwrap().contains(&key) {
+            if context.wait_cancelled(Duration::from_millis(20)) {
+                self.cancelled.fetch_add(1, SeqCst);
+                return context.check();
+            }
+        }
+        Ok(())
+    }
+    fn heed_briefly(&self, key: u64) -> lpc::Result<()> {
+        blocking::Probe::heed(self, key)
+    }
+    fn wait_idempotent(&self, key: u64) -> lpc::Result<()> {
+        self.waits.fetch_add(1, SeqCst);
+        blocking::Probe::wait(self, key)
+    }
+    fn context(&self) -> lpc::Result<(Option<u64>, Option<u32>)> {
+        Ok(context())
+    }
+    fn panic_in_drop(&self, text: &str) -> lpc::Result<()> {
+        let _held = PanicsInDrop(text.to_owned());
+        Ok(())
+    }
     fn most_at_once(&self) -> lpc::Result<u64> {
         Ok(self.most.load(SeqCst) as u64)
     }
@@ -466,6 +534,29 @@ impl asynchronous::Probe for Implementation {
     }
     async fn open(&self, key: u64) -> lpc::Result<()> {
         self.open_now(key);
+        Ok(())
+    }
+    async fn heed(&self, key: u64) -> lpc::Result<()> {
+        self.heeding.fetch_add(1, SeqCst);
+        let mut unfinished = Unfinished(self, false);
+        asynchronous::Probe::wait(self, key).await?;
+        unfinished.1 = true;
+        Ok(())
+    }
+    async fn heed_briefly(&self, key: u64) -> lpc::Result<()> {
+        asynchronous::Probe::heed(self, key).await
+    }
+    async fn wait_idempotent(&self, key: u64) -> lpc::Result<()> {
+        self.waits.fetch_add(1, SeqCst);
+        asynchronous::Probe::wait(self, key).await
+    }
+    async fn context(&self) -> lpc::Result<(Option<u64>, Option<u32>)> {
+        tokio::task::yield_now().await;
+        Ok(context())
+    }
+    async fn panic_in_drop(&self, text: &str) -> lpc::Result<()> {
+        let _held = PanicsInDrop(text.to_owned());
+        tokio::task::yield_now().await;
         Ok(())
     }
     async fn most_at_once(&self) -> lpc::Result<u64> {

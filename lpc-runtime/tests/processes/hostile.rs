@@ -215,8 +215,8 @@ impl Peer {
                 }
                 Kind::Resend => return Answer::Resend { call },
                 Kind::Segment => self.seen += 1,
-                Kind::Retire | Kind::Return | Kind::Refuse => {}
-                Kind::Call | Kind::Release => panic!("{header:?} from a server"),
+                Kind::Retire | Kind::Return | Kind::Refuse | Kind::Closing => {}
+                Kind::Call | Kind::Release | Kind::Cancel => panic!("{header:?} from a server"),
             }
         }
     }

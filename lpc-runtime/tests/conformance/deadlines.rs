@@ -1,0 +1,298 @@
+//! Calls that nobody waits for any more.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use lpc::{Context, ErrorKind, Progress};
+
+use crate::pairs::{self, AnyClient, Driver, RUNTIME, Setup, Way};
+use crate::probe::blocking::Probe;
+use crate::probe::{Implementation, asynchronous};
+use crate::{GUARD, eventually};
+
+const SHORT: Duration = Duration::from_millis(30);
+
+fn is_timed_out(error: &lpc::Error) -> bool {
+    error.kind() == ErrorKind::TimedOut && error.progress() == Progress::MayHaveRun
+}
+
+#[test]
+fn a_call_ends_at_its_deadline_and_the_connection_goes_on() {
+    for setup in pairs::all() {
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        let hasty = client.with_deadline(SHORT);
+        for key in 0..5 {
+            let error = hasty.wait(key).unwrap_err();
+            assert!(is_timed_out(&error), "{error:?}");
+            assert!(error.to_string().contains("Probe.wait: no reply before the deadline"), "{error}");
+            assert_eq!(client.echo(b"goes on").unwrap(), b"goes on");
+        }
+        for key in 0..5 {
+            probe.open_now(key);
+        }
+        // Late replies are dropped.
+        assert_eq!(hasty.with_deadline(GUARD).echo(b"goes on").unwrap(), b"goes on");
+    }
+}
+
+#[test]
+fn a_deadline_is_the_methods_own_or_the_clients_or_the_callers() {
+    for setup in pairs::all() {
+        let setup = Setup { deadline: Some(Duration::from_secs(100)), ..setup };
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        let left = client.context().unwrap().0.unwrap();
+        assert!((50_000..=100_000).contains(&left), "{left} ms");
+        let left = client.with_deadline(Duration::from_secs(1000)).context().unwrap().0.unwrap();
+        assert!((500_000..=1_000_000).contains(&left), "{left} ms");
+        assert_eq!(client.with_deadline(Duration::MAX).context().unwrap().0, None);
+        let error = client.heed_briefly(1).unwrap_err();
+        assert!(is_timed_out(&error), "{error:?}");
+        let patient = client.with_deadline(GUARD);
+        let waiting = std::thread::spawn(move || patient.heed_briefly(2));
+        eventually("the call", || probe.heeding.load(SeqCst) == 2);
+        std::thread::sleep(2 * SHORT);
+        probe.open_now(2);
+        waiting.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn an_implementation_sees_its_caller_and_outside_of_calls_nobody() {
+    for setup in pairs::all() {
+        let (client, _server) = setup.connect(&Implementation::new());
+        let uid = nix::unistd::Uid::effective().as_raw();
+        assert_eq!(client.context().unwrap(), (None, Some(uid)));
+    }
+    let outside = Context::current();
+    assert_eq!((outside.peer(), outside.deadline(), outside.is_cancelled()), (None, None, false));
+    assert!(!outside.wait_cancelled(Duration::ZERO));
+}
+
+#[test]
+fn a_deadline_that_passes_cancels_at_the_server() {
+    for setup in pairs::all() {
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        assert!(is_timed_out(&client.with_deadline(SHORT).heed(1).unwrap_err()));
+        eventually("cancelled", || probe.cancelled.load(SeqCst) == 1);
+    }
+}
+
+#[test]
+fn a_dropped_future_cancels_at_the_server() {
+    for setup in pairs::all().into_iter().filter(|setup| setup.client == Driver::Tokio) {
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        let AnyClient::Tokio(tokio) = &client else { unreachable!("filtered") };
+        for round in 1..4 {
+            let tokio = tokio.clone();
+            let call = RUNTIME.spawn(async move { asynchronous::Probe::heed(&tokio, 1).await });
+            eventually("the call", || probe.heeding.load(SeqCst) == round);
+            call.abort();
+            eventually("cancelled", || probe.cancelled.load(SeqCst) == round);
+        }
+        assert_eq!(client.echo(b"goes on").unwrap(), b"goes on");
+    }
+}
+
+#[test]
+fn a_client_that_goes_cancels_all_its_calls() {
+    for setup in pairs::all() {
+        let probe = Implementation::new();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stop = ours.try_clone().unwrap();
+        setup.serve_stream(theirs, Arc::clone(&probe));
+        let client = setup.connect_stream(ours);
+        let calls: Vec<_> = (0..4)
+            .map(|_| {
+                let client = client.clone();
+                std::thread::spawn(move || client.heed(1))
+            })
+            .collect();
+        eventually("the calls", || probe.heeding.load(SeqCst) == 4);
+        stop.shutdown(std::net::Shutdown::Both).unwrap();
+        for call in calls {
+            assert!(call.join().unwrap().unwrap_err().is_disconnected());
+        }
+        eventually("cancelled", || probe.cancelled.load(SeqCst) == 4);
+    }
+}
+
+/// Also where as many calls run as may: else nobody would read of the cancellation.
+#[test]
+fn calls_are_cancelled_though_others_wait_behind_them() {
+    for setup in pairs::all() {
+        let setup = Setup { max_concurrent_calls: 2, ..setup };
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        let hasty = client.with_deadline(Duration::from_millis(100));
+        let running: Vec<_> = (0..2)
+            .map(|_| {
+                let hasty = hasty.clone();
+                std::thread::spawn(move || hasty.heed(1))
+            })
+            .collect();
+        eventually("two calls", || probe.heeding.load(SeqCst) == 2);
+        let behind: Vec<_> = (0..10)
+            .map(|at| {
+                let client = client.clone();
+                std::thread::spawn(move || client.echo(&[at; 10]).unwrap())
+            })
+            .collect();
+        for call in running {
+            assert!(is_timed_out(&call.join().unwrap().unwrap_err()));
+        }
+        for (at, call) in behind.into_iter().enumerate() {
+            assert_eq!(call.join().unwrap(), [at as u8; 10]);
+        }
+        assert_eq!(probe.cancelled.load(SeqCst), 2);
+    }
+}
+
+#[test]
+fn what_is_past_its_deadline_before_its_turn_does_not_run() {
+    for setup in pairs::all() {
+        let setup = Setup { max_concurrent_calls: 1, ..setup };
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        let blocker = std::thread::spawn({
+            let client = client.clone();
+            move || client.wait(1)
+        });
+        eventually("the first call", || client.stats().calls == 1);
+        assert!(is_timed_out(&client.with_deadline(SHORT).heed(2).unwrap_err()));
+        probe.open_now(1);
+        blocker.join().unwrap().unwrap();
+        client.echo(b"once round").unwrap();
+        assert_eq!(probe.heeding.load(SeqCst), 0);
+    }
+}
+
+#[test]
+fn cancelled_work_that_still_runs_counts() {
+    for setup in pairs::all().into_iter().filter(|setup| setup.server == Driver::Blocking) {
+        let setup = Setup { max_concurrent_calls: 2, ..setup };
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        let hasty = client.with_deadline(SHORT);
+        for _ in 0..6 {
+            // A `fn` that does not ask.
+            assert!(is_timed_out(&hasty.wait(1).unwrap_err()));
+        }
+        probe.open_now(1);
+        client.nap(1).unwrap();
+        assert_eq!(client.most_at_once().unwrap(), 1);
+    }
+}
+
+#[test]
+fn the_blocks_of_calls_past_their_deadline_come_back() {
+    for setup in pairs::all() {
+        let setup = Setup { pool_limit: 8 << 20, ..setup };
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        let large = vec![7; 1 << 20];
+        for round in 0..60 {
+            let within = Duration::from_micros(200 * (round % 10));
+            match client.with_deadline(within).echo(&large) {
+                Ok(reply) => assert!(reply == large),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::TimedOut, "{error:?}"),
+            }
+        }
+        assert!(client.echo(&large).unwrap() == large);
+        assert_eq!(client.stats().fallbacks, 0);
+    }
+}
+
+#[test]
+fn a_deadline_that_has_passed_sends_nothing() {
+    for setup in pairs::all() {
+        let (client, _server) = setup.connect(&Implementation::new());
+        let started = Instant::now();
+        // It may be over before it is looked at; never is it an answer.
+        let result = client.with_deadline(Duration::ZERO).wait(1);
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
+        assert!(started.elapsed() < GUARD);
+        assert_eq!(client.echo(b"goes on").unwrap(), b"goes on");
+    }
+}
+
+/// A server that reads nothing: its deadline ends a call all the same, on either lane, whoever else waits.
+#[test]
+fn a_server_that_reads_nothing_holds_nobody_beyond_the_deadline() {
+    for setup in pairs::all().into_iter().filter(|setup| setup.way == Way::Pair) {
+        let setup = Setup { max_concurrent_calls: 1, ..setup };
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        let blocker = std::thread::spawn({
+            let client = client.clone();
+            move || client.wait(1)
+        });
+        eventually("the first call", || client.stats().calls == 1);
+        // More than the socket takes, and more than the server reads ahead.
+        let large = vec![9; 3 << 20];
+        let hasty = client.with_deadline(Duration::from_millis(150));
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let (hasty, large) = (hasty.clone(), large.clone());
+                std::thread::spawn(move || hasty.echo_by_socket(&large))
+            })
+            .collect();
+        for caller in callers {
+            assert_eq!(caller.join().unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
+        }
+        probe.open_now(1);
+        blocker.join().unwrap().unwrap();
+        assert!(client.echo_by_socket(&large).unwrap() == large, "what was left half-sent is completed");
+    }
+}
+
+#[test]
+fn a_panic_in_a_drop_is_an_error_for_its_caller_alone() {
+    for setup in pairs::all() {
+        let (client, _server) = setup.connect(&Implementation::new());
+        for _ in 0..3 {
+            let error = client.panic_in_drop("in drop").unwrap_err();
+            assert_eq!((error.kind(), error.progress()), (ErrorKind::Panicked, Progress::Ran));
+            assert!(error.to_string().contains("Probe.panic_in_drop panicked: in drop"), "{error}");
+            assert_eq!(client.echo(b"goes on").unwrap(), b"goes on");
+        }
+    }
+}
+
+#[test]
+fn what_an_implementation_starts_can_learn_of_the_cancellation() {
+    #[lpc::service]
+    trait Starter {
+        async fn start(&self) -> lpc::Result<()>;
+    }
+    struct Starting(Arc<tokio::sync::Notify>);
+    impl Starter for Starting {
+        async fn start(&self) -> lpc::Result<()> {
+            let (context, seen) = (Context::current(), Arc::clone(&self.0));
+            tokio::spawn(async move {
+                context.cancelled().await;
+                seen.notify_one();
+            });
+            std::future::pending().await
+        }
+    }
+    RUNTIME.block_on(async {
+        let seen = Arc::new(tokio::sync::Notify::new());
+        let client = StarterClient::builder().in_process(Starting(Arc::clone(&seen))).await.unwrap();
+        for deadline in [SHORT, GUARD] {
+            let client = client.with_deadline(deadline);
+            let call = tokio::spawn(async move { client.start().await });
+            if deadline == SHORT {
+                assert!(call.await.unwrap().unwrap_err().is_timed_out());
+            } else {
+                tokio::time::sleep(SHORT).await;
+                call.abort();
+            }
+            tokio::time::timeout(GUARD, seen.notified()).await.unwrap();
+        }
+    });
+}

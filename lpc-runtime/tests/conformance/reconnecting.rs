@@ -1,0 +1,166 @@
+//! Clients that outlive their server.
+
+use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lpc::{ConnectionEvent, ErrorKind, Progress, Reconnect};
+
+use crate::pairs::{self, AnyClient, Driver, RUNTIME, Running, Setup, Way};
+use crate::probe::blocking::Probe;
+use crate::probe::{Implementation, asynchronous, blocking};
+use crate::{GUARD, eventually};
+
+fn at_ports() -> impl Iterator<Item = Setup> {
+    pairs::all().into_iter().filter(|setup| setup.way == Way::Port)
+}
+
+fn connect(driver: Driver, port: &Path, reconnect: Reconnect) -> lpc::Result<AnyClient> {
+    match driver {
+        Driver::Blocking => {
+            blocking::ProbeClient::builder().reconnect(reconnect).connect(port).map(AnyClient::Blocking)
+        }
+        Driver::Tokio => {
+            let connecting = asynchronous::ProbeClient::builder().reconnect(reconnect).connect(port);
+            RUNTIME.block_on(connecting).map(AnyClient::Tokio)
+        }
+    }
+}
+
+/// Short pauses, and what happened.
+fn policy() -> (Reconnect, Arc<Mutex<Vec<String>>>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let reconnect = Reconnect::default()
+        .pauses(Duration::from_millis(1), Duration::from_millis(20))
+        .give_up_after(GUARD)
+        .on_event({
+            let events = Arc::clone(&events);
+            move |event| {
+                let name = match event {
+                    ConnectionEvent::Lost(_) => "lost",
+                    ConnectionEvent::Failed(..) => "failed",
+                    ConnectionEvent::Connected => "connected",
+                    ConnectionEvent::GaveUp(_) => "gave up",
+                    _ => "news",
+                };
+                events.lock().unwrap().push(name.to_owned());
+            }
+        });
+    (reconnect, events)
+}
+
+#[test]
+fn a_client_goes_on_with_the_next_server_and_says_so() {
+    for setup in at_ports() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = directory.path().join("probe");
+        let (reconnect, events) = policy();
+        let first = Running::at(&setup, &Implementation::new(), &port);
+        let client = connect(setup.client, &port, reconnect).unwrap();
+        assert_eq!(client.echo(b"first").unwrap(), b"first");
+        let calls = client.stats().calls;
+        drop(first);
+        let again = std::thread::spawn({
+            let client = client.clone();
+            move || client.echo(b"second")
+        });
+        eventually("a try", || events.lock().unwrap().iter().any(|event| event == "failed"));
+        let second = Running::at(&setup, &Implementation::new(), &port);
+        assert_eq!(again.join().unwrap().unwrap(), b"second");
+        assert!(client.is_connected());
+        assert!(client.stats().calls > calls, "counted on");
+        let seen = events.lock().unwrap().clone();
+        assert_eq!((seen.first().unwrap().as_str(), seen.last().unwrap().as_str()), ("lost", "connected"));
+        assert_eq!(seen.iter().filter(|event| *event == "connected").count(), 1);
+        drop(second);
+    }
+}
+
+#[test]
+fn a_call_of_which_nothing_is_known_is_made_again_only_if_it_is_idempotent() {
+    for setup in at_ports() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = directory.path().join("probe");
+        let (reconnect, _) = policy();
+        let probe = Implementation::new();
+        let first = Running::at(&setup, &probe, &port);
+        let client = connect(setup.client, &port, reconnect).unwrap();
+        let plain = std::thread::spawn({
+            let client = client.clone();
+            move || client.wait(1)
+        });
+        let idempotent = std::thread::spawn({
+            let client = client.clone();
+            move || client.wait_idempotent(1)
+        });
+        eventually("both calls", || probe.waits.load(SeqCst) == 1 && client.stats().calls == 2);
+        eventually("both received", || (first.stats)().calls == 2);
+        first.cut();
+        let error = plain.join().unwrap().unwrap_err();
+        assert!(error.is_disconnected() && error.progress() == Progress::MayHaveRun, "{error:?}");
+        eventually("the second time", || probe.waits.load(SeqCst) == 2);
+        probe.open_now(1);
+        idempotent.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn nobody_there_ends_a_call_in_bounded_time_and_the_next_tries_again() {
+    for setup in at_ports() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = directory.path().join("probe");
+        let (reconnect, events) = policy();
+        let first = Running::at(&setup, &Implementation::new(), &port);
+        let client = connect(setup.client, &port, reconnect.give_up_after(Duration::from_millis(30))).unwrap();
+        drop(first);
+        for _ in 0..2 {
+            let error = client.echo(b"?").unwrap_err();
+            assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
+            assert!(error.to_string().contains("nobody serves it"), "{error}");
+        }
+        assert!(!client.is_connected());
+        assert_eq!(events.lock().unwrap().iter().filter(|event| *event == "gave up").count(), 2);
+        let error = client.with_deadline(Duration::from_millis(5)).echo(b"?").unwrap_err();
+        assert!(!error.may_have_run() && (error.is_timed_out() || error.is_disconnected()), "{error:?}");
+        let _second = Running::at(&setup, &Implementation::new(), &port);
+        assert_eq!(client.echo(b"back").unwrap(), b"back");
+    }
+}
+
+/// A server that is replaced while many call it: each call runs exactly once.
+#[test]
+fn a_restart_under_load_costs_no_call_and_runs_none_twice() {
+    for setup in at_ports() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = directory.path().join("probe");
+        let (reconnect, _) = policy();
+        let probe = Implementation::new();
+        let mut server = Running::at(&setup, &probe, &port);
+        let client = connect(setup.client, &port, reconnect).unwrap();
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let client = client.clone();
+                std::thread::spawn(move || (0..100).map(|_| client.nap(1).map(drop)).collect::<Vec<_>>())
+            })
+            .collect();
+        for round in 1..=3 {
+            eventually("calls", || probe.naps.load(SeqCst) > round * 60);
+            drop(server);
+            server = Running::at(&setup, &probe, &port);
+        }
+        for result in callers.into_iter().flat_map(|caller| caller.join().unwrap()) {
+            assert!(result.is_ok(), "{:?}", result.unwrap_err());
+        }
+        assert_eq!(probe.naps.load(SeqCst), 400);
+    }
+}
+
+#[test]
+fn only_clients_of_ports_reconnect() {
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let builder = blocking::ProbeClient::builder().reconnect(Reconnect::default());
+    let error = builder.connect_stream(ours).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("needs a port"), "{error}");
+}

@@ -72,6 +72,7 @@ mod asynchronous;
 mod buffer;
 mod child;
 pub mod config;
+mod doors;
 mod greeting;
 mod housekeeper;
 mod lane;

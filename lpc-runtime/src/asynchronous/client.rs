@@ -232,6 +232,7 @@ impl Shared {
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
         let link = self.link.link();
+        link.check_process()?;
         // Before the work of encoding, and again after it.
         self.state().may_start(link)?;
         let mut encoder = Encoder::new(link, self.service, method, number, self.thresholds[index], *hint);
@@ -524,7 +525,8 @@ impl<C: Stub> ClientBuilder<C> {
     /// - [`NotFound`](ErrorKind::NotFound): nobody serves the port.
     /// - [`WrongService`](ErrorKind::WrongService): somebody serves something else there.
     /// - [`Protocol`](ErrorKind::Protocol): what answers does not speak this version of lpc.
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): it runs for another user.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): one side does not [accept](Self::accept) the other's user.
+    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): the server has as many connections as it may.
     /// - [`TimedOut`](ErrorKind::TimedOut): it does not answer.
     /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
     ///
@@ -538,7 +540,7 @@ impl<C: Stub> ClientBuilder<C> {
     pub async fn connect(self, port: impl AsRef<Path>) -> Result<C> {
         let port = Port::new(port)?;
         let stream = open(&port, self.config.handshake_timeout).await?;
-        let connected = match crate::greeting::check_user(&stream) {
+        let connected = match crate::greeting::check_server(&stream, &self.config) {
             Ok(()) => self.connect_stream(stream).await,
             Err(error) => Err(error),
         };

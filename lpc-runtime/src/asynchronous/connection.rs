@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::race::{Either, race};
 use super::socket::{AsyncLink, fill};
+use crate::doors::Guest;
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::link::Link;
 use crate::service::{Reply, Request};
@@ -36,6 +37,7 @@ pub(super) struct Connection<D> {
     blocks: Blocks,
     /// One for each call that may run.
     permits: Arc<Semaphore>,
+    _guest: Guest,
 }
 
 /// A call that has arrived, and its permission to run.
@@ -54,9 +56,15 @@ struct Ended {
 }
 
 impl<D: Implementation> Connection<D> {
-    pub(super) fn new(link: Arc<Link>, served: Arc<Served<D>>) -> Arc<Self> {
+    pub(super) fn new(link: Arc<Link>, served: Arc<Served<D>>, guest: Guest) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(served.max_calls.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { link: AsyncLink::new(link), served, blocks: Blocks::default(), permits })
+        Arc::new(Self {
+            link: AsyncLink::new(link),
+            served,
+            blocks: Blocks::default(),
+            permits,
+            _guest: guest,
+        })
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {

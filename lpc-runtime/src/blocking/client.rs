@@ -201,6 +201,7 @@ impl Client {
 
 impl Shared {
     fn encode(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> Result<Encoded> {
+        self.link.check_process()?;
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
         let threshold = self.thresholds[index];
@@ -521,13 +522,15 @@ impl<C: Stub> ClientBuilder<C> {
     /// - [`NotFound`](ErrorKind::NotFound): nobody serves the port.
     /// - [`WrongService`](ErrorKind::WrongService): somebody serves something else there.
     /// - [`Protocol`](ErrorKind::Protocol): what answers does not speak this version of lpc.
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): it runs for another user.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): one side does not [accept](Self::accept) the other's user.
+    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): the server has as many connections as it may.
     /// - [`TimedOut`](ErrorKind::TimedOut): it does not answer.
     /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
     pub fn connect(self, port: impl AsRef<Path>) -> Result<C> {
         let port = Port::new(port)?;
         let stream = port.connect(self.config.handshake_timeout)?;
-        let connected = crate::greeting::check_user(&stream).and_then(|()| self.connect_stream(stream));
+        let connected =
+            crate::greeting::check_server(&stream, &self.config).and_then(|()| self.connect_stream(stream));
         connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
     }
 

@@ -15,8 +15,8 @@ use lpc_core::Result;
 use lpc_core::frame::CallId;
 use lpc_core::receiver::Violation;
 
-use super::server::Live;
 use super::workers::{IDLE, Lead, Workers};
+use crate::doors::Guest;
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::link::Link;
 use crate::patience::waker_of;
@@ -35,7 +35,7 @@ pub(super) struct Connection {
     state: Mutex<State>,
     /// The watcher's tick at which the leader began to run a call itself; [`IDLE`] while it does not.
     busy: AtomicU32,
-    _live: Live,
+    _guest: Guest,
 }
 
 #[derive(Debug)]
@@ -55,7 +55,7 @@ struct Call {
 }
 
 impl Connection {
-    pub(super) fn new(link: Arc<Link>, served: Arc<Served<Dispatch>>, live: Live) -> Arc<Self> {
+    pub(super) fn new(link: Arc<Link>, served: Arc<Served<Dispatch>>, guest: Guest) -> Arc<Self> {
         let state = Mutex::new(State { running: 0, aside: None });
         Arc::new(Self {
             link,
@@ -63,7 +63,7 @@ impl Connection {
             blocks: Blocks::default(),
             state,
             busy: AtomicU32::new(IDLE),
-            _live: live,
+            _guest: guest,
         })
     }
 

@@ -6,6 +6,7 @@
 //! - `probe`: one service as an `fn` trait and as an `async fn` trait of the same name, and its implementation.
 //! - `pairs`: all ways to get a client of it.
 //! - `calls`, `ends`: the behaviours.
+//! - `doors`: who gets in, how many at once, and how a server ends.
 //! - `loans`: values in shared memory: where they may stand, where they are, how long they stay.
 //! - `quotas`: what happens where there is no room, and that room comes back.
 //! - `pressure`: more than the other side takes.
@@ -13,6 +14,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod calls;
+mod doors;
 mod ends;
 mod loans;
 mod pairs;

@@ -1,4 +1,44 @@
 //! The builders of clients and servers: every knob, once, for both drivers.
+//!
+//! # Limits
+//!
+//! What a peer can have of this process is bounded, whatever it says. Names in parentheses are knobs of the builders, and stand
+//! in the errors that they lead to.
+//!
+//! | who comes to a server | default | at the limit |
+//! |---|---|---|
+//! | whose users (`accept`) | the server's own | `connect` fails: `PermissionDenied` |
+//! | connections (`max_connections`) | 16,384 | `connect` fails: `ResourceExhausted` |
+//! | connections of one user (`max_connections_per_user`) | 4,096 | `connect` fails: `ResourceExhausted` |
+//! | clients that have not said who they are (`max_handshakes`) | 128 | the next one waits; who has been silent for 1 s then fails: `ResourceExhausted` |
+//! | time to say it, on both sides (`handshake_timeout`) | 10 s | the connection is closed; `connect` fails: `TimedOut` |
+//! | bytes of what is said | 1 MiB | `Protocol` |
+//! | descriptors and threads of the system | the system's | clients wait for a descriptor; without a thread `connect` fails: `ResourceExhausted` |
+//! | time of a shutdown (`shutdown_timeout`) | 30 s | all connections are closed |
+//!
+//! | calls | default | kept by | at the limit |
+//! |---|---|---|---|
+//! | calls of a client in flight (`max_calls_in_flight`) | 1024 | client | the caller waits (`at_quota`), then `ResourceExhausted` |
+//! | time that a caller waits for room (`at_quota`) | 30 s | client | `ResourceExhausted` |
+//! | calls of a connection that run at once (`max_concurrent_calls`) | 16 | server | further ones wait in the socket |
+//! | bytes of a body (`max_message`) | 256 MiB | both, the narrower | sender: `TooLarge`; receiver: the connection is closed |
+//! | bytes of a failure's text | 64 KiB | both | sender: cut off; receiver: the connection is closed |
+//! | levels of nesting in a value | 128 | both | `Encode`, or `Decode` and the connection is closed |
+//! | elements without a byte in a body | 65,536 | receiver | `Decode`, and the connection is closed |
+//! | bytes that wait for a peer to read | 1 MiB and a message | both | who sends waits |
+//! | descriptors that come with one receive | 16 | receiver | the connection is closed |
+//!
+//! | shared memory | default | kept by | at the limit |
+//! |---|---|---|---|
+//! | bytes of a connection and direction (`pool_limit`) | 512 MiB | both, the narrower | arguments wait (`at_quota`), results take the socket; a peer that exceeds it is disconnected |
+//! | bytes of arguments that are copied at once (`pool_limit`) | 512 MiB | server | further calls wait |
+//! | bytes of all connections of a user (`user_pool_limit`) | 8 GiB | server | bodies take the socket |
+//! | segments of a connection and direction | 64 | both, the narrower | as for `pool_limit` |
+//! | blocks of a connection that are out | 65,536 | sender | as for `pool_limit` |
+//! | loans in one message | 1024 | both | sender: further ones are copied; receiver: the connection is closed |
+//! | bytes of files and sealed memory passed (`file_limit`) | 64 GiB | both, the narrower | those passed longest ago are passed anew; one alone: `TooLarge` |
+//! | files and pieces of sealed memory passed | 64 | both, the narrower | as for `file_limit` |
+//! | time that it stays unused (`pool_idle_timeout`) | 10 s | its owner | both sides unmap it |
 #![allow(unsafe_code, reason = "`trust` is unsafe to call")]
 
 use std::fmt;

@@ -59,6 +59,18 @@ struct Complaints {
     unsaid: u64,
 }
 
+impl Complaints {
+    /// How many others there were of which nothing was said; `None` if it is too early to say more.
+    fn may_be_said(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) < QUIET) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
 /// A connection that is not over: it counts as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -243,15 +255,11 @@ impl Doors {
             tracing::debug!(service = service.name, error = %reason, "connection ended");
             return;
         }
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaints.last.is_some_and(|last| last.elapsed() < QUIET) {
-            complaints.unsaid += 1;
-            return;
+        let others =
+            self.complaints.lock().unwrap_or_else(PoisonError::into_inner).may_be_said(Instant::now());
+        if let Some(others) = others {
+            tracing::warn!(service = service.name, error = %reason, others, "connection refused");
         }
-        let others = complaints.unsaid;
-        *complaints = Complaints { last: Some(Instant::now()), unsaid: 0 };
-        drop(complaints);
-        tracing::warn!(service = service.name, error = %reason, others, "connection refused");
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -285,5 +293,24 @@ impl Drop for Guest {
         if state.guests.is_empty() {
             self.doors.empty.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_one_line_a_second_that_says_how_many_there_were() {
+        let mut complaints = Complaints::default();
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        assert_eq!(complaints.may_be_said(start), Some(0));
+        for millis in 0..1000 {
+            assert_eq!(complaints.may_be_said(at(millis)), None);
+        }
+        assert_eq!(complaints.may_be_said(at(1000)), Some(1000));
+        assert_eq!(complaints.may_be_said(at(1999)), None);
+        assert_eq!(complaints.may_be_said(at(9000)), Some(1));
     }
 }

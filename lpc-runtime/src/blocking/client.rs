@@ -37,6 +37,9 @@ use crate::sys::socket::Wait;
 ///
 /// Clones share the connection, and so may any number of threads: their calls are in flight at once and return in the
 /// order in which they are answered. The connection ends with the last clone.
+///
+/// A fork of the process, as fork(2) makes it, cannot use the connection: calls fail with
+/// [`Disconnected`](ErrorKind::Disconnected), and what is dropped there changes nothing here. It can connect anew.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Shared>);
 

@@ -1,13 +1,56 @@
 //! The builders of clients and servers: every knob, once, for both drivers.
+//!
+//! # Limits
+//!
+//! What a peer can have of this process is bounded, whatever it says. Names in parentheses are knobs of the builders, and stand
+//! in the errors that they lead to.
+//!
+//! | who comes to a server | default | at the limit |
+//! |---|---|---|
+//! | whose users (`accept`) | the server's own | `connect` fails: `PermissionDenied` |
+//! | connections (`max_connections`) | 16,384 | `connect` fails: `ResourceExhausted` |
+//! | connections of one user (`max_connections_per_user`) | 4,096 | `connect` fails: `ResourceExhausted` |
+//! | clients that have not said who they are (`max_handshakes`) | 128 | the next one waits; who has been silent for 1 s then fails: `ResourceExhausted` |
+//! | time to say it, on both sides (`handshake_timeout`) | 10 s | the connection is closed; `connect` fails: `TimedOut` |
+//! | bytes of what is said | 1 MiB | `Protocol` |
+//! | descriptors and threads of the system | the system's | clients wait for a descriptor; without a thread `connect` fails: `ResourceExhausted` |
+//! | time of a shutdown (`shutdown_timeout`) | 30 s | all connections are closed |
+//!
+//! | calls | default | kept by | at the limit |
+//! |---|---|---|---|
+//! | calls of a client in flight (`max_calls_in_flight`) | 1024 | client | the caller waits (`at_quota`), then `ResourceExhausted` |
+//! | time that a caller waits for room (`at_quota`) | 30 s | client | `ResourceExhausted` |
+//! | calls of a connection that run at once (`max_concurrent_calls`) | 16 | server | further ones wait in the socket |
+//! | bytes of a body (`max_message`) | 256 MiB | both, the narrower | sender: `TooLarge`; receiver: the connection is closed |
+//! | bytes of a failure's text | 64 KiB | both | sender: cut off; receiver: the connection is closed |
+//! | levels of nesting in a value | 128 | both | `Encode`, or `Decode` and the connection is closed |
+//! | elements without a byte in a body | 65,536 | receiver | `Decode`, and the connection is closed |
+//! | bytes that wait for a peer to read | 1 MiB and a message | both | who sends waits |
+//! | descriptors that come with one receive | 16 | receiver | the connection is closed |
+//!
+//! | shared memory | default | kept by | at the limit |
+//! |---|---|---|---|
+//! | bytes of a connection and direction (`pool_limit`) | 512 MiB | both, the narrower | arguments wait (`at_quota`), results take the socket; a peer that exceeds it is disconnected |
+//! | bytes of arguments that are copied at once (`pool_limit`) | 512 MiB | server | further calls wait |
+//! | bytes of all connections of a user (`user_pool_limit`) | 8 GiB | server | bodies take the socket |
+//! | segments of a connection and direction | 64 | both, the narrower | as for `pool_limit` |
+//! | blocks of a connection that are out | 65,536 | sender | as for `pool_limit` |
+//! | loans in one message | 1024 | both | sender: further ones are copied; receiver: the connection is closed |
+//! | bytes of files and sealed memory passed (`file_limit`) | 64 GiB | both, the narrower | those passed longest ago are passed anew; one alone: `TooLarge` |
+//! | files and pieces of sealed memory passed | 64 | both, the narrower | as for `file_limit` |
+//! | time that it stays unused (`pool_idle_timeout`) | 10 s | its owner | both sides unmap it |
 #![allow(unsafe_code, reason = "`trust` is unsafe to call")]
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lpc_core::receiver::Role;
 use lpc_core::{Error, ErrorKind, Limits, Method, Result, Threshold};
+use nix::unistd::Uid;
 
 use crate::greeting::{self, Credentials};
 use crate::link::Settings;
@@ -33,6 +76,22 @@ const USER_POOL: u64 = 8 << 30;
 
 /// How long a peer may stop in the middle of a message.
 const STALL: Duration = Duration::from_secs(30);
+/// Connections of one server: half of the threads that Linux has by default (`/proc/sys/kernel/pid_max`). Of these the
+/// blocking server takes one for a connection.
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// Of these, those of one user: no user alone keeps the others out.
+const MAX_CONNECTIONS_PER_USER: usize = MAX_CONNECTIONS / 4;
+
+/// Connections at once of which it is not known yet who is there. An honest client is through in a fraction of a
+/// millisecond.
+const MAX_HANDSHAKES: usize = 128;
+
+/// How long a shutdown waits for the calls that run.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The mode of a port's socket.
+pub(crate) const SOCKET_MODE: u32 = 0o600;
 
 /// What a caller does where its connection has no room for the call at the moment: no shared memory for its arguments
 /// ([`pool_limit`](ClientBuilder::pool_limit)), or too many calls in flight
@@ -60,16 +119,23 @@ pub(crate) struct Config {
     pub(crate) deadline: Option<Duration>,
     /// Of a client.
     pub(crate) reconnect: Option<Reconnect>,
-    trust: Option<Trust>,
+    pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_user: usize,
+    pub(crate) max_handshakes: usize,
+    pub(crate) socket_mode: u32,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) systemd_notify: bool,
+    accept: Option<Rule>,
+    trust: Option<Rule>,
 }
 
-/// Which peers are trusted.
+/// Which peers.
 #[derive(Clone)]
-struct Trust(Arc<dyn Fn(&Credentials) -> bool + Send + Sync>);
+struct Rule(Arc<dyn Fn(&Credentials) -> bool + Send + Sync>);
 
-impl fmt::Debug for Trust {
+impl fmt::Debug for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trust").finish_non_exhaustive()
+        f.debug_struct("Rule").finish_non_exhaustive()
     }
 }
 
@@ -86,6 +152,13 @@ impl Config {
             stall: STALL,
             deadline: None,
             reconnect: None,
+            max_connections: MAX_CONNECTIONS,
+            max_connections_per_user: MAX_CONNECTIONS_PER_USER,
+            max_handshakes: MAX_HANDSHAKES,
+            socket_mode: SOCKET_MODE,
+            shutdown_timeout: SHUTDOWN_TIMEOUT,
+            systemd_notify: true,
+            accept: None,
             trust: None,
         }
     }
@@ -106,9 +179,27 @@ impl Config {
         Err(Error::new(ErrorKind::InvalidInput, message))
     }
 
+    /// Makes sure that this peer may be at the other end of a port.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::PermissionDenied`].
+    pub(crate) fn check_peer(&self, peer: &Credentials, role: Role) -> Result<()> {
+        let is_accepted = match &self.accept {
+            None => peer.uid() == Uid::effective().as_raw(),
+            // The user's code. Its panic says nothing for the peer.
+            Some(Rule(accepts)) => catch_unwind(AssertUnwindSafe(|| accepts(peer))).unwrap_or(false),
+        };
+        if is_accepted {
+            return Ok(());
+        }
+        let message = format!("the {role}'s user {} is not accepted (accept)", peer.uid());
+        Err(Error::new(ErrorKind::PermissionDenied, message))
+    }
+
     /// Whether the memory of the peer at the other end is read in place.
     pub(crate) fn trusts(&self, stream: impl AsFd) -> bool {
-        let Some(Trust(trusts)) = &self.trust else { return false };
+        let Some(Rule(trusts)) = &self.trust else { return false };
         greeting::credentials(stream).is_ok_and(|peer| trusts(&peer))
     }
 
@@ -232,6 +323,77 @@ impl<D> ServerBuilder<D> {
         self.config.user_pool = bytes;
         self
     }
+
+    /// How many connections there may be at once. Default: 16,384.
+    ///
+    /// A connection counts until the last of its calls is over. Who comes when there is no room is refused: its `connect` fails
+    /// with [`ErrorKind::ResourceExhausted`]. Where the system has no descriptor left for another one, clients wait instead.
+    ///
+    /// # Panics
+    ///
+    /// If it is 0.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        assert!(connections > 0, "max_connections is at least 1");
+        self.config.max_connections = connections;
+        self
+    }
+
+    /// How many connections one user may have at once. Default: 4,096. Otherwise as
+    /// [`max_connections`](Self::max_connections).
+    ///
+    /// # Panics
+    ///
+    /// If it is 0.
+    pub fn max_connections_per_user(mut self, connections: usize) -> Self {
+        assert!(connections > 0, "max_connections_per_user is at least 1");
+        self.config.max_connections_per_user = connections;
+        self
+    }
+
+    /// How many clients at once may be about to say who they are. Default: 128.
+    ///
+    /// Who comes when there are as many waits to be taken, so that any number of honest ones get in. To make room for them,
+    /// whoever has been silent for a second then is refused with [`ErrorKind::ResourceExhausted`].
+    ///
+    /// # Panics
+    ///
+    /// If it is 0.
+    pub fn max_handshakes(mut self, handshakes: usize) -> Self {
+        assert!(handshakes > 0, "max_handshakes is at least 1");
+        self.config.max_handshakes = handshakes;
+        self
+    }
+
+    /// The mode of the socket of a port that is an absolute path: who may connect, as far as the file system decides it.
+    /// Default: 0600. It is there before anybody can connect. Clients of other users have to be
+    /// [accepted](Self::accept), too.
+    ///
+    /// The socket of a name is in a directory that no other user can enter: for it any other mode is an
+    /// [`ErrorKind::InvalidInput`] of `bind`.
+    ///
+    /// # Panics
+    ///
+    /// If it has other bits than those of reading, writing and executing.
+    pub fn socket_mode(mut self, mode: u32) -> Self {
+        assert!(mode & !0o777 == 0, "socket_mode is at most 0o777");
+        self.config.socket_mode = mode;
+        self
+    }
+
+    /// How long `serve` waits after `Handle::shutdown` for the calls that run. Default: 30 s. Then it closes all
+    /// connections and returns.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.config.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Whether `serve` tells the service manager that it is ready, and at its end that it stops (sd_notify(3)), where there
+    /// is one that wants to know (`NOTIFY_SOCKET`). Default: yes. A program that is not ready yet when it serves, or not over
+    /// when it does not, says so itself.
+    pub fn systemd_notify(mut self, notify: bool) -> Self {
+        self.config.systemd_notify = notify;
+        self
+    }
 }
 
 macro_rules! common_knobs {
@@ -300,7 +462,30 @@ macro_rules! common_knobs {
         /// Nor does anybody write to a file that the peer passes, or truncate it, as long as this side has it. That is not for
         /// lpc to keep: writing to files is safe code. Know the programs that you trust.
         pub unsafe fn trust(mut self, trusts: impl Fn(&Credentials) -> bool + Send + Sync + 'static) -> Self {
-            self.config.trust = Some(Trust(Arc::new(trusts)));
+            self.config.trust = Some(Rule(Arc::new(trusts)));
+            self
+        }
+
+        /// Says who may be at the other end of a port, by its credentials. Default: who runs for the same effective user as
+        /// this process.
+        ///
+        /// It is asked for ports and for sockets of the service manager. A pair is connected by somebody who has both ends, so
+        /// that for pairs, children and services in process it is not asked. Who is not accepted is turned away with
+        /// [`ErrorKind::PermissionDenied`]; so is everybody for whom it panics. The user of a server is that of the process
+        /// which listens: for a socket of the service manager, the service manager's.
+        ///
+        /// A server asks before it takes a thread or task for the client, and for one client after the other: it should decide
+        /// from what it has in memory.
+        ///
+        /// ```
+        /// # let directory = tempfile::tempdir()?;
+        /// # let port = directory.path().join("documents");
+        /// // One group of the machine's users; the file system would keep out all others but this one and root.
+        /// let server = lpc::blocking::Server::builder().socket_mode(0o660).accept(|peer| peer.gid() == 1001).bind(port)?;
+        /// # Ok::<(), lpc::Error>(())
+        /// ```
+        pub fn accept(mut self, accepts: impl Fn(&Credentials) -> bool + Send + Sync + 'static) -> Self {
+            self.config.accept = Some(Rule(Arc::new(accepts)));
             self
         }
 

@@ -4,12 +4,11 @@ use std::os::fd::AsFd;
 
 use lpc_core::handshake::{Hello, Preamble};
 use lpc_core::receiver::Role;
-use lpc_core::{Error, ErrorKind, Limits, Result};
-use nix::unistd::Uid;
+use lpc_core::{Error, ErrorKind, Limits, Progress, Result};
 
 use crate::config::Config;
 use crate::service::Description;
-use crate::sys::socket::peer_credentials;
+use crate::sys::socket::{self, Wait, peer_credentials};
 
 /// What a client learnt of its server.
 #[derive(Debug)]
@@ -33,6 +32,10 @@ pub(crate) fn server_hello(service: Description, config: &Config) -> Vec<u8> {
 /// What a client makes of the server's answer.
 pub(crate) fn understand_server(body: &[u8], service: Description, config: &Config) -> Result<Greeted> {
     let hello = Hello::decode(body)?;
+    if let Some(refusal) = hello.refusal {
+        let error = Error::from(refusal).with_progress(Progress::NotSent);
+        return Err(error.with_context("the server refuses the connection"));
+    }
     let numbers = hello.resolve(service.name, service.methods)?.into();
     Ok(Greeted { numbers, limits: hello.narrow(&config.limits) })
 }
@@ -45,6 +48,15 @@ pub(crate) fn understand_client(body: &[u8], config: &Config) -> Result<Limits> 
 /// The preamble of a peer in this role.
 pub(crate) fn preamble(bytes: &[u8; Preamble::LEN], peer: Role) -> Result<Preamble> {
     Preamble::decode(bytes, peer)
+}
+
+/// What became of a client's hello. A server that refuses does so without listening, and closes: what it has said can be
+/// read all the same.
+pub(crate) fn heard(written: Result<()>) -> Result<()> {
+    match written {
+        Err(error) if error.is_disconnected() => Ok(()),
+        result => result,
+    }
 }
 
 /// The peer's end of the stream in the middle of its hello.
@@ -61,15 +73,17 @@ pub(crate) fn silent(config: &Config) -> Error {
     )
 }
 
-/// Whether the process at the other end of a named socket runs for the same user.
-pub(crate) fn check_user(stream: impl AsFd) -> Result<()> {
-    let peer = credentials(stream)?;
-    if peer.uid() == Uid::effective().as_raw() {
-        return Ok(());
-    }
-    let message =
-        format!("the peer runs for user {}, this process for user {}", peer.uid(), Uid::effective());
-    Err(Error::new(ErrorKind::PermissionDenied, message))
+/// Makes sure that the server at the other end of a port may be there.
+pub(crate) fn check_server(stream: impl AsFd, config: &Config) -> Result<()> {
+    config.check_peer(&credentials(stream)?, Role::Server)
+}
+
+/// Tells a client why it is not taken. Never waits: this is the first that is written to the stream, so there is room.
+pub(crate) fn refuse(stream: impl AsFd, service: Description, reason: &Error) {
+    let hello = Hello::client(service.name, &Limits::default());
+    let hello = Hello { refusal: Some(reason.to_wire()), ..hello }.encode(Role::Server);
+    // It may have left.
+    let _ = socket::send(stream, &hello, None, Wait::Never);
 }
 
 /// Who is at the other end.

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::buffer;
+use crate::sys::fork::Birth;
 use crate::sys::private;
 
 /// A connection that needs to be looked after.
@@ -22,6 +23,9 @@ pub(crate) trait Tend: Send + Sync {
 
     /// Nothing can be sent any more: what was queued never will be.
     fn send_failed(&self) {}
+
+    /// The connection is over.
+    fn closed(&self) {}
 }
 
 /// How long a message waits for another one to travel with.
@@ -30,8 +34,7 @@ const SOON: Duration = Duration::from_millis(5);
 /// How long private memory is kept, at least, for use again.
 const KEPT: Duration = Duration::from_secs(3);
 
-static WORK: Mutex<Work> =
-    Mutex::new(Work { soon: Vec::new(), later: Vec::new(), private: None, has_thread: false });
+static WORK: Mutex<Work> = Mutex::new(Work::NONE);
 
 static CHANGED: Condvar = Condvar::new();
 
@@ -42,14 +45,19 @@ struct Work {
     later: Vec<(Instant, Weak<dyn Tend>)>,
     /// When to look after spare memory that is [`private`] or of a [`buffer`].
     private: Option<Instant>,
-    has_thread: bool,
+    /// The process that has the thread.
+    keeper: Option<Birth>,
+}
+
+impl Work {
+    const NONE: Self = Self { soon: Vec::new(), later: Vec::new(), private: None, keeper: None };
 }
 
 /// Has [`Tend::flush_late`] called soon.
 pub(crate) fn flush(link: Weak<dyn Tend>) {
     let mut work = work();
     work.soon.push(link);
-    if work.soon.len() == 1 || !work.has_thread {
+    if work.soon.len() == 1 || work.keeper.is_none() {
         wake(work);
     }
 }
@@ -73,17 +81,22 @@ pub(crate) fn trim_private() {
 }
 
 fn work() -> MutexGuard<'static, Work> {
-    WORK.lock().unwrap_or_else(PoisonError::into_inner)
+    let mut work = WORK.lock().unwrap_or_else(PoisonError::into_inner);
+    if work.keeper.is_some_and(|keeper| !keeper.is_here()) {
+        // A fork has not the thread, and nothing to do for the other process.
+        *work = Work::NONE;
+    }
+    work
 }
 
 fn wake(mut work: MutexGuard<'_, Work>) {
-    if work.has_thread {
+    if work.keeper.is_some() {
         drop(work);
         CHANGED.notify_one();
         return;
     }
     match thread::Builder::new().name("lpc-housekeeper".into()).spawn(keep) {
-        Ok(_) => work.has_thread = true,
+        Ok(_) => work.keeper = Some(Birth::here()),
         // The next one who comes tries again. Until then memory stays where it is; no call depends on it.
         Err(error) => tracing::warn!(%error, "no thread to give memory back"),
     }

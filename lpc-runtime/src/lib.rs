@@ -74,6 +74,7 @@ mod calling;
 mod child;
 pub mod config;
 mod context;
+mod doors;
 mod greeting;
 mod housekeeper;
 mod lane;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use lpc_core::arena::Arena;
 use lpc_core::frame;
 use lpc_core::lent::Lent;
-use lpc_core::{Limits, Result};
+use lpc_core::{Error, ErrorKind, Limits, Result};
 use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
 
@@ -24,6 +24,7 @@ use crate::lane::pool::{Pool, PoolBlock, Segment};
 use crate::lane::quota::Quota;
 use crate::shared::memory::Memory;
 use crate::stats::Counters;
+use crate::sys::fork::Birth;
 use crate::sys::mapping::OwnMapping;
 use crate::sys::private;
 use crate::sys::socket::{self, Wait};
@@ -32,7 +33,11 @@ use crate::sys::socket::{self, Wait};
 ///
 /// Invariant: no lock is held over a system call that may block. Of several senders one writes, without the lock; the others leave
 /// their frames in the queue, and the writer takes them along in one batch.
+///
+/// Invariant: a fork of the process that made it neither sends nor closes, and takes none of its locks, which a thread that
+/// the fork does not have may hold.
 pub(crate) struct Link {
+    birth: Birth,
     /// A stream of the standard library or of tokio; both are driven by the same system calls.
     socket: Arc<dyn AsFd + Send + Sync>,
     wait: Wait,
@@ -167,6 +172,7 @@ impl Link {
             limits.pool = 0;
         }
         Arc::new_cyclic(|this| Self {
+            birth: Birth::here(),
             socket,
             wait,
             outbox: Mutex::default(),
@@ -188,6 +194,19 @@ impl Link {
             has_refused: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
         })
+    }
+
+    /// Makes sure that this process is no fork of the one that made the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Disconnected`].
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.birth.is_here() {
+            return Ok(());
+        }
+        let message = "the connection belongs to the process that made it, of which this one is a fork";
+        Err(Error::new(ErrorKind::Disconnected, message))
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
@@ -235,6 +254,7 @@ impl Link {
     ///
     /// The system has no memory or descriptor for a segment, or the user's quota no room, or the peer could not read it.
     pub(crate) fn alloc(&self, len: u64) -> io::Result<Option<PoolBlock>> {
+        self.check_process().map_err(io::Error::other)?;
         if self.is_refused() {
             return Err(io::Error::other("the peer has no room for shared memory"));
         }
@@ -320,6 +340,9 @@ impl Link {
 
     /// An object is dropped that the peer knew under this number.
     pub(crate) fn retire_object(&self, object: &Object, number: u32) {
+        if !self.birth.is_here() {
+            return;
+        }
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         if objects.forget(object, number) {
             // Under the lock, so that nobody else is announced by this number before.
@@ -382,6 +405,9 @@ impl Link {
 
     /// Queues a frame that goes out with whatever is sent next, or soon by itself. Never waits. Says how much is queued.
     pub(crate) fn push_late(&self, frame: &[u8]) -> usize {
+        if !self.birth.is_here() {
+            return 0;
+        }
         let mut outbox = self.outbox();
         if outbox.broken {
             return 0;
@@ -442,6 +468,9 @@ impl Link {
     }
 
     fn push_unsent(&self, frame: &[u8]) -> bool {
+        if !self.birth.is_here() {
+            return false;
+        }
         let mut outbox = self.outbox();
         outbox.add(frame);
         !outbox.broken
@@ -501,6 +530,9 @@ impl Link {
 
     /// Sends nothing more, because the peer receives nothing more: what may have gone out until then is certain.
     pub(crate) fn stop_sending(&self) {
+        if !self.birth.is_here() {
+            return;
+        }
         self.give_up(self.outbox());
         // Whoever writes stops, whatever the peer does.
         socket::shutdown(self.socket(), Shutdown::Write);
@@ -542,6 +574,7 @@ impl Link {
 
     /// Sends what was queued.
     pub(crate) fn flush(&self) -> io::Result<Flow> {
+        self.check_process().map_err(io::Error::other)?;
         let mut outbox = self.outbox();
         outbox.stalled = false;
         self.drain(outbox, self.until(None))
@@ -550,12 +583,18 @@ impl Link {
     /// Whether so much waits for the socket to be writable that who sends more should wait, too.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_congested(&self) -> bool {
+        if !self.birth.is_here() {
+            return false;
+        }
         let outbox = self.outbox();
         outbox.stalled && outbox.len() > CONGESTED
     }
 
     /// Ends the connection: both sides see the end of the stream at once.
     pub(crate) fn close(&self) {
+        if !self.birth.is_here() {
+            return;
+        }
         // First: a block that comes back because the connection is over is not handed out again, since the peer may still
         // be reading it.
         self.pool.close();
@@ -563,6 +602,9 @@ impl Link {
         socket::shutdown(self.socket(), Shutdown::Both);
         let lent = mem::take(&mut *self.lent());
         drop(lent);
+        if let Some(tended) = self.tended().upgrade() {
+            tended.closed();
+        }
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -571,6 +613,7 @@ impl Link {
 
     /// The outbox, once a blocking sender may add to it.
     fn uncongested(&self, deadline: Option<Instant>) -> io::Result<MutexGuard<'_, Outbox>> {
+        self.check_process().map_err(io::Error::other)?;
         let mut outbox = self.outbox();
         while self.wait == Wait::Sleep && outbox.busy && !outbox.broken && outbox.len() > CONGESTED {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

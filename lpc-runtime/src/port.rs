@@ -1,11 +1,11 @@
 //! [`Port`]: where a service is found, and how a server takes hold of that place.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,11 +13,18 @@ use std::time::{Duration, Instant};
 use listenfd::ListenFd;
 use lpc_core::{Error, ErrorKind, Result};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::AT_FDCWD;
 use nix::libc;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_at, setsockopt,
+    socket, sockopt,
+};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::time::TimeVal;
 use nix::unistd::Uid;
+
+use crate::config::SOCKET_MODE;
+use crate::sys::fork::Birth;
 
 /// The address of a service: a name, or the absolute path of a socket.
 ///
@@ -156,7 +163,7 @@ impl Port {
     ///
     /// The right to the socket is a lock on a file beside it, which the kernel gives up with the process. Only its
     /// holder removes a socket that an earlier server left behind.
-    pub(crate) fn bind(&self) -> Result<BoundPort> {
+    pub(crate) fn bind(&self, mode: u32) -> Result<BoundPort> {
         let failed = |what: &str, error: io::Error| {
             let kind = match error.kind() {
                 io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
@@ -165,22 +172,28 @@ impl Port {
             Error::new(kind, format!("port {}: {what}: {error}", self.describe()))
         };
         if self.name != self.path {
+            if mode != SOCKET_MODE {
+                let message = format!(
+                    "port {}: its directory lets no other user in, whatever the socket's mode ({mode:o}, socket_mode)",
+                    self.describe()
+                );
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
             let directory = self.path.parent().unwrap_or(Path::new("/"));
             private_directory(directory)
                 .map_err(|error| failed(&format!("its directory {directory:?} cannot be used"), error))?;
         }
-        let lock = self.lock().map_err(|error| match error.kind() {
+        let lock_path = self.lock_path();
+        let lock = lock(&lock_path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 let message = format!("port {}: another server holds it", self.describe());
                 Error::new(ErrorKind::AddrInUse, message)
             }
-            _ => failed(&format!("its lock file {:?} cannot be used", self.lock_path()), error),
+            _ => failed(&format!("its lock file {lock_path:?} cannot be used"), error),
         })?;
         remove_stale(&self.path).map_err(|error| failed("there is something in its place", error))?;
-        let listener = UnixListener::bind(&self.path).map_err(|error| failed("it cannot be bound", error))?;
-        fs::set_permissions(&self.path, Permissions::from_mode(0o600))
-            .map_err(|error| failed("its mode cannot be set", error))?;
-        Ok(BoundPort { listener, path: self.path.clone(), _lock: lock })
+        let listener = listen(&self.path, mode).map_err(|error| failed("it cannot be bound", error))?;
+        Ok(BoundPort { listener, path: self.path.clone(), lock, birth: Birth::here() })
     }
 
     fn lock_path(&self) -> PathBuf {
@@ -188,16 +201,52 @@ impl Port {
         path.push(OsStr::new(".lock"));
         path.into()
     }
+}
 
-    fn lock(&self) -> io::Result<Flock<File>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(self.lock_path())?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
+/// Locks the file at this path, which is made if need be. It has to be one of this user's: others could keep the lock.
+///
+/// # Errors
+///
+/// `WouldBlock` where somebody has the lock.
+fn lock(path: &Path) -> io::Result<File> {
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        // A pipe in its place would keep whoever opens it.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    let found = match (&opened, fs::symlink_metadata(path)) {
+        (Ok(file), _) => file.metadata()?,
+        (Err(_), Ok(found)) => found,
+        (Err(_), Err(_)) => return opened,
+    };
+    let refuse = |reason: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    if found.uid() != Uid::effective().as_raw() {
+        return refuse(format!("it belongs to user {}", found.uid()));
+    }
+    if !found.is_file() {
+        return refuse("it is no file".into());
+    }
+    let file = opened?;
+    file.try_lock()?;
+    Ok(file)
+}
+
+/// A socket at this path that has its mode before anybody can connect.
+fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    // Whoever connects before `listen` is told that nobody serves.
+    let listening = fchmodat(AT_FDCWD, path, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)
+        .and_then(|()| listen_at(&socket, Backlog::MAXCONN));
+    match listening {
+        Ok(()) => Ok(socket.into()),
+        Err(error) => {
+            let _ = fs::remove_file(path);
+            Err(error.into())
+        }
     }
 }
 
@@ -206,7 +255,19 @@ impl Port {
 pub(crate) struct BoundPort {
     listener: UnixListener,
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: File,
+    birth: Birth,
+}
+
+impl Drop for BoundPort {
+    fn drop(&mut self) {
+        // In a fork the port is the other process's.
+        if self.birth.is_here() {
+            let _ = fs::remove_file(&self.path);
+            // Forks may still have the file open.
+            let _ = self.lock.unlock();
+        }
+    }
 }
 
 /// Where a server's connections come from.
@@ -230,12 +291,6 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
     let passing =
         [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::ECONNABORTED, Errno::EINTR];
     error.raw_os_error().map(Errno::from_raw).is_some_and(|code| passing.contains(&code))
-}
-
-impl Drop for BoundPort {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
 }
 
 /// The first Unix stream socket of those that the service manager opened for this process.
@@ -303,6 +358,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -317,12 +375,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let port = Port::new(directory.path().join("socket")).unwrap();
         assert!(port.connect(Duration::from_secs(10)).unwrap_err().is_not_found());
-        let held = port.bind().unwrap();
-        assert_eq!(port.bind().unwrap_err().kind(), ErrorKind::AddrInUse);
+        let held = port.bind(SOCKET_MODE).unwrap();
+        assert_eq!(port.bind(SOCKET_MODE).unwrap_err().kind(), ErrorKind::AddrInUse);
         port.connect(Duration::from_secs(10)).unwrap();
         drop(held);
         assert!(!port.path().exists());
-        drop(port.bind().unwrap());
+        drop(port.bind(SOCKET_MODE).unwrap());
     }
 
     #[test]
@@ -331,10 +389,42 @@ mod tests {
         let port = Port::new(directory.path().join("socket")).unwrap();
         drop(UnixListener::bind(port.path()).unwrap()); // as a killed server leaves it
         assert!(port.connect(Duration::from_secs(10)).unwrap_err().is_not_found());
-        drop(port.bind().unwrap());
+        drop(port.bind(SOCKET_MODE).unwrap());
         fs::write(port.path(), "precious").unwrap();
-        assert!(port.bind().unwrap_err().to_string().contains("not a socket"));
+        assert!(port.bind(SOCKET_MODE).unwrap_err().to_string().contains("not a socket"));
         assert_eq!(fs::read(port.path()).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn the_socket_has_the_mode_that_was_asked_for_whatever_the_umask() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        for mode in [0o600, 0o660, 0o666] {
+            let held = Port::new(&path).unwrap().bind(mode).unwrap();
+            assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o7777, mode);
+            drop(held);
+        }
+        let named = Port { name: "documents".into(), path };
+        let error = named.bind(0o660).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("socket_mode"), "{error}");
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_socket_or_its_lock_is_neither_followed_nor_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = Port::new(directory.path().join("socket")).unwrap();
+        let target = directory.path().join("target");
+        for place in [port.path.clone(), port.lock_path()] {
+            std::os::unix::fs::symlink(&target, &place).unwrap();
+            let error = port.bind(SOCKET_MODE).unwrap_err().to_string();
+            assert!(error.contains("no file") || error.contains("not a socket"), "{error}");
+            assert!(!target.exists(), "nothing was made where the link points");
+            fs::remove_file(place).unwrap();
+            let _ = fs::remove_file(port.lock_path());
+        }
+        nix::unistd::mkfifo(&port.lock_path(), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        assert!(port.bind(SOCKET_MODE).unwrap_err().to_string().contains("no file"));
     }
 
     #[test]

@@ -379,6 +379,12 @@ pub(crate) fn log_cut(service: Description, inbox: &Inbox) {
     }
 }
 
+/// Says in the log that a shutdown took too long.
+pub(crate) fn log_cut_off(service: Description, config: &Config, connections: usize) {
+    let timeout = config.shutdown_timeout;
+    tracing::warn!(service = service.name, connections, ?timeout, "calls cut off (shutdown_timeout)");
+}
+
 /// Says in the log why a connection is over.
 pub(crate) fn log_end(service: Description, error: &Error) {
     if error.is_disconnected() {

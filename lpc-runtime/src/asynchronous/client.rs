@@ -41,6 +41,9 @@ use crate::sys::socket::Wait;
 ///
 /// Clones share the connection, and so may any number of tasks: their calls are in flight at once and return in the
 /// order in which they are answered. The connection ends with the last clone.
+///
+/// A fork of the process, as fork(2) makes it, cannot use the connection: calls fail with
+/// [`Disconnected`](ErrorKind::Disconnected), and what is dropped there changes nothing here. It can connect anew.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Arc<Channel>,
@@ -361,6 +364,7 @@ impl Shared {
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
         let link = self.link.link();
+        link.check_process()?;
         // Before the work of encoding, and again after it.
         self.state().may_start(link)?;
         let mut encoder = Encoder::new(link, self.service, method, number, self.thresholds[index], *hint);
@@ -687,7 +691,7 @@ pub(super) async fn dial(
     counters: Arc<Counters>,
 ) -> Result<Connected> {
     let stream = open(port, config.handshake_timeout).await?;
-    let connected = match crate::greeting::check_user(&stream) {
+    let connected = match crate::greeting::check_server(&stream, config) {
         Ok(()) => Shared::connect(stream, service, config, counters).await,
         Err(error) => Err(error),
     };
@@ -702,7 +706,8 @@ impl<C: Stub> ClientBuilder<C> {
     /// - [`NotFound`](ErrorKind::NotFound): nobody serves the port.
     /// - [`WrongService`](ErrorKind::WrongService): somebody serves something else there.
     /// - [`Protocol`](ErrorKind::Protocol): what answers does not speak this version of lpc.
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): it runs for another user.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): one side does not [accept](Self::accept) the other's user.
+    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): the server has as many connections as it may.
     /// - [`TimedOut`](ErrorKind::TimedOut): it does not answer.
     /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
     ///

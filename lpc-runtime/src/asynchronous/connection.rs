@@ -19,7 +19,9 @@ use tokio::sync::Notify;
 use super::race::{Either, race};
 use super::socket::{AsyncLink, fill};
 use crate::context::{Current, Running, cancelled};
+use crate::doors::Guest;
 use crate::greeting::Credentials;
+use crate::housekeeper::{self, Tend};
 use crate::lane::incoming::{Filled, Inbox, Message};
 use crate::link::Link;
 use crate::service::{Reply, Request};
@@ -38,6 +40,7 @@ pub(super) struct Connection<D> {
     desk: Desk,
     /// A call has ended.
     ended: Notify,
+    _guest: Guest,
 }
 
 /// What a call ended with. It counts as running until it is answered.
@@ -48,9 +51,12 @@ struct Done {
 }
 
 impl<D: Implementation> Connection<D> {
-    pub(super) fn new(link: Arc<Link>, peer: Credentials, served: Arc<Served<D>>) -> Arc<Self> {
+    pub(super) fn new(link: Arc<Link>, peer: Credentials, served: Arc<Served<D>>, guest: Guest) -> Arc<Self> {
         let desk = Desk::new(peer, served.max_calls, link.limits());
-        Arc::new(Self { link: AsyncLink::new(link), served, desk, ended: Notify::new() })
+        let link = AsyncLink::new(link);
+        let connection = Arc::new(Self { link, served, desk, ended: Notify::new(), _guest: guest });
+        connection.link().tended_by(housekeeper::weak(&connection));
+        connection
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -174,7 +180,7 @@ impl<D: Implementation> Connection<D> {
                 }
                 Err(error) => {
                     serving::log_end(self.served.service, &error);
-                    self.close();
+                    self.link.close();
                     return;
                 }
             }
@@ -221,9 +227,18 @@ impl<D: Implementation> Connection<D> {
         let frame = self.desk.answer(self.link(), id, Err(cancelled(Progress::NotSent)))?;
         self.link.send(&frame).map(drop).map_err(serving::broken)
     }
+}
 
-    fn close(&self) {
-        self.link.close();
+impl<D: Implementation> Tend for Connection<D> {
+    fn flush_late(&self) -> bool {
+        self.link().flush_late()
+    }
+
+    fn trim(&self) -> Option<Duration> {
+        self.link().trim()
+    }
+
+    fn closed(&self) {
         self.desk.cancel_all();
         self.ended.notify_waiters();
     }
@@ -233,7 +248,7 @@ struct CloseOnDrop<'c, D: Implementation>(&'c Connection<D>);
 
 impl<D: Implementation> Drop for CloseOnDrop<'_, D> {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.link.close();
     }
 }
 

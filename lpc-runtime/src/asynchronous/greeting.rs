@@ -21,7 +21,7 @@ pub(super) async fn greet_server(
     config: &Config,
 ) -> Result<Greeted> {
     let greeting = async {
-        write(socket, &greeting::client_hello(service, config)).await?;
+        greeting::heard(write(socket, &greeting::client_hello(service, config)).await)?;
         let preamble = greeting::preamble(&read_preamble(socket).await?, Role::Server)?;
         greeting::understand_server(&read(socket, preamble.len).await?, service, config)
     };

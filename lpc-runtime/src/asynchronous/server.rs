@@ -2,26 +2,27 @@
 
 use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
 use lpc_core::receiver::Role;
 use lpc_core::{Error, ErrorKind, Result, Service};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::connection::{Connection, Implementation};
 use super::race::{Either, race};
 use super::{ServerBuilder, greeting};
 use crate::config::Config;
+use crate::doors::{self, Doors, Guest};
 use crate::lane::incoming::Inbox;
 use crate::link::Link;
 use crate::port::{Listener, Port};
 use crate::service::{AsyncDispatch, Description, Dispatcher, Reply, Request};
 use crate::serving::{self, Served};
 use crate::stats::{Counters, Stats};
+use crate::sys::notify;
 use crate::sys::socket::Wait;
 
 /// An async server that holds its port and has not begun to serve.
@@ -41,14 +42,11 @@ pub struct Handle(Arc<Control>);
 #[derive(Debug, Default)]
 struct Control {
     counters: Arc<Counters>,
-    stopping: AtomicBool,
+    doors: Arc<Doors>,
     stop: Notify,
-    /// The streams of connections that may be alive.
-    streams: Mutex<Vec<Weak<UnixStream>>>,
+    /// Nothing is waited for any more.
+    cut: Notify,
 }
-
-/// How long to wait where the system has no descriptor for a connection.
-const PAUSE: Duration = Duration::from_millis(50);
 
 impl Server {
     /// Takes hold of a [`Port`], a name or an absolute path, with the default settings.
@@ -81,7 +79,12 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered.
+    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered, or has had its time
+    /// ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)). A call that still runs then goes on as its
+    /// task, unheard.
+    ///
+    /// Once clients are served the service manager is told, where there is one that wants to know: see
+    /// [`systemd_notify`](crate::config::ServerBuilder::systemd_notify).
     ///
     /// `service` is an implementation of an `async fn` trait marked `#[service]`; a call whose method is not known
     /// to be quick becomes a task. A type that implements several such traits says which one with
@@ -123,15 +126,25 @@ impl Server {
         let served = served::<M, S>(service, &self.config)?;
         let Self { listener, config, handle } = self;
         let mut connections = JoinSet::new();
+        if config.systemd_notify {
+            notify::tell(notify::READY);
+        }
         let accepting = accept(&listener, &config, &handle.0, &served, &mut connections);
         let result = match race(accepting, handle.0.stop.notified()).await {
             Either::First(result) => result,
             Either::Second(()) => Ok(()),
         };
+        if config.systemd_notify {
+            notify::tell(notify::STOPPING);
+        }
         // Who connects from now on is told that nobody serves.
         drop(listener);
         handle.shutdown();
-        while connections.join_next().await.is_some() {}
+        let leaving = async { while connections.join_next().await.is_some() {} };
+        let leaving = race(leaving, handle.0.cut.notified());
+        if timeout(config.shutdown_timeout, leaving).await.is_err() {
+            serving::log_cut_off(served.service, &config, handle.0.doors.close());
+        }
         result
     }
 }
@@ -146,13 +159,17 @@ async fn accept<D: Implementation>(
 ) -> Result<()> {
     listener.socket().set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener.socket().try_clone()?)?;
+    let (service, doors) = (served.service, &control.doors);
     loop {
         while connections.try_join_next().is_some() {}
+        while doors.is_crowded(service, config) {
+            tokio::time::sleep(doors::GLANCE).await;
+        }
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => Arc::new(stream),
             Err(error) if crate::port::is_passing(&error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(PAUSE).await;
+                doors.complain(service, &error.into());
+                tokio::time::sleep(doors::PAUSE).await;
                 continue;
             }
             Err(error) => {
@@ -160,36 +177,37 @@ async fn accept<D: Implementation>(
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
+        let Some(guest) = doors.admit(&stream, service, config) else { continue };
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
         connections.spawn(async move {
-            let result = match crate::greeting::check_user(&stream) {
-                Ok(()) => serve_stream(stream, &served, &config, &control).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = result {
-                serving::log_end(served.service, &error);
+            match greet(&stream, &served, &config, &control, guest).await {
+                Ok((connection, inbox)) => {
+                    if let Err(error) = connection.serve(&stream, inbox).await {
+                        serving::log_end(service, &error);
+                    }
+                }
+                Err(error) => control.doors.complain(service, &error),
             }
         });
     }
 }
 
-/// Greets a client and serves it.
-async fn serve_stream<D: Implementation>(
-    stream: UnixStream,
+/// Greets a client.
+async fn greet<D: Implementation>(
+    stream: &Arc<UnixStream>,
     served: &Arc<Served<D>>,
     config: &Config,
     control: &Control,
-) -> Result<()> {
-    let stream = Arc::new(stream);
-    control.watch(&stream);
-    let limits = greeting::greet_client(&stream, served.service, config).await?;
-    let is_trusted = config.trusts(&*stream);
-    let peer = crate::greeting::credentials(&*stream)?;
+    guest: Guest,
+) -> Result<(Arc<Connection<D>>, Inbox)> {
+    let limits = greeting::greet_client(stream, served.service, config).await?;
+    let is_trusted = config.trusts(&**stream);
+    let peer = crate::greeting::credentials(&**stream)?;
     let settings = served.settings(limits, peer.uid(), config);
-    let link = Link::new(Arc::clone(&stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
+    let link = Link::new(Arc::clone(stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
+    guest.introduce(&link);
     let inbox = Inbox::new(Role::Server, config.limits, is_trusted, &link);
-    let connection = Connection::new(link, peer, Arc::clone(served));
-    connection.serve(&stream, inbox).await
+    Ok((Connection::new(link, peer, Arc::clone(served), guest), inbox))
 }
 
 /// An implementation `S` of the service `M`.
@@ -235,17 +253,19 @@ impl ServerBuilder {
     /// Takes hold of a [`Port`], a name or an absolute path. Clients can connect from now on; they are answered once
     /// [`Server::serve`] is called.
     ///
-    /// The socket has mode 0600, and clients of other users are turned away. A lock file `PATH.lock` stays beside it.
+    /// The socket has mode 0600, and clients of other users are turned away, unless [`socket_mode`](Self::socket_mode) and
+    /// [`accept`](Self::accept) say otherwise. A lock file `PATH.lock` stays beside it.
     ///
     /// # Errors
     ///
     /// - [`AddrInUse`](ErrorKind::AddrInUse): another server holds the port.
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): its directory is not ours alone.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): its directory is not ours alone, or its lock file another user's.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or a name with a mode of its own, or `LPC_THRESHOLD` no
+    ///   threshold.
     pub fn bind(self, port: impl AsRef<Path>) -> Result<Server> {
         // What is wrong with the environment is better said before anybody connects.
         self.config.thresholds(&[])?;
-        let listener = Listener::Port(Port::new(port)?.bind()?);
+        let listener = Listener::Port(Port::new(port)?.bind(self.config.socket_mode)?);
         Ok(Server { listener, config: self.config, handle: Handle(Arc::default()) })
     }
 
@@ -278,9 +298,12 @@ impl ServerBuilder {
         Dispatcher: AsyncDispatch<M, S>,
     {
         stream.set_nonblocking(true)?;
-        let stream = UnixStream::from_std(stream)?;
+        let stream = Arc::new(UnixStream::from_std(stream)?);
         let served = served::<M, S>(Arc::new(service), &self.config)?;
-        serve_stream(stream, &served, &self.config, &Control::default()).await
+        let control = Control::default();
+        let guest = control.doors.take(&stream)?;
+        let (connection, inbox) = greet(&stream, &served, &self.config, &control, guest).await?;
+        connection.serve(&stream, inbox).await
     }
 
     /// Serves the process that started this one: see [`serve_parent`].
@@ -308,29 +331,25 @@ impl Handle {
         self.0.counters.read()
     }
 
+    /// How many connections there are, those included that have not said yet who they are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.doors.count()
+    }
+
     /// Stops the server: no connection is taken and nothing is received any more; the calls that have arrived are
-    /// answered. Its `serve` returns when they are.
+    /// answered. Its `serve` returns when they are, or when they have had their time
+    /// ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)).
     pub fn shutdown(&self) {
-        if self.0.stopping.swap(true, SeqCst) {
-            return;
-        }
-        self.0.stop.notify_one();
-        for stream in self.0.streams().iter().filter_map(Weak::upgrade) {
-            crate::sys::socket::shutdown(&*stream, nix::sys::socket::Shutdown::Read);
-        }
-    }
-}
-
-impl Control {
-    fn watch(&self, stream: &Arc<UnixStream>) {
-        let mut streams = self.streams();
-        serving::push_weak(&mut streams, stream);
-        if self.stopping.load(SeqCst) {
-            crate::sys::socket::shutdown(&**stream, nix::sys::socket::Shutdown::Read);
+        if self.0.doors.close_entrance() {
+            self.0.stop.notify_one();
         }
     }
 
-    fn streams(&self) -> std::sync::MutexGuard<'_, Vec<Weak<UnixStream>>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Stops the server at once: as [`shutdown`](Self::shutdown), but calls that run are not waited for, nor answered.
+    pub fn shutdown_now(&self) {
+        self.shutdown();
+        self.0.doors.close();
+        self.0.cut.notify_one();
     }
 }

@@ -38,6 +38,9 @@ use crate::sys::socket::{self, Wait};
 ///
 /// Clones share the connection, and so may any number of threads: their calls are in flight at once and return in the
 /// order in which they are answered. The connection ends with the last clone.
+///
+/// A fork of the process, as fork(2) makes it, cannot use the connection: calls fail with
+/// [`Disconnected`](ErrorKind::Disconnected), and what is dropped there changes nothing here. It can connect anew.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Arc<Channel>,
@@ -303,6 +306,7 @@ impl Shared {
         encode: impl Fn(&mut Encoder<'_>) -> Result<()>,
         deadline: Option<Instant>,
     ) -> Result<Encoded> {
+        self.link.check_process()?;
         let index = method as usize;
         let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
         let threshold = self.thresholds[index];
@@ -691,8 +695,8 @@ pub(super) fn dial(
     counters: Arc<Counters>,
 ) -> Result<Arc<Shared>> {
     let stream = port.connect(config.handshake_timeout)?;
-    let connected =
-        crate::greeting::check_user(&stream).and_then(|()| Shared::new(stream, service, config, counters));
+    let connected = crate::greeting::check_server(&stream, config)
+        .and_then(|()| Shared::new(stream, service, config, counters));
     connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
 }
 
@@ -704,7 +708,8 @@ impl<C: Stub> ClientBuilder<C> {
     /// - [`NotFound`](ErrorKind::NotFound): nobody serves the port.
     /// - [`WrongService`](ErrorKind::WrongService): somebody serves something else there.
     /// - [`Protocol`](ErrorKind::Protocol): what answers does not speak this version of lpc.
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): it runs for another user.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): one side does not [accept](Self::accept) the other's user.
+    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): the server has as many connections as it may.
     /// - [`TimedOut`](ErrorKind::TimedOut): it does not answer.
     /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
     pub fn connect(self, port: impl AsRef<Path>) -> Result<C> {

@@ -9,15 +9,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lpc_core::receiver::Violation;
 use lpc_core::{Error, Progress, Result};
 
-use super::server::Live;
 use super::workers::{IDLE, Lead, Workers};
 use crate::context::{Current, cancelled};
+use crate::doors::Guest;
 use crate::greeting::Credentials;
+use crate::housekeeper::{self, Tend};
 use crate::lane::incoming::{Filled, Inbox, Message};
 use crate::link::Link;
 use crate::service::{Reply, Request};
@@ -33,7 +34,7 @@ pub(super) struct Connection {
     desk: Desk,
     /// The watcher's tick at which the leader began to run a call itself; [`IDLE`] while it does not.
     busy: AtomicU32,
-    _live: Live,
+    _guest: Guest,
 }
 
 impl Connection {
@@ -41,10 +42,12 @@ impl Connection {
         link: Arc<Link>,
         peer: Credentials,
         served: Arc<Served<Dispatch>>,
-        live: Live,
+        guest: Guest,
     ) -> Arc<Self> {
         let desk = Desk::new(peer, served.max_calls, link.limits());
-        Arc::new(Self { link, served, desk, busy: AtomicU32::new(IDLE), _live: live })
+        let connection = Arc::new(Self { link, served, desk, busy: AtomicU32::new(IDLE), _guest: guest });
+        connection.link.tended_by(housekeeper::weak(&connection));
+        connection
     }
 
     pub(super) fn busy(&self) -> &AtomicU32 {
@@ -61,7 +64,6 @@ impl Connection {
         };
         serving::log_end(self.served.service, &error);
         self.link.close();
-        self.desk.cancel_all();
     }
 
     fn try_lead(self: &Arc<Self>, mut inbox: Box<Inbox>, workers: &Arc<Workers>) -> Result<()> {
@@ -173,7 +175,6 @@ impl Connection {
             if self.desk.running() == 0 {
                 // All who could have taken it up again have gone.
                 self.link.close();
-                self.desk.cancel_all();
             }
         }
     }
@@ -183,7 +184,6 @@ impl Connection {
         serving::log_cut(self.served.service, inbox);
         if socket::is_hung_up(self.link.socket()) {
             self.link.close();
-            self.desk.cancel_all();
         }
     }
 
@@ -225,5 +225,19 @@ impl Connection {
         drop(body);
         let frame = self.desk.answer(&self.link, id, Err(error))?;
         self.link.send(&frame).map(drop).map_err(serving::broken)
+    }
+}
+
+impl Tend for Connection {
+    fn flush_late(&self) -> bool {
+        self.link.flush_late()
+    }
+
+    fn trim(&self) -> Option<Duration> {
+        self.link.trim()
+    }
+
+    fn closed(&self) {
+        self.desk.cancel_all();
     }
 }

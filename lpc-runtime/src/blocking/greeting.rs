@@ -15,7 +15,7 @@ use crate::service::Description;
 /// The client's side of it.
 pub(super) fn greet_server(stream: &UnixStream, service: Description, config: &Config) -> Result<Greeted> {
     let mut peer = Timed::new(stream, config);
-    peer.write(&greeting::client_hello(service, config))?;
+    greeting::heard(peer.write(&greeting::client_hello(service, config)))?;
     let preamble = greeting::preamble(&peer.read_preamble()?, Role::Server)?;
     let greeted = greeting::understand_server(&peer.read_body(preamble)?, service, config)?;
     peer.done()?;

@@ -4,8 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -18,14 +17,15 @@ use super::connection::{Connection, Dispatch as DispatchFn};
 use super::workers::Workers;
 use super::{ServerBuilder, greeting};
 use crate::config::Config;
+use crate::doors::{self, Doors, Guest};
 use crate::lane::incoming::Inbox;
 use crate::link::Link;
 use crate::port::{Listener, Port};
 use crate::service::{Description, Dispatch, Dispatcher};
 use crate::serving::{self, Served};
 use crate::stats::{Counters, Stats};
-use crate::sys::retry;
 use crate::sys::socket::{self, Wait};
+use crate::sys::{notify, retry};
 
 /// A blocking server that holds its port and has not begun to serve.
 ///
@@ -46,20 +46,12 @@ pub struct Handle(Arc<Control>);
 #[derive(Debug)]
 struct Control {
     counters: Arc<Counters>,
-    stopping: AtomicBool,
+    doors: Arc<Doors>,
     workers: Arc<Workers>,
     /// Wakes the thread that takes connections: the other end of `Server::stop`. (Shutting the listening socket down
     /// would wake it too, but a socket of the service manager's would be of no use to the next server.)
     wake: Option<UnixStream>,
-    /// The streams of connections that may be alive.
-    streams: Mutex<Vec<Weak<UnixStream>>>,
-    /// Connections that are not over, and who waits for there being none.
-    live: Mutex<usize>,
-    none_left: Condvar,
 }
-
-/// How long to wait where the system has no descriptor for a connection.
-const PAUSE: Duration = Duration::from_millis(50);
 
 impl Server {
     /// Takes hold of a [`Port`], a name or an absolute path, with the default settings.
@@ -97,7 +89,12 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered.
+    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered, or has had its time
+    /// ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)). A call that still runs then goes on on its
+    /// thread, unheard, and so `service` may outlive this.
+    ///
+    /// Once clients are served the service manager is told, where there is one that wants to know: see
+    /// [`systemd_notify`](crate::config::ServerBuilder::systemd_notify).
     ///
     /// `service` is an implementation of a trait marked `#[service]`; each connection calls it from threads of its
     /// own. A type that implements several such traits says which one with `serve::<DocumentsService, _>(…)`.
@@ -125,11 +122,19 @@ impl Server {
     {
         let served = served::<M, S>(service, &self.config)?;
         let Self { listener, stop, config, handle } = self;
+        if config.systemd_notify {
+            notify::tell(notify::READY);
+        }
         let result = accept(&listener, &stop, &config, &handle.0, &served);
+        if config.systemd_notify {
+            notify::tell(notify::STOPPING);
+        }
         // Who connects from now on is told that nobody serves.
         drop(listener);
         handle.shutdown();
-        handle.0.wait();
+        if !handle.0.doors.wait(Some(config.shutdown_timeout)) {
+            serving::log_cut_off(served.service, &config, handle.0.doors.close());
+        }
         result
     }
 }
@@ -143,20 +148,33 @@ fn accept(
     served: &Arc<Served<DispatchFn>>,
 ) -> Result<()> {
     listener.socket().set_nonblocking(true)?;
+    let (service, doors) = (served.service, &control.doors);
+    // Whether the server is to stop before this time is over.
+    let stops_within = |pause: Duration| {
+        let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
+        retry(|| poll(&mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)], pause)).map(|ready| ready > 0)
+    };
     loop {
+        while doors.is_crowded(service, config) {
+            if stops_within(doors::GLANCE)? {
+                return Ok(());
+            }
+        }
         let mut ready =
             [listener.socket().as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         retry(|| poll(&mut ready, PollTimeout::NONE))?;
-        if control.stopping.load(SeqCst) {
+        if stops_within(Duration::ZERO)? {
             return Ok(());
         }
         let stream = match listener.socket().accept() {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => Arc::new(stream),
             // Whoever it was has left again.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) if crate::port::is_passing(&error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                thread::sleep(PAUSE);
+                doors.complain(service, &error.into());
+                if stops_within(doors::PAUSE)? {
+                    return Ok(());
+                }
                 continue;
             }
             Err(error) => {
@@ -164,33 +182,39 @@ fn accept(
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
-        let (served, config) = (Arc::clone(served), config.clone());
-        let live = Live::new(control);
+        let Some(guest) = doors.admit(&stream, service, config) else { continue };
+        let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
+        let visitor = Arc::clone(&stream);
         let spawned = thread::Builder::new().name("lpc-connection".into()).spawn(move || {
-            let led =
-                crate::greeting::check_user(&stream).and_then(|()| lead(stream, &served, &config, live));
-            if let Err(error) = led {
-                tracing::warn!(service = served.service.name, %error, "connection refused");
+            if let Err(error) = lead(visitor, &served, &config, &control, guest) {
+                control.doors.complain(service, &error);
             }
         });
         if let Err(error) = spawned {
-            tracing::warn!(%error, "no thread for a connection");
+            let message = format!("no thread for a connection: {error}");
+            let reason = Error::new(ErrorKind::ResourceExhausted, message);
+            crate::greeting::refuse(&*stream, service, &reason);
+            doors.complain(service, &reason);
         }
     }
 }
 
 /// Greets a client, and leads the connection on this thread for as long as that is this thread's part.
-fn lead(stream: UnixStream, served: &Arc<Served<DispatchFn>>, config: &Config, live: Live) -> Result<()> {
-    let stream = Arc::new(stream);
-    let control = Arc::clone(&live.0);
-    control.watch(&stream);
+fn lead(
+    stream: Arc<UnixStream>,
+    served: &Arc<Served<DispatchFn>>,
+    config: &Config,
+    control: &Control,
+    guest: Guest,
+) -> Result<()> {
     let limits = greeting::greet_client(&stream, served.service, config)?;
     let is_trusted = config.trusts(&*stream);
     let peer = crate::greeting::credentials(&*stream)?;
     let settings = served.settings(limits, peer.uid(), config);
     let link = Link::new(stream, Wait::Sleep, settings, Arc::clone(&control.counters));
+    guest.introduce(&link);
     let inbox = Box::new(Inbox::new(Role::Server, config.limits, is_trusted, &link));
-    let connection = Connection::new(link, peer, Arc::clone(served), live);
+    let connection = Connection::new(link, peer, Arc::clone(served), guest);
     control.workers.watch(&connection);
     connection.lead(inbox, &control.workers);
     Ok(())
@@ -225,17 +249,19 @@ impl ServerBuilder {
     /// Takes hold of a [`Port`], a name or an absolute path. Clients can connect from now on; they are answered once
     /// [`Server::serve`] is called.
     ///
-    /// The socket has mode 0600, and clients of other users are turned away. A lock file `PATH.lock` stays beside it.
+    /// The socket has mode 0600, and clients of other users are turned away, unless [`socket_mode`](Self::socket_mode) and
+    /// [`accept`](Self::accept) say otherwise. A lock file `PATH.lock` stays beside it.
     ///
     /// # Errors
     ///
     /// - [`AddrInUse`](ErrorKind::AddrInUse): another server holds the port.
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): its directory is not ours alone.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): its directory is not ours alone, or its lock file another user's.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or a name with a mode of its own, or `LPC_THRESHOLD` no
+    ///   threshold.
     pub fn bind(self, port: impl AsRef<Path>) -> Result<Server> {
         // What is wrong with the environment is better said before anybody connects.
         self.config.thresholds(&[])?;
-        Server::new(Listener::Port(Port::new(port)?.bind()?), self.config)
+        Server::new(Listener::Port(Port::new(port)?.bind(self.config.socket_mode)?), self.config)
     }
 
     /// Takes the listening socket that the service manager opened: see [`Server::from_env`].
@@ -264,8 +290,10 @@ impl ServerBuilder {
         stream.set_nonblocking(false)?;
         let served = served::<M, S>(Arc::new(service), &self.config)?;
         let handle = Handle::new(None);
-        lead(stream, &served, &self.config, Live::new(&handle.0))?;
-        handle.0.wait();
+        let stream = Arc::new(stream);
+        let guest = handle.0.doors.take(&stream)?;
+        lead(stream, &served, &self.config, &handle.0, guest)?;
+        handle.0.doors.wait(None);
         Ok(())
     }
 
@@ -287,12 +315,9 @@ impl Handle {
     fn new(wake: Option<UnixStream>) -> Self {
         Self(Arc::new(Control {
             counters: Arc::default(),
-            stopping: AtomicBool::new(false),
+            doors: Arc::default(),
             workers: Arc::default(),
             wake,
-            streams: Mutex::default(),
-            live: Mutex::default(),
-            none_left: Condvar::new(),
         }))
     }
 
@@ -302,65 +327,25 @@ impl Handle {
         self.0.counters.read()
     }
 
+    /// How many connections there are, those included that have not said yet who they are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.doors.count()
+    }
+
     /// Stops the server: no connection is taken and nothing is received any more; the calls that have arrived are
-    /// answered. Its `serve` returns when they are.
+    /// answered. Its `serve` returns when they are, or when they have had their time
+    /// ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)).
     pub fn shutdown(&self) {
-        if self.0.stopping.swap(true, SeqCst) {
-            return;
-        }
-        if let Some(wake) = &self.0.wake {
+        if let Some(wake) = self.0.wake.as_ref().filter(|_| self.0.doors.close_entrance()) {
             // Its end of the stream is what the other end becomes readable by.
             socket::shutdown(wake, Shutdown::Write);
         }
-        for stream in self.0.streams().iter().filter_map(Weak::upgrade) {
-            socket::shutdown(&*stream, Shutdown::Read);
-        }
-    }
-}
-
-impl Control {
-    fn wait(&self) {
-        let mut live = self.live();
-        while *live > 0 {
-            live = self.none_left.wait(live).unwrap_or_else(PoisonError::into_inner);
-        }
     }
 
-    /// Adds a stream to those that a shutdown reaches.
-    fn watch(&self, stream: &Arc<UnixStream>) {
-        let mut streams = self.streams();
-        serving::push_weak(&mut streams, stream);
-        if self.stopping.load(SeqCst) {
-            socket::shutdown(&**stream, Shutdown::Read);
-        }
-    }
-
-    fn streams(&self) -> MutexGuard<'_, Vec<Weak<UnixStream>>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn live(&self) -> MutexGuard<'_, usize> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection that is not over, as its server counts it.
-#[derive(Debug)]
-pub(super) struct Live(Arc<Control>);
-
-impl Live {
-    fn new(control: &Arc<Control>) -> Self {
-        *control.live() += 1;
-        Self(Arc::clone(control))
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let mut live = self.0.live();
-        *live -= 1;
-        if *live == 0 {
-            self.0.none_left.notify_all();
-        }
+    /// Stops the server at once: as [`shutdown`](Self::shutdown), but calls that run are not waited for, nor answered.
+    pub fn shutdown_now(&self) {
+        self.shutdown();
+        self.0.doors.close();
     }
 }

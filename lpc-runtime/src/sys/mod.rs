@@ -1,10 +1,12 @@
 //! The operating system, as far as lpc needs it. Nothing here knows the protocol.
 //!
-//! Of it [`mapping`], which reads and writes shared memory, and [`socket`], which takes over descriptors that the kernel
-//! hands out as numbers, have `unsafe`.
+//! Of it [`mapping`], which reads and writes shared memory, [`socket`], which takes over descriptors that the kernel
+//! hands out as numbers, and [`fork`], which has a page cleared in forks, have `unsafe`.
 
+pub(crate) mod fork;
 pub(crate) mod mapping;
 pub(crate) mod memfd;
+pub(crate) mod notify;
 pub(crate) mod private;
 pub(crate) mod socket;
 

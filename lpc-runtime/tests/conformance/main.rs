@@ -8,6 +8,7 @@
 //! - `calls`, `ends`: the behaviours.
 //! - `deadlines`: calls that are cancelled, by hand or by the clock, and what the implementation can know of it.
 //! - `reconnecting`: clients that outlive their server.
+//! - `doors`: who gets in, how many at once, and how a server ends.
 //! - `loans`: values in shared memory: where they may stand, where they are, how long they stay.
 //! - `quotas`: what happens where there is no room, and that room comes back.
 //! - `pressure`: more than the other side takes.
@@ -16,6 +17,7 @@
 
 mod calls;
 mod deadlines;
+mod doors;
 mod ends;
 mod loans;
 mod pairs;

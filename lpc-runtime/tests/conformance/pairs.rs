@@ -91,6 +91,7 @@ pub fn all_with_and_without_trust() -> impl Iterator<Item = Setup> {
 pub struct Running {
     pub port: PathBuf,
     stop: Box<dyn Fn() + Send + Sync>,
+    cut: Box<dyn Fn() + Send + Sync>,
     pub stats: Box<dyn Fn() -> Stats + Send + Sync>,
     thread: Option<JoinHandle<lpc::Result<()>>>,
     /// Of a port that is only this server's.
@@ -109,28 +110,36 @@ impl Running {
     pub fn at(setup: &Setup, probe: &Arc<Implementation>, port: &Path) -> Self {
         let port = port.to_owned();
         let probe = Arc::clone(probe);
-        type Watch = (Box<dyn Fn() + Send + Sync>, Box<dyn Fn() -> Stats + Send + Sync>);
-        let (thread, (stop, stats)): (_, Watch) = match setup.server {
+        type Act = Box<dyn Fn() + Send + Sync>;
+        type Watch = (Act, Act, Box<dyn Fn() -> Stats + Send + Sync>);
+        let (thread, (stop, cut, stats)): (_, Watch) = match setup.server {
             Driver::Blocking => {
                 let server = setup.blocking_server().bind(&port).unwrap();
-                let (stop, stats) = (server.handle(), server.handle());
+                let (stop, cut, stats) = (server.handle(), server.handle(), server.handle());
                 let thread = std::thread::spawn(move || server.serve_arc::<blocking::ProbeService, _>(probe));
-                (thread, (Box::new(move || stop.shutdown()), Box::new(move || stats.stats())))
+                let cut = move || cut.shutdown_now();
+                (thread, (Box::new(move || stop.shutdown()), Box::new(cut), Box::new(move || stats.stats())))
             }
             Driver::Tokio => {
                 let server = setup.async_server().bind(&port).unwrap();
-                let (stop, stats) = (server.handle(), server.handle());
+                let (stop, cut, stats) = (server.handle(), server.handle(), server.handle());
                 let thread = std::thread::spawn(move || {
                     RUNTIME.block_on(server.serve_arc::<asynchronous::ProbeService, _>(probe))
                 });
-                (thread, (Box::new(move || stop.shutdown()), Box::new(move || stats.stats())))
+                let cut = move || cut.shutdown_now();
+                (thread, (Box::new(move || stop.shutdown()), Box::new(cut), Box::new(move || stats.stats())))
             }
         };
-        Self { port, stop, stats, thread: Some(thread), _directory: None }
+        Self { port, stop, cut, stats, thread: Some(thread), _directory: None }
     }
 
     pub fn shutdown(&self) {
         (self.stop)();
+    }
+
+    /// Ends all connections at once, as the kernel does for a server that dies.
+    pub fn cut(&self) {
+        (self.cut)();
     }
 
     /// Waits for the server to end by itself.

@@ -97,6 +97,8 @@ fn a_call_of_which_nothing_is_known_is_made_again_only_if_it_is_idempotent() {
         eventually("both calls", || probe.waits.load(SeqCst) == 1 && client.stats().calls == 2);
         eventually("both received", || (first.stats)().calls == 2);
         first.cut();
+        drop(first);
+        let _second = Running::at(&setup, &probe, &port);
         let error = plain.join().unwrap().unwrap_err();
         assert!(error.is_disconnected() && error.progress() == Progress::MayHaveRun, "{error:?}");
         eventually("the second time", || probe.waits.load(SeqCst) == 2);
@@ -112,7 +114,8 @@ fn nobody_there_ends_a_call_in_bounded_time_and_the_next_tries_again() {
         let port = directory.path().join("probe");
         let (reconnect, events) = policy();
         let first = Running::at(&setup, &Implementation::new(), &port);
-        let client = connect(setup.client, &port, reconnect.give_up_after(Duration::from_millis(30))).unwrap();
+        let client =
+            connect(setup.client, &port, reconnect.give_up_after(Duration::from_millis(30))).unwrap();
         drop(first);
         for _ in 0..2 {
             let error = client.echo(b"?").unwrap_err();

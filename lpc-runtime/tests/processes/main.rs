@@ -6,7 +6,8 @@
 //! - `service`: one service as an `fn` trait and as an `async fn` trait, and clients of both drivers.
 //! - `roles`: what this program does as the other process.
 //! - `process`: starts this program again in a role, and talks with it.
-//! - `children`, `names`, `environment`, `descriptors`: the tests.
+//! - `children`, `names`, `environment`, `descriptors`, `users`, `manager` (what a service manager is told), `forks`: the
+//!   tests.
 //! - `vault`: the service of the tests about shared memory, which are:
 //!   - `scarce`: no descriptor or address space is left;
 //!   - `killed`: one side is killed;
@@ -22,8 +23,10 @@ mod descriptors;
 mod environment;
 mod files;
 mod forged;
+mod forks;
 mod hostile;
 mod killed;
+mod manager;
 mod names;
 mod process;
 mod roles;
@@ -31,6 +34,7 @@ mod scarce;
 mod scribbled;
 mod service;
 mod steady;
+mod users;
 mod vault;
 
 /// Not a test: the way in for the processes that the tests start. Without a role it returns at once.

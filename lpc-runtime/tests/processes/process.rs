@@ -33,7 +33,8 @@ pub fn other(role: &str, driver: Driver) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "other_process", "--nocapture"]);
     command.env(ROLE, role).env(DRIVER, format!("{driver:?}"));
-    for name in ["LPC_THRESHOLD", "LPC_PARENT", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+    for name in ["LPC_THRESHOLD", "LPC_PARENT", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"]
+    {
         command.env_remove(name);
     }
     // A backtrace reads as much as the memory that some tests count.

@@ -8,7 +8,7 @@ use lpc::Threshold;
 
 use crate::process::{DRIVER, PORT, holdings, other, say, settled, until, variable};
 use crate::service::{AnyClient, Driver, Implementation, RUNTIME, asynchronous, blocking};
-use crate::{files, killed, scarce, steady, vault};
+use crate::{files, forks, killed, manager, scarce, steady, users, vault};
 
 /// Plays a role to its end, which is the process's.
 pub fn play(role: &str) -> ! {
@@ -38,6 +38,10 @@ pub fn play(role: &str) -> ! {
         "traffic" => killed::traffic(driver),
         "pass_file" => files::pass_file(driver),
         "steady" => steady::steady(driver),
+        "forked" => forks::forked(driver),
+        "serve_until_told" => manager::serve_until_told(driver),
+        "serve_a_stranger" => users::serve_a_stranger(driver),
+        "call_as_a_stranger" => users::call_as_a_stranger(driver),
         other => panic!("no role is called {other}"),
     };
     match result {

@@ -1,0 +1,117 @@
+//! Peers of other users. Only root can be several: for others these tests say so, and end.
+
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::Stdio;
+
+use nix::unistd::{Uid, setuid};
+
+use crate::process::{PORT, Process, other, say, text, variable};
+use crate::service::{AnyClient, DRIVERS, Driver, Implementation, RUNTIME, asynchronous, blocking};
+
+/// A user who is not root, whether there is one of this number or not.
+const STRANGER: u32 = 65_534;
+
+/// Role: serves that user alone, at a socket that everybody may connect to.
+pub fn serve_a_stranger(driver: Driver) -> lpc::Result<()> {
+    let port = variable(PORT);
+    match driver {
+        Driver::Blocking => {
+            let builder = lpc::blocking::Server::builder().socket_mode(0o666);
+            let server = builder.accept(|peer| peer.uid() == STRANGER).bind(port)?;
+            say("bound");
+            server.serve::<blocking::ProbeService, _>(Implementation)
+        }
+        Driver::Tokio => {
+            let builder = lpc::Server::builder().socket_mode(0o666);
+            let server = builder.accept(|peer| peer.uid() == STRANGER).bind(port)?;
+            say("bound");
+            RUNTIME.block_on(server.serve::<asynchronous::ProbeService, _>(Implementation))
+        }
+    }
+}
+
+/// Role: calls as that user, first as one who expects its own servers, then as one who knows better.
+pub fn call_as_a_stranger(driver: Driver) -> lpc::Result<()> {
+    setuid(Uid::from_raw(STRANGER)).map_err(std::io::Error::from)?;
+    let port = variable(PORT);
+    let error = AnyClient::connect(driver, &port).map(drop).expect_err("a server of another user");
+    say(format_args!("{:?}: {error}", error.kind()));
+    let client = match driver {
+        Driver::Blocking => {
+            let builder = blocking::ProbeClient::builder().accept(|peer| peer.uid() == 0);
+            AnyClient::Blocking(builder.connect(port)?)
+        }
+        Driver::Tokio => {
+            let builder = blocking::ProbeAsyncClient::builder().accept(|peer| peer.uid() == 0);
+            AnyClient::Tokio(RUNTIME.block_on(builder.connect(port))?)
+        }
+    };
+    for len in [10, 100_000] {
+        say(client.length(&vec![3; len])?);
+    }
+    Ok(())
+}
+
+fn is_root() -> bool {
+    let is_root = Uid::effective().is_root();
+    if !is_root {
+        eprintln!("skipped: only root can be another user");
+    }
+    is_root
+}
+
+/// A directory that everybody may enter.
+fn directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    directory
+}
+
+#[test]
+fn another_user_is_served_where_both_sides_accept_it_and_only_there() {
+    if !is_root() {
+        return;
+    }
+    for driver in DRIVERS {
+        let directory = directory();
+        let port = directory.path().join("port");
+        let server = Process::start(other("serve_a_stranger", driver).env(PORT, &port));
+        assert_eq!(server.line(), "bound");
+        assert_eq!(std::fs::metadata(&port).unwrap().permissions().mode() & 0o777, 0o666);
+        for client in DRIVERS {
+            let stranger = Process::start(other("call_as_a_stranger", client).env(PORT, &port));
+            let refusal = stranger.line();
+            assert!(refusal.starts_with("PermissionDenied: port "), "{refusal}");
+            assert!(refusal.contains("the server's user 0 is not accepted (accept)"), "{refusal}");
+            assert_eq!(stranger.rest(), ["10", "100000", "ended"]);
+            let error = AnyClient::connect(client, text(&port)).map(drop).unwrap_err();
+            assert!(error.is_permission_denied(), "{error:?}");
+            let text = error.to_string();
+            assert!(
+                text.contains("the server refuses the connection: the client's user 0 is not accepted"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_lock_file_of_another_user_is_an_error_that_says_whose_it_is() {
+    if !is_root() {
+        return;
+    }
+    for driver in DRIVERS {
+        let directory = directory();
+        let port = directory.path().join("port");
+        let lock = directory.path().join("port.lock");
+        std::fs::write(&lock, "").unwrap();
+        chown(&lock, Some(STRANGER), None).unwrap();
+        let mut server = Process::start(other("serve", driver).env(PORT, &port).stdin(Stdio::piped()));
+        assert_eq!(server.line(), "ready");
+        server.tell("bind");
+        let line = server.line();
+        assert!(line.starts_with("error PermissionDenied: "), "{line}");
+        assert!(line.contains("port.lock") && line.contains("belongs to user 65534"), "{line}");
+    }
+}

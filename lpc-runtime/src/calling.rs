@@ -78,6 +78,14 @@ pub(crate) fn timed_out(service: Description, method: u32, progress: Progress) -
         .with_progress(progress)
 }
 
+/// What the server's word on a call means to its caller: a server that sees the deadline pass first says that nobody waits.
+pub(crate) fn explained(error: Error, service: Description, method: u32) -> Error {
+    if !error.is_cancelled() {
+        return error;
+    }
+    timed_out(service, method, error.progress().min(Progress::MayHaveRun))
+}
+
 /// Why calls fail on a connection whose server shuts down.
 pub(crate) fn closing() -> Error {
     Error::new(ErrorKind::Disconnected, "the server is shutting down")

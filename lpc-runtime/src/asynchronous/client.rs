@@ -350,7 +350,8 @@ impl Shared {
         if let Some((_, sent)) = within {
             *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(call.mark);
         }
-        call.reply().await?.decode(self.service, method)
+        let reply = call.reply().await.map_err(|error| calling::explained(error, self.service, method))?;
+        reply.decode(self.service, method)
     }
 
     /// Encodes and sends a call.

@@ -392,7 +392,9 @@ impl Shared {
                 state.pass_on();
                 drop(state);
                 match answer {
-                    Answer::Reply(reply) => return reply,
+                    Answer::Reply(reply) => {
+                        return reply.map_err(|error| calling::explained(error, self.service, method));
+                    }
                     Answer::Resend => {
                         let sent = block.ok_or(Violation::UnknownCall(call)).map_err(Error::from);
                         let sent = sent.and_then(|block| self.resend(call, &block, deadline));

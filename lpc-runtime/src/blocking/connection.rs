@@ -207,6 +207,8 @@ impl Connection {
         self.served.took(method, started.elapsed());
         let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, panic)));
         let answer = answer.map_err(|error| body.explain(error));
+        // Whatever it is, nobody waits for it.
+        let answer = if running.is_cancelled() { Err(cancelled(Progress::Ran)) } else { answer };
         // Loans that nobody took go back with the answer.
         drop((body, running));
         let over = serving::is_fatal(&answer);

@@ -263,20 +263,20 @@ fn connections_over_the_limit_are_refused_with_the_knobs_name_until_others_leave
     }
 }
 
+/// Of a blocking server: an `async fn` is dropped with its caller.
 #[test]
 fn a_connection_counts_until_its_last_call_is_over() {
-    for driver in DRIVERS {
-        let probe = Implementation::new();
-        let server = serve(driver, &Rules { max_connections: 1, ..Rules::default() }, &probe);
-        let (call, cut) = waiting(&server, driver, 1);
-        cut.shutdown(std::net::Shutdown::Both).unwrap();
-        assert!(call.join().unwrap().unwrap_err().is_disconnected());
-        assert!(server.refusal(driver).is_exhausted());
-        probe.open_now(1);
-        eventually("a place is free", || server.connections() == 0);
-        assert_eq!(server.connect(driver).unwrap().echo(b"next").unwrap(), b"next");
-        server.end();
-    }
+    let driver = Driver::Blocking;
+    let probe = Implementation::new();
+    let server = serve(driver, &Rules { max_connections: 1, ..Rules::default() }, &probe);
+    let (call, cut) = waiting(&server, driver, 1);
+    cut.shutdown(std::net::Shutdown::Both).unwrap();
+    assert!(call.join().unwrap().unwrap_err().is_disconnected());
+    assert!(server.refusal(driver).is_exhausted());
+    probe.open_now(1);
+    eventually("a place is free", || server.connections() == 0);
+    assert_eq!(server.connect(driver).unwrap().echo(b"next").unwrap(), b"next");
+    server.end();
 }
 
 #[test]

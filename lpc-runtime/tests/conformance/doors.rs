@@ -358,8 +358,7 @@ fn a_client_that_never_reads_its_replies_does_not_keep_a_server_from_ending() {
         let _calls: Vec<_> = (0..64)
             .map(|_| {
                 let client = client.clone();
-                let mut call =
-                    Box::pin(async move { asynchronous::Probe::echo(&client, &[1; 100_000]).await });
+                let mut call = Box::pin(async move { asynchronous::Probe::make(&client, 1 << 20).await });
                 runtime.block_on(std::future::poll_fn(|cx| {
                     let _ = pin!(&mut call).poll(cx);
                     std::task::Poll::Ready(())

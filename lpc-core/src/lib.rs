@@ -28,6 +28,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`handshake`] | who is there: version, service, methods, limits |
+//! | [`form`] | what arguments and results look like, so that two builds can compare |
 //! | [`codec`] | values to bytes and back |
 //! | [`threshold`] | which lane a body takes |
 //! | [`arena`], [`ledger`] | the pages that it gets there |
@@ -42,6 +43,7 @@ pub mod arena;
 pub mod calls;
 pub mod codec;
 pub mod error;
+pub mod form;
 pub mod frame;
 pub mod handshake;
 pub mod ledger;

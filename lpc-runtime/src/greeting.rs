@@ -8,14 +8,15 @@ use lpc_core::{Error, ErrorKind, Limits, Result};
 use nix::unistd::Uid;
 
 use crate::config::Config;
+use crate::methods::Methods;
 use crate::service::Description;
 use crate::sys::socket::peer_credentials;
 
 /// What a client learnt of its server.
 #[derive(Debug)]
 pub(crate) struct Greeted {
-    /// For each method of the stub its number at the server.
-    pub(crate) numbers: Box<[Option<u16>]>,
+    /// The stub's methods at the server.
+    pub(crate) methods: Methods,
     /// The limits for what is sent.
     pub(crate) limits: Limits,
 }
@@ -27,14 +28,15 @@ pub(crate) fn client_hello(service: Description, config: &Config) -> Vec<u8> {
 
 /// What a server answers.
 pub(crate) fn server_hello(service: Description, config: &Config) -> Vec<u8> {
-    Hello::server(service.name, service.methods, &config.limits).encode(Role::Server)
+    let hello = Hello::server(service.name, service.methods, &config.limits);
+    hello.with_fingerprints(service.fingerprints()).encode(Role::Server)
 }
 
 /// What a client makes of the server's answer.
 pub(crate) fn understand_server(body: &[u8], service: Description, config: &Config) -> Result<Greeted> {
     let hello = Hello::decode(body)?;
-    let numbers = hello.resolve(service.name, service.methods)?.into();
-    Ok(Greeted { numbers, limits: hello.narrow(&config.limits) })
+    let found = hello.resolve(service.name, service.methods, &service.fingerprints())?;
+    Ok(Greeted { methods: Methods::new(service, found), limits: hello.narrow(&config.limits) })
 }
 
 /// What a server makes of a client's hello: the limits for what is sent.

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 
-use super::{Names, docs};
+use super::{Names, docs, shapes};
 use crate::validate::{Method, Service};
 use crate::{attr, spans};
 
@@ -29,7 +29,12 @@ pub(super) fn methods(names: &Names, service: &Service<'_>) -> TokenStream {
     });
     let entries = service.methods.iter().map(|method| entry(names, method));
     let implementation = implementation(names, &quote!(&[#(#entries)*]));
+    let krate = &names.krate;
     quote_spanned! {names.span()=>
+        // What cannot be decoded is the compiler's to report where it is, and not here as well.
+        #[allow(unused_imports)]
+        use #krate::__private::Unknown as _;
+
         // The compiler counts, for it alone knows which methods are configured out.
         enum #methods { #(#variants)* }
 
@@ -55,7 +60,16 @@ fn entry(names: &Names, method: &Method<'_>) -> TokenStream {
     let cfgs = attr::cfgs(&method.declared.attributes);
     let name = method.declared.sig.ident.unraw().to_string();
     let threshold = threshold(names, method).map(|threshold| quote!(.with_threshold(#threshold)));
-    quote_spanned!(names.span()=> #(#cfgs)* #krate::Method::new(#name)#threshold,)
+    let form = form(names, method);
+    quote_spanned!(names.span()=> #(#cfgs)* #krate::Method::new(#name)#threshold.with_form(#form),)
+}
+
+/// The closure that says what crosses.
+fn form(names: &Names, method: &Method<'_>) -> TokenStream {
+    let arguments = method.arguments.iter();
+    let arguments = arguments.map(|(argument, shape)| shapes::form(names, argument, shape));
+    let result = shapes::known(names, shapes::span_of(method.output), method.output);
+    quote_spanned!(names.span()=> |signature| signature #(#arguments)*.result(#result))
 }
 
 /// The setting, parsed at compile time by the runtime.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
-use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
+use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
 
 use super::race::{Either, race};
 use super::socket::{AsyncLink, fill};
@@ -26,6 +26,7 @@ use crate::config::{AtQuota, Config};
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::lane::outgoing::InBlock;
 use crate::link::{Link, Settings};
+use crate::methods::Methods;
 use crate::patience::{Need, Patience};
 use crate::port::Port;
 use crate::service::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome, decode_outcome};
@@ -67,8 +68,7 @@ impl Drop for Connected {
 struct Shared {
     link: AsyncLink,
     service: Description,
-    /// For each method its number at the server.
-    numbers: Box<[Option<u16>]>,
+    methods: Methods,
     thresholds: Box<[Threshold]>,
     at_quota: AtQuota,
     state: Mutex<State>,
@@ -107,7 +107,7 @@ impl Client {
         let shared = Arc::new(Shared {
             link: AsyncLink::new(link),
             service,
-            numbers: greeted.numbers,
+            methods: greeted.methods,
             thresholds,
             at_quota: config.at_quota,
             state: Mutex::new(State { calls: Calls::new(), full: Vec::new(), over: None }),
@@ -174,33 +174,21 @@ impl Client {
         encode: impl Fn(&mut Encoder<'_>) -> Result<()> + Send,
     ) -> R {
         let shared = &*self.0.0;
-        shared.link.uncongested().await;
-        let mut patience = Patience::new(shared.at_quota);
-        let mut hint = 0;
-        let started = loop {
-            let need = match shared.start(method, &encode, &mut hint) {
-                Ok(call) => break Ok(call),
-                Err(Stopped::Failed(error)) => break Err(error),
-                Err(Stopped::At(need)) => need,
-            };
-            if let Err(error) = shared.wait_for(need, &mut patience).await {
-                break Err(error);
-            }
+        let outcome = match shared.methods.number(method) {
+            Some(number) => shared.call(method, number, encode).await,
+            None => Err(shared.incompatible(method).await),
         };
-        let outcome = match started {
-            Ok(call) => call.reply().await.and_then(|reply| {
-                let outcome = decode_outcome(&reply.body, shared.service, method);
-                // If not here, then when a user's type panics in its decoding.
-                drop(reply);
-                outcome.inspect_err(|error| {
-                    if error.kind() == ErrorKind::Decode {
-                        shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
-                        shared.link.close();
-                    }
-                })
-            }),
-            Err(error) => Err(error),
-        };
+        let outcome = outcome.and_then(|reply| {
+            let outcome = decode_outcome(&reply.body, shared.service, method);
+            // If not here, then when a user's type panics in its decoding.
+            drop(reply);
+            outcome.inspect_err(|error| {
+                if error.kind() == ErrorKind::Decode {
+                    shared.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+                    shared.link.close();
+                }
+            })
+        });
         outcome.unwrap_or_else(|error| {
             shared.link.link().counters().error();
             R::failed(shared.service.context(method, error))
@@ -222,19 +210,50 @@ impl From<Error> for Stopped {
 }
 
 impl Shared {
+    /// Why a method cannot be called. Asks the server what it has instead.
+    async fn incompatible(&self, method: u32) -> Error {
+        if let Some(number) = self.methods.unasked(method) {
+            let ask = move |question: &mut Encoder<'_>| question.push("method", &number);
+            let reply = self.call(method, handshake::FORM, ask).await;
+            let answer = reply.and_then(|reply| decode_outcome(&reply.body, self.service, method)).flatten();
+            self.methods.learn(method, answer);
+        }
+        self.methods.error(method)
+    }
+
+    /// Calls the server's method of this number, and waits for the reply.
+    async fn call(
+        &self,
+        method: u32,
+        number: u16,
+        encode: impl Fn(&mut Encoder<'_>) -> Result<()> + Send,
+    ) -> Result<Fetched<'_>> {
+        self.link.uncongested().await;
+        let mut patience = Patience::new(self.at_quota);
+        let mut hint = 0;
+        loop {
+            let need = match self.start(method, number, &encode, &mut hint) {
+                Ok(call) => return call.reply().await,
+                Err(Stopped::Failed(error)) => return Err(error),
+                Err(Stopped::At(need)) => need,
+            };
+            self.wait_for(need, &mut patience).await?;
+        }
+    }
+
     /// Encodes and sends a call.
     fn start(
         &self,
         method: u32,
+        number: u16,
         encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
         hint: &mut u64,
     ) -> Result<Call<'_>, Stopped> {
-        let index = method as usize;
-        let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
+        let threshold = self.thresholds[method as usize];
         let link = self.link.link();
         // Before the work of encoding, and again after it.
         self.state().may_start(link)?;
-        let mut encoder = Encoder::new(link, self.service, method, number, self.thresholds[index], *hint);
+        let mut encoder = Encoder::new(link, self.service, method, number, threshold, *hint);
         if let Err(error) = encode(&mut encoder) {
             let missing = encoder.missing().ok_or(error)?;
             *hint = missing.hint;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
-use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
+use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{ClientBuilder, ServerBuilder, greeting};
@@ -25,6 +25,7 @@ use crate::housekeeper::{self, Tend};
 use crate::lane::incoming::{Arrived, FillError, Filled, Inbox, Message};
 use crate::lane::outgoing::{Encoded, InBlock};
 use crate::link::{Link, Settings};
+use crate::methods::Methods;
 use crate::patience::{Need, Patience, waker_of};
 use crate::port::Port;
 use crate::service::{Description, Dispatch, Dispatcher, Encoder, Outcome, decode_outcome};
@@ -56,8 +57,7 @@ pub trait Stub: Sized {
 struct Shared {
     link: Arc<Link>,
     service: Description,
-    /// For each method its number at the server.
-    numbers: Box<[Option<u16>]>,
+    methods: Methods,
     thresholds: Box<[Threshold]>,
     at_quota: AtQuota,
     state: Mutex<State>,
@@ -110,7 +110,7 @@ impl Client {
         let shared = Arc::new(Shared {
             link,
             service,
-            numbers: greeted.numbers,
+            methods: greeted.methods,
             thresholds,
             at_quota: config.at_quota,
             state: Mutex::new(state),
@@ -201,9 +201,29 @@ impl Client {
 
 impl Shared {
     fn encode(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> Result<Encoded> {
-        let index = method as usize;
-        let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
-        let threshold = self.thresholds[index];
+        let number = self.methods.number(method).ok_or_else(|| self.incompatible(method))?;
+        self.encode_as(method, number, encode)
+    }
+
+    /// Why a method cannot be called. Asks the server what it has instead.
+    fn incompatible(&self, method: u32) -> Error {
+        if let Some(number) = self.methods.unasked(method) {
+            let request =
+                self.encode_as(method, handshake::FORM, |question| question.push("method", &number));
+            let reply = request.and_then(|request| self.call(request));
+            let answer = reply.and_then(|reply| decode_outcome(&reply.body, self.service, method)).flatten();
+            self.methods.learn(method, answer);
+        }
+        self.methods.error(method)
+    }
+
+    fn encode_as(
+        &self,
+        method: u32,
+        number: u16,
+        encode: impl Fn(&mut Encoder<'_>) -> Result<()>,
+    ) -> Result<Encoded> {
+        let threshold = self.thresholds[method as usize];
         let mut patience = Patience::new(self.at_quota);
         let mut hint = 0;
         loop {

@@ -22,6 +22,10 @@ pub const VERSIONS: (u8, u8) = (1, 1);
 /// Bytes of a hello's body at most.
 pub const MAX_LEN: usize = 1 << 20;
 
+/// The number of a method that every server has: it takes the number of another one, a `u16`, and returns the text of
+/// that one's [form](crate::form::Form).
+pub const FORM: u16 = u16::MAX;
+
 const MAGIC: [u8; 4] = *b"LPC!";
 
 /// What one side tells the other before the first call.
@@ -65,11 +69,18 @@ impl Hello {
         }
     }
 
-    /// What a server of `service` answers.
+    /// What a server of `service` answers, with nothing known of its methods but their names.
     #[must_use]
     pub fn server(service: &str, methods: &[Method], limits: &Limits) -> Self {
+        let fingerprints = vec![0; methods.len()];
         let methods = methods.iter().map(|method| method.name().to_owned()).collect();
-        Self { methods, ..Self::client(service, limits) }
+        Self { methods, fingerprints, ..Self::client(service, limits) }
+    }
+
+    /// The same with the fingerprints of its methods, in their order.
+    #[must_use]
+    pub fn with_fingerprints(self, fingerprints: Vec<u64>) -> Self {
+        Self { fingerprints, ..self }
     }
 
     /// Preamble and body, ready to be sent.
@@ -104,21 +115,39 @@ impl Hello {
         })
     }
 
-    /// For each of a client's methods its number at this server, by name.
+    /// For each of a client's methods how it is found at this server, by name. `fingerprints` are the client's, in the same
+    /// order.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WrongService`] where the server serves another service.
-    pub fn resolve(&self, service: &str, methods: &[Method]) -> Result<Vec<Option<u16>>> {
+    /// - [`ErrorKind::WrongService`] where the server serves another service.
+    /// - [`ErrorKind::Protocol`] where it has not as many fingerprints as methods.
+    pub fn resolve(&self, service: &str, methods: &[Method], fingerprints: &[u64]) -> Result<Vec<Found>> {
         if self.service != service {
             let message = format!("it serves `{}`, not `{service}`", self.service);
             return Err(Error::new(ErrorKind::WrongService, message));
         }
-        let number = |method: &Method| {
-            let index = self.methods.iter().position(|name| name == method.name())?;
-            u16::try_from(index).ok()
+        if self.fingerprints.len() != self.methods.len() {
+            let (fingerprints, methods) = (self.fingerprints.len(), self.methods.len());
+            let message = format!("its hello has {fingerprints} fingerprints for {methods} methods");
+            return Err(Error::new(ErrorKind::Protocol, message));
+        }
+        let find = |(method, ours): (&Method, &u64)| {
+            let index = self.methods.iter().position(|name| name == method.name());
+            let number = index.and_then(|index| Some((index, u16::try_from(index).ok()?)));
+            match number {
+                None | Some((_, FORM)) => Found::Nowhere,
+                Some((index, number)) => {
+                    let theirs = self.fingerprints[index];
+                    if *ours == theirs || *ours == 0 || theirs == 0 {
+                        Found::Same(number)
+                    } else {
+                        Found::Different(number)
+                    }
+                }
+            }
         };
-        Ok(methods.iter().map(number).collect())
+        Ok(methods.iter().zip(fingerprints).map(find).collect())
     }
 
     /// The limits for what is sent to a peer that said this: the narrower of its and ours.
@@ -133,6 +162,17 @@ impl Hello {
             ..*limits
         }
     }
+}
+
+/// How a client's method is found at a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Under this number. As far as both know, it is the same.
+    Same(u16),
+    /// Under this number, with other arguments or another result.
+    Different(u16),
+    /// Not at all.
+    Nowhere,
 }
 
 /// The fixed first bytes of a hello.
@@ -249,7 +289,39 @@ mod tests {
     fn methods_are_found_by_name() {
         let hello = Hello::server("Documents", &METHODS, &Limits::default());
         let wanted = [Method::new("get"), Method::new("remove"), Method::new("put")];
-        assert_eq!(hello.resolve("Documents", &wanted).unwrap(), [Some(1), None, Some(0)]);
-        assert_eq!(hello.resolve("Images", &wanted).unwrap_err().kind(), ErrorKind::WrongService);
+        let found = hello.resolve("Documents", &wanted, &[0; 3]).unwrap();
+        assert_eq!(found, [Found::Same(1), Found::Nowhere, Found::Same(0)]);
+        assert_eq!(hello.resolve("Images", &wanted, &[0; 3]).unwrap_err().kind(), ErrorKind::WrongService);
+    }
+
+    #[test]
+    fn methods_of_other_fingerprints_are_different_unless_one_is_unknown() {
+        let hello = Hello::server("Documents", &METHODS, &Limits::default()).with_fingerprints(vec![7, 0]);
+        let resolve = |fingerprints| hello.resolve("Documents", &METHODS, fingerprints).unwrap();
+        assert_eq!(resolve(&[7, 9]), [Found::Same(0), Found::Same(1)]);
+        assert_eq!(resolve(&[8, 0]), [Found::Different(0), Found::Same(1)]);
+        assert_eq!(resolve(&[0, 9]), [Found::Same(0), Found::Same(1)]);
+    }
+
+    #[test]
+    fn a_server_has_as_many_fingerprints_as_methods() {
+        for fingerprints in [vec![], vec![1], vec![1, 2, 3]] {
+            let hello =
+                Hello::server("Documents", &METHODS, &Limits::default()).with_fingerprints(fingerprints);
+            assert_eq!(
+                hello.resolve("Documents", &METHODS, &[0; 2]).unwrap_err().kind(),
+                ErrorKind::Protocol
+            );
+        }
+    }
+
+    #[test]
+    fn no_method_has_the_number_of_the_question_for_a_form() {
+        let methods = vec!["other".to_owned(); usize::from(FORM)];
+        let methods = methods.into_iter().chain(["last".to_owned()]).collect::<Vec<_>>();
+        let fingerprints = vec![0; methods.len()];
+        let hello = Hello { methods, fingerprints, ..Hello::client("Documents", &Limits::default()) };
+        let found = hello.resolve("Documents", &[Method::new("last")], &[0]).unwrap();
+        assert_eq!(found, [Found::Nowhere]);
     }
 }

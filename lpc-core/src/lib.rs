@@ -28,6 +28,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`handshake`] | who is there: version, service, methods, limits |
+//! | [`form`] | what arguments and results look like, so that two builds can compare |
 //! | [`codec`] | values to bytes and back |
 //! | [`threshold`] | which lane a body takes |
 //! | [`deadline`] | how long a call may take, as text |
@@ -45,6 +46,7 @@ pub mod calls;
 pub mod codec;
 pub mod deadline;
 pub mod error;
+pub mod form;
 pub mod frame;
 pub mod handshake;
 pub mod ledger;

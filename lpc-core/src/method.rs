@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::Threshold;
+use crate::form::{Form, Signature};
 
 /// The description of a service; `#[service]` on a trait `Documents` implements it for the type `DocumentsService`.
 pub trait Service: Send + Sync + 'static {
@@ -15,19 +16,20 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// One method of a [`Service`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Method {
     name: &'static str,
     threshold: Option<Threshold>,
     deadline: Option<Duration>,
     is_idempotent: bool,
+    form: Option<fn(Signature) -> Form>,
 }
 
 impl Method {
-    /// A method of this name, with the connection's threshold.
+    /// A method of this name, with the connection's threshold, and of an unknown form.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self { name, threshold: None, deadline: None, is_idempotent: false }
+        Self { name, threshold: None, deadline: None, is_idempotent: false, form: None }
     }
 
     /// The same with a threshold of its own, for its arguments and its result.
@@ -46,6 +48,12 @@ impl Method {
     #[must_use]
     pub const fn idempotent(self) -> Self {
         Self { is_idempotent: true, ..self }
+    }
+
+    /// The same with arguments and a result that are known.
+    #[must_use]
+    pub const fn with_form(self, form: fn(Signature) -> Form) -> Self {
+        Self { form: Some(form), ..self }
     }
 
     /// The name in the trait.
@@ -70,5 +78,12 @@ impl Method {
     #[must_use]
     pub const fn is_idempotent(&self) -> bool {
         self.is_idempotent
+    }
+
+    /// Finds out what arguments and result look like; `None` where they are not known. See [`form::of`](crate::form::of) for
+    /// those that were found before.
+    #[must_use]
+    pub fn form(&self) -> Option<Form> {
+        self.form.map(|form| form(Signature::new()))
     }
 }

@@ -10,7 +10,7 @@ use lpc_core::calls::Calls;
 use lpc_core::codec;
 use lpc_core::error::{Error, ErrorKind, Progress};
 use lpc_core::frame::{self, BlockRef, Body, CallId};
-use lpc_core::handshake::{Hello, Preamble};
+use lpc_core::handshake::{Found, Hello, Preamble};
 use lpc_core::lent::Lent;
 use lpc_core::limits::Limits;
 use lpc_core::receiver::{Incoming, Payload, Receiver, Role};
@@ -570,12 +570,16 @@ impl Pair {
         let of_client = heard(Hello::client("Bytes", &client_limits).encode(Role::Client), Role::Client);
         let of_server =
             heard(Hello::server("Bytes", &SERVED, &server_limits).encode(Role::Server), Role::Server);
-        let numbers = of_server.resolve("Bytes", &WANTED).unwrap();
+        let number = |found| match found {
+            Found::Same(number) => number,
+            other => panic!("all are served: {other:?}"),
+        };
+        let numbers = of_server.resolve("Bytes", &WANTED, &[0; WANTED.len()]).unwrap();
         Self {
             client: Client {
                 sender: Sender::new(of_server.narrow(&client_limits), client_threshold),
                 receiver: Receiver::new(Role::Client, client_limits),
-                numbers: numbers.into_iter().map(|number| number.expect("all are served")).collect(),
+                numbers: numbers.into_iter().map(number).collect(),
                 view: View::default(),
                 calls: Calls::new(),
                 waiting: Vec::new(),

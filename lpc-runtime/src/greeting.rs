@@ -7,14 +7,15 @@ use lpc_core::receiver::Role;
 use lpc_core::{Error, ErrorKind, Limits, Progress, Result};
 
 use crate::config::Config;
+use crate::methods::Methods;
 use crate::service::Description;
 use crate::sys::socket::{self, Wait, peer_credentials};
 
 /// What a client learnt of its server.
 #[derive(Debug)]
 pub(crate) struct Greeted {
-    /// For each method of the stub its number at the server.
-    pub(crate) numbers: Box<[Option<u16>]>,
+    /// The stub's methods at the server.
+    pub(crate) methods: Methods,
     /// The limits for what is sent.
     pub(crate) limits: Limits,
 }
@@ -26,7 +27,8 @@ pub(crate) fn client_hello(service: Description, config: &Config) -> Vec<u8> {
 
 /// What a server answers.
 pub(crate) fn server_hello(service: Description, config: &Config) -> Vec<u8> {
-    Hello::server(service.name, service.methods, &config.limits).encode(Role::Server)
+    let hello = Hello::server(service.name, service.methods, &config.limits);
+    hello.with_fingerprints(service.fingerprints()).encode(Role::Server)
 }
 
 /// What a client makes of the server's answer.
@@ -36,8 +38,8 @@ pub(crate) fn understand_server(body: &[u8], service: Description, config: &Conf
         let error = Error::from(refusal).with_progress(Progress::NotSent);
         return Err(error.with_context("the server refuses the connection"));
     }
-    let numbers = hello.resolve(service.name, service.methods)?.into();
-    Ok(Greeted { numbers, limits: hello.narrow(&config.limits) })
+    let found = hello.resolve(service.name, service.methods, &service.fingerprints())?;
+    Ok(Greeted { methods: Methods::new(service, found), limits: hello.narrow(&config.limits) })
 }
 
 /// What a server makes of a client's hello: the limits for what is sent.

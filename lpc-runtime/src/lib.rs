@@ -79,6 +79,7 @@ mod greeting;
 mod housekeeper;
 mod lane;
 mod link;
+mod methods;
 mod patience;
 mod port;
 mod reconnect;
@@ -109,6 +110,7 @@ pub use crate::stats::{Lanes, Sizes, Stats, Traffic};
 #[doc(hidden)]
 pub mod __private {
     pub use lpc_core::codec::Lend;
+    pub use lpc_core::form::{Known, Unknown};
 
     pub use crate::service::{
         Arguments, AsyncDispatch, ByRef, Dispatch, Dispatcher, Each, Encoder, Held, Outcome, Reply, Request,

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use lpc_core::codec::{DecodeError, DecodeErrorKind, Decoder, EncodeError, Lend, encode};
-use lpc_core::{Error, ErrorKind, Method, Progress, Service, Threshold, frame};
+use lpc_core::form::{self, Form};
+use lpc_core::{Error, ErrorKind, Method, Progress, Service, Threshold, frame, handshake};
 use serde::de::DeserializeOwned;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
@@ -19,15 +20,27 @@ use crate::link::Link;
 pub(crate) struct Description {
     pub(crate) name: &'static str,
     pub(crate) methods: &'static [Method],
+    /// What its methods look like: found by the first who asks.
+    pub(crate) forms: fn() -> &'static [Option<Form>],
 }
 
 impl Description {
     pub(crate) fn of<M: Service>() -> Self {
-        Self { name: M::NAME, methods: M::METHODS }
+        Self { name: M::NAME, methods: M::METHODS, forms: form::of::<M> }
     }
 
     pub(crate) fn method(&self, method: u32) -> &'static str {
         self.methods.get(method as usize).map_or("?", Method::name)
+    }
+
+    /// The text of the method's form, where it is known.
+    pub(crate) fn form(&self, method: u32) -> Option<&'static str> {
+        (self.forms)().get(method as usize)?.as_ref().map(Form::text)
+    }
+
+    /// What a handshake says of the methods' forms.
+    pub(crate) fn fingerprints(&self) -> Vec<u64> {
+        (self.forms)().iter().map(|form| form::fingerprint(form.as_ref())).collect()
     }
 
     /// The error of a call, with the method's name where it is of the connection.
@@ -145,12 +158,21 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The answer to a call of a method that there is not.
+    /// The answer to a call of a method that the service does not have: to the question for the form of another, or an
+    /// error.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownMethod`], always.
+    /// [`ErrorKind::UnknownMethod`], but for that question.
     pub fn unknown_method(self) -> Result<Reply, Error> {
+        if self.method == u32::from(handshake::FORM) {
+            let mut arguments = self.arguments();
+            let method = arguments.next::<u16>("method")?;
+            arguments.end()?;
+            if let Some(form) = self.service.form(method.into()) {
+                return self.reply(&Ok::<_, Error>(form.to_owned()));
+            }
+        }
         let message = format!("{} has no method of number {}", self.service.name, self.method);
         Err(Error::new(ErrorKind::UnknownMethod, message))
     }

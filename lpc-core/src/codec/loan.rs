@@ -1,6 +1,6 @@
 //! Bytes that a message refers to instead of containing them.
 
-use std::any::Any;
+use std::any::{Any, type_name};
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,8 +8,10 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use crate::form::without_modules;
+
 /// By which both sides know that a loan may stand here. No derived type has such a name.
-pub(super) const NAME: &str = "$lpc_core::codec::Loan";
+pub(crate) const NAME: &str = "$lpc_core::codec::Loan";
 
 /// Stands before bytes that are in the message.
 pub(super) const IN_LINE: u8 = 0;
@@ -111,20 +113,34 @@ pub enum Received {
     Bytes(Vec<u8>),
 }
 
+impl Received {
+    /// Deserializes what is lent as a `T`, which [forms](crate::form) know by its name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Deserialize::deserialize`].
+    pub fn deserialize_as<'de, T: ?Sized, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(NAME, InLine { of: type_name::<T>() })
+    }
+}
+
 impl<'de> Deserialize<'de> for Received {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_newtype_struct(NAME, InLine)
+        Self::deserialize_as::<[u8], D>(deserializer)
     }
 }
 
 /// Takes bytes in whatever form a format has for them. The codec hands over a loan by itself.
-struct InLine;
+struct InLine {
+    /// The type that they are lent as.
+    of: &'static str,
+}
 
 impl<'de> Visitor<'de> for InLine {
     type Value = Received;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bytes or a loan")
+        write!(f, "shared {}", without_modules(self.of))
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Received, D::Error> {

@@ -81,6 +81,7 @@ use std::fmt;
 
 pub use self::de::Decoder;
 pub use self::lend::{HeldOsStr, HeldPath, HeldSlice, Lend, SentBytes};
+pub(crate) use self::loan::NAME as LOAN;
 pub use self::loan::{Lent, Loan, Loans, Received};
 pub use self::remote::Remote;
 pub use self::ser::{Sink, encode};

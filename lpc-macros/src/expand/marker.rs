@@ -5,7 +5,7 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::LitStr;
 use syn::ext::IdentExt;
 
-use super::{Names, docs};
+use super::{Names, docs, shapes};
 use crate::validate::{Method, Service};
 use crate::{attr, spans};
 
@@ -30,7 +30,12 @@ pub(super) fn methods(names: &Names, service: &Service<'_>) -> TokenStream {
     });
     let entries = service.methods.iter().map(|method| entry(names, method));
     let implementation = implementation(names, &quote!(&[#(#entries)*]));
+    let krate = &names.krate;
     quote_spanned! {names.span()=>
+        // What cannot be decoded is the compiler's to report where it is, and not here as well.
+        #[allow(unused_imports)]
+        use #krate::__private::Unknown as _;
+
         // The compiler counts, for it alone knows which methods are configured out.
         enum #methods { #(#variants)* }
 
@@ -60,8 +65,17 @@ fn entry(names: &Names, method: &Method<'_>) -> TokenStream {
         .map(|threshold| quote!(.with_threshold(#threshold)));
     let deadline = parsed(names, "deadline", settings.deadline.as_ref())
         .map(|deadline| quote!(.with_deadline(#deadline)));
+    let form = form(names, method);
     let idempotent = settings.is_idempotent.then(|| quote!(.idempotent()));
-    quote_spanned!(names.span()=> #(#cfgs)* #krate::Method::new(#name)#threshold #deadline #idempotent,)
+    quote_spanned!(names.span()=> #(#cfgs)* #krate::Method::new(#name)#threshold #deadline #idempotent.with_form(#form),)
+}
+
+/// The closure that says what crosses.
+fn form(names: &Names, method: &Method<'_>) -> TokenStream {
+    let arguments = method.arguments.iter();
+    let arguments = arguments.map(|(argument, shape)| shapes::form(names, argument, shape));
+    let result = shapes::known(names, shapes::span_of(method.output), method.output);
+    quote_spanned!(names.span()=> |signature| signature #(#arguments)*.result(#result))
 }
 
 /// A setting, parsed at compile time by the runtime's function of this name.

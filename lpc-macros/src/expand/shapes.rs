@@ -64,6 +64,20 @@ pub(super) fn receive(
     quote_spanned!(*span=> let #binding: #held = #arguments.next(#name)?;)
 }
 
+/// What the receiver decodes, for the table: `.argument("name", ...)`.
+pub(super) fn form(names: &Names, argument: &Argument, shape: &Shape) -> TokenStream {
+    let code = Code::new(names, argument);
+    let name = &argument.name;
+    let ty = known(names, code.span, &code.held(shape));
+    quote_spanned!(code.span=> .argument(#name, #ty))
+}
+
+/// A type whose form may be asked for, whatever it is.
+pub(super) fn known(names: &Names, span: Span, ty: &impl ToTokens) -> TokenStream {
+    let krate = &names.krate;
+    quote_spanned!(spans::local(span)=> <#krate::__private::Known<#ty>>::TYPE)
+}
+
 /// The server, second step: a local if the shape needs one, and the value to call the implementation with.
 /// The local hides what it borrows from, which lives on behind it.
 pub(super) fn lend(names: &Names, argument: &Argument, shape: &Shape) -> (TokenStream, TokenStream) {

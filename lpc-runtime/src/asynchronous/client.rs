@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
-use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
+use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
 use tokio::time::timeout_at;
 
 use super::race::{Either, race};
@@ -30,6 +30,7 @@ use crate::config::{AtQuota, Config};
 use crate::housekeeper::{self, Tend};
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::link::{Link, Mark};
+use crate::methods::Methods;
 use crate::patience::{Need, Patience};
 use crate::port::Port;
 use crate::service::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome};
@@ -95,8 +96,7 @@ impl Deref for Connected {
 pub(super) struct Shared {
     link: AsyncLink,
     service: Description,
-    /// For each method its number at the server.
-    numbers: Box<[Option<u16>]>,
+    methods: Methods,
     thresholds: Box<[Threshold]>,
     deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
@@ -246,7 +246,7 @@ impl Shared {
         let shared = Arc::new(Self {
             link: AsyncLink::new(link),
             service,
-            numbers: greeted.numbers,
+            methods: greeted.methods,
             thresholds,
             deadlines: calling::deadlines(service.methods, config.deadline),
             at_quota: config.at_quota,
@@ -303,12 +303,37 @@ impl Shared {
         encode: &(impl Fn(&mut Encoder<'_>) -> Result<()> + Send),
         deadline: Option<Instant>,
     ) -> Result<R> {
+        match self.methods.number(method) {
+            Some(number) => self.call_as(method, number, encode, deadline).await,
+            None => Err(self.incompatible(method, deadline).await),
+        }
+    }
+
+    /// Why a method cannot be called. Asks the server what it has instead.
+    async fn incompatible(&self, method: u32, deadline: Option<Instant>) -> Error {
+        if let Some(number) = self.methods.unasked(method) {
+            let ask = move |question: &mut Encoder<'_>| question.push("method", &number);
+            let answer: Result<Result<String>> = self.call_as(method, handshake::FORM, &ask, deadline).await;
+            self.methods.learn(method, answer.flatten());
+        }
+        self.methods.error(method)
+    }
+
+    /// Calls the server's method of this number.
+    async fn call_as<R: Outcome>(
+        &self,
+        method: u32,
+        number: u16,
+        encode: &(impl Fn(&mut Encoder<'_>) -> Result<()> + Send),
+        deadline: Option<Instant>,
+    ) -> Result<R> {
         let outcome = match deadline {
-            None => self.answered(method, encode, None).await,
+            None => self.answered((method, number), encode, None).await,
             Some(at) => {
                 // How far it got, should it not get to its end.
                 let sent = Mutex::new(None);
-                match timeout_at(at.into(), self.answered(method, encode, Some((at, &sent)))).await {
+                match timeout_at(at.into(), self.answered((method, number), encode, Some((at, &sent)))).await
+                {
                     Ok(outcome) => outcome,
                     Err(_) => {
                         let mark = *sent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -331,7 +356,7 @@ impl Shared {
     /// Makes a call, waits for its reply and decodes it.
     async fn answered<R: Outcome>(
         &self,
-        method: u32,
+        (method, number): (u32, u16),
         encode: &(impl Fn(&mut Encoder<'_>) -> Result<()> + Send),
         within: Option<(Instant, &Mutex<Option<Mark>>)>,
     ) -> Result<R> {
@@ -340,7 +365,7 @@ impl Shared {
         let mut patience = Patience::new(self.at_quota, deadline);
         let mut hint = 0;
         let call = loop {
-            let need = match self.start(method, encode, deadline, &mut hint) {
+            let need = match self.start((method, number), encode, deadline, &mut hint) {
                 Ok(call) => break call,
                 Err(Stopped::Failed(error)) => return Err(error),
                 Err(Stopped::At(need)) => need,
@@ -357,18 +382,17 @@ impl Shared {
     /// Encodes and sends a call.
     fn start(
         &self,
-        method: u32,
+        (method, number): (u32, u16),
         encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
         deadline: Option<Instant>,
         hint: &mut u64,
     ) -> Result<Call<'_>, Stopped> {
-        let index = method as usize;
-        let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
+        let threshold = self.thresholds[method as usize];
         let link = self.link.link();
         link.check_process()?;
         // Before the work of encoding, and again after it.
         self.state().may_start(link)?;
-        let mut encoder = Encoder::new(link, self.service, method, number, self.thresholds[index], *hint);
+        let mut encoder = Encoder::new(link, self.service, method, number, threshold, *hint);
         if let Err(error) = encode(&mut encoder) {
             let missing = encoder.missing().ok_or(error)?;
             *hint = missing.hint;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
-use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold};
+use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
 use nix::poll::PollFlags;
 
 use super::redial::Redial;
@@ -27,6 +27,7 @@ use crate::housekeeper::{self, Tend};
 use crate::lane::incoming::{Arrived, Filled, Inbox, Message};
 use crate::lane::outgoing::{Encoded, InBlock};
 use crate::link::Link;
+use crate::methods::Methods;
 use crate::patience::{Need, Patience, waker_of};
 use crate::port::Port;
 use crate::service::{Description, Dispatch, Dispatcher, Encoder, Outcome};
@@ -74,8 +75,7 @@ pub trait Stub: Sized {
 pub(super) struct Shared {
     link: Arc<Link>,
     service: Description,
-    /// For each method its number at the server.
-    numbers: Box<[Option<u16>]>,
+    methods: Methods,
     thresholds: Box<[Threshold]>,
     deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
@@ -235,7 +235,7 @@ impl Shared {
         let shared = Arc::new(Self {
             link,
             service,
-            numbers: greeted.numbers,
+            methods: greeted.methods,
             thresholds,
             deadlines: calling::deadlines(service.methods, config.deadline),
             at_quota: config.at_quota,
@@ -284,7 +284,31 @@ impl Shared {
         encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
         deadline: Option<Instant>,
     ) -> Result<R> {
-        let reply = self.encode(method, encode, deadline).and_then(|request| {
+        match self.methods.number(method) {
+            Some(number) => self.call_as(method, number, encode, deadline),
+            None => Err(self.incompatible(method, deadline)),
+        }
+    }
+
+    /// Why a method cannot be called. Asks the server what it has instead.
+    fn incompatible(&self, method: u32, deadline: Option<Instant>) -> Error {
+        if let Some(number) = self.methods.unasked(method) {
+            let ask = |question: &mut Encoder<'_>| question.push("method", &number);
+            let answer: Result<Result<String>> = self.call_as(method, handshake::FORM, &ask, deadline);
+            self.methods.learn(method, answer.flatten());
+        }
+        self.methods.error(method)
+    }
+
+    /// Calls the server's method of this number.
+    fn call_as<R: Outcome>(
+        &self,
+        method: u32,
+        number: u16,
+        encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
+        deadline: Option<Instant>,
+    ) -> Result<R> {
+        let reply = self.encode(method, number, encode, deadline).and_then(|request| {
             let call = self.start(request, deadline)?;
             let body = self.wait(call, method, deadline)?;
             Ok(Fetched::new(&self.link, call, body))
@@ -303,13 +327,12 @@ impl Shared {
     fn encode(
         &self,
         method: u32,
+        number: u16,
         encode: impl Fn(&mut Encoder<'_>) -> Result<()>,
         deadline: Option<Instant>,
     ) -> Result<Encoded> {
         self.link.check_process()?;
-        let index = method as usize;
-        let number = self.numbers[index].ok_or_else(|| self.service.unknown_method(method))?;
-        let threshold = self.thresholds[index];
+        let threshold = self.thresholds[method as usize];
         let mut patience = Patience::new(self.at_quota, deadline);
         let mut hint = 0;
         loop {

@@ -1,0 +1,332 @@
+//! What forms say of types, against a file: a change there means that two builds stop understanding each other.
+//!
+//! `GOLDEN=overwrite cargo test -p lpc-core --test form` writes it anew.
+
+#![allow(missing_docs, dead_code)]
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroI64, NonZeroU8};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use lpc_core::codec::{HeldSlice, Received};
+use lpc_core::form::{Form, Known, Signature, Unknown as _, difference};
+use serde::de::{Deserializer, Error as _, IgnoredAny};
+use serde::{Deserialize, Serialize};
+
+macro_rules! of {
+    ($type:ty) => {
+        Signature::new().argument("it", <Known<$type>>::TYPE).result(<Known<()>>::TYPE)
+    };
+}
+
+macro_rules! text {
+    ($type:ty) => {{
+        let form = of!($type);
+        form.text().strip_prefix("(it: ").and_then(|rest| rest.strip_suffix(") -> ()")).unwrap().to_owned()
+    }};
+}
+
+#[derive(Deserialize)]
+struct Unit;
+
+#[derive(Deserialize)]
+struct Newtype(String);
+
+#[derive(Deserialize)]
+struct Pair(u8, String);
+
+#[derive(Deserialize)]
+struct Point {
+    x: i32,
+    #[serde(rename = "why")]
+    y: f64,
+}
+
+#[derive(Deserialize)]
+enum Event {
+    Started,
+    Moved {
+        from: Point,
+        to: Option<Point>,
+    },
+    Renamed(String),
+    Resized(u32, u32),
+    Nested(Inner),
+    #[serde(skip)]
+    Local(Vec<Unit>),
+}
+
+#[derive(Deserialize)]
+enum Inner {
+    A(u8),
+    B(Box<Inner>),
+    C,
+}
+
+#[derive(Deserialize)]
+struct Page<T> {
+    items: Vec<T>,
+    next: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    name: String,
+    next: Option<Box<Node>>,
+}
+
+#[derive(Deserialize)]
+struct Tree(Vec<Tree>);
+
+#[derive(Deserialize)]
+enum Expr {
+    Add(Box<Expr>, Box<Expr>),
+    Call { name: String, arguments: Vec<Expr> },
+    Block(Vec<Statement>),
+    Number(i64),
+}
+
+#[derive(Deserialize)]
+enum Statement {
+    Let(String, Expr),
+    If(Expr, Box<Statement>, Option<Box<Statement>>),
+    Scopes(HashMap<String, Statement>),
+}
+
+/// Has no value that ends.
+#[derive(Deserialize)]
+struct Endless(Box<Endless>);
+
+/// Refuses all but one text.
+struct Url(String);
+
+impl<'de> Deserialize<'de> for Url {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.starts_with("http://") { Ok(Self(text)) } else { Err(D::Error::custom("no address")) }
+    }
+}
+
+struct Percent(u8);
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u8::deserialize(deserializer)?;
+        if (50..=100).contains(&number) { Ok(Self(number)) } else { Err(D::Error::custom("too little")) }
+    }
+}
+
+struct Picky;
+
+impl<'de> Deserialize<'de> for Picky {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "open sesame" { Ok(Self) } else { Err(D::Error::custom("no")) }
+    }
+}
+
+struct Panicking;
+
+impl<'de> Deserialize<'de> for Panicking {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        panic!("it was {}", u8::deserialize(deserializer)?)
+    }
+}
+
+#[derive(Deserialize)]
+struct Links {
+    home: Url,
+    share: Percent,
+    more: Vec<Url>,
+}
+
+#[derive(Deserialize)]
+struct Odd {
+    any: IgnoredAny,
+    number: u8,
+}
+
+#[derive(Deserialize)]
+enum Some {
+    Odd(Odd),
+    Picky(Picky),
+    Fine(u8),
+}
+
+struct Lent;
+
+impl<'de> Deserialize<'de> for Lent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Received::deserialize_as::<[f32], D>(deserializer).map(|_| Self)
+    }
+}
+
+macro_rules! table {
+    ($($type:ty),* $(,)?) => {
+        vec![$((stringify!($type), of!($type))),*]
+    };
+}
+
+fn table() -> Vec<(&'static str, Form)> {
+    table![
+        bool, i8, i16, i32, i64, i128, u8, u16, u32, u64, u128, f32, f64, char, (), usize,
+        String, Cow<'static, str>, Box<str>, PathBuf, Vec<u8>, [u8; 32], [u8; 0], Box<[u16]>, VecDeque<char>,
+        (u8, String), (u8, u8), (u8,), Option<Option<u8>>, HashMap<String, Vec<u8>>, BTreeSet<u8>,
+        Duration, SystemTime, IpAddr, SocketAddr, NonZeroU8, NonZeroI64, Range<u32>, OsString, Result<u8, String>,
+        Unit, Newtype, Pair, Point, Event, Inner, Page<Point>, Page<u8>, (Page<u8>, Page<Point>),
+        Node, Tree, Expr, Statement, Endless, Vec<Endless>,
+        Url, Percent, Links, Picky, Vec<Picky>, Option<Picky>, Panicking, (u8, Panicking), Odd, Some, Vec<Some>,
+        Received, Lent, Vec<Lent>, lpc_core::Error,
+    ]
+}
+
+#[test]
+fn forms_and_fingerprints_are_those_of_the_file() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/forms.txt");
+    let lines = table()
+        .into_iter()
+        .map(|(name, form)| format!("{name}\n    {}\n    {:016x}\n", form.text(), form.fingerprint()));
+    let text = lines.collect::<String>();
+    if std::env::var_os("GOLDEN").is_some_and(|value| value == "overwrite") {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    for (line, expected) in text.lines().zip(expected.lines()) {
+        assert_eq!(line, expected);
+    }
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn what_is_the_same_on_the_wire_has_the_same_form() {
+    assert_eq!(text!(&'static str), text!(String));
+    assert_eq!(text!(Newtype), text!(Cow<'static, str>));
+    assert_eq!(text!(&'static [u8]), text!(Vec<u8>));
+    assert_eq!(text!(HeldSlice<'static, u8>), text!(Vec<u8>));
+    assert_eq!(text!(HeldSlice<'static, Point>), text!(Vec<Point>));
+    assert_eq!(text!(Box<Point>), text!(Point));
+    assert_eq!(text!(Pair), text!((u8, Newtype)));
+    assert_eq!(text!([u8; 2]), text!((u8, u8)));
+}
+
+#[test]
+fn what_differs_on_the_wire_or_in_names_has_another_form() {
+    #[derive(Deserialize)]
+    struct Swapped {
+        y: i32,
+        x: i32,
+    }
+    #[derive(Deserialize)]
+    struct Straight {
+        x: i32,
+        y: i32,
+    }
+    #[derive(Deserialize)]
+    enum Forth {
+        A,
+        B,
+    }
+    #[derive(Deserialize)]
+    enum Back {
+        B,
+        A,
+    }
+    assert_ne!(of!(Swapped).fingerprint(), of!(Straight).fingerprint());
+    assert_ne!(of!(Forth).fingerprint(), of!(Back).fingerprint());
+    let named = |name| Signature::new().argument(name, <Known<u8>>::TYPE).result(<Known<()>>::TYPE);
+    assert_ne!(named("from").fingerprint(), named("to").fingerprint());
+    assert_ne!(of!(i32).fingerprint(), of!(u32).fingerprint());
+}
+
+#[test]
+fn a_type_that_cannot_be_decoded_has_a_name() {
+    #[derive(Serialize)]
+    struct Silent;
+    assert_eq!(text!(Silent), "opaque Silent");
+    assert_eq!(text!(Vec<Silent>), "opaque Vec<Silent>");
+}
+
+/// Declares an enum of very many variants, each with another of several.
+macro_rules! large {
+    ($($variant:ident)*) => {
+        #[derive(Deserialize)]
+        enum Large {
+            $($variant(Event), )*
+        }
+    };
+}
+
+large! {
+    A0 A1 A2 A3 A4 A5 A6 A7 A8 A9 B0 B1 B2 B3 B4 B5 B6 B7 B8 B9 C0 C1 C2 C3 C4 C5 C6 C7 C8 C9 D0 D1 D2 D3 D4 D5 D6 D7 D8 D9
+    E0 E1 E2 E3 E4 E5 E6 E7 E8 E9 F0 F1 F2 F3 F4 F5 F6 F7 F8 F9 G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 H0 H1 H2 H3 H4 H5 H6 H7 H8 H9
+}
+
+#[test]
+fn an_enum_of_many_variants_is_traced_to_the_last() {
+    let text = text!(Large);
+    assert!(text.ends_with(&format!("H9({})}}", text!(Event))), "{text}");
+}
+
+#[test]
+fn a_form_that_would_be_too_long_is_opaque() {
+    type Twice<T> = (Vec<(T, u8)>, Vec<(T, u16)>);
+    type Many = Twice<Twice<Twice<Twice<Twice<Twice<Twice<Twice<Twice<Twice<Point>>>>>>>>>>;
+    type More = Twice<Twice<Twice<Many>>>;
+    assert!(text!(More).starts_with("opaque (Vec<("));
+}
+
+#[test]
+fn only_what_differs_is_told() {
+    let cases = [
+        ("(a: u8) -> ()", "(a: u16) -> ()", "argument `a` is `u8` here and `u16` there"),
+        ("(a: u8) -> ()", "(b: u8) -> ()", "arguments are `a` here and `b` there"),
+        ("() -> enum {Ok(u8)}", "() -> enum {Ok(())}", "the result `Ok.0` is `u8` here and `()` there"),
+        ("() -> u8", "() -> u16", "the result is `u8` here and `u16` there"),
+        (
+            "(a: [{x: u8, y: Option<str>}]) -> ()",
+            "(a: [{x: u8, y: Option<[u8]>}]) -> ()",
+            "argument `a[].y?` is `str` here and `[u8]` there",
+        ),
+        ("(a: [u8; 3]) -> ()", "(a: [u8; 4]) -> ()", "argument `a` is `[u8; 3]` here and `[u8; 4]` there"),
+        (
+            "(a: enum {A, B{x: u8}}) -> ()",
+            "(a: enum {B{x: u8}, A}) -> ()",
+            "variants of argument `a` are `A, B` here and `B, A` there",
+        ),
+        (
+            "(a: Map<str, opaque Vec<Url, u8>>) -> ()",
+            "(a: Map<str, opaque Vec<Uri>>) -> ()",
+            "argument `a.value` is `opaque Vec<Url, u8>` here and `opaque Vec<Uri>` there",
+        ),
+        ("() -> ()", "nonsense", "it is `() -> ()` here and `nonsense` there"),
+    ];
+    for (ours, theirs, told) in cases {
+        assert_eq!(difference(ours, theirs), told);
+    }
+}
+
+#[test]
+fn what_a_peer_says_is_told_in_short_whatever_it_is() {
+    let deep = format!("(a: {}) -> ()", "[".repeat(1 << 16));
+    let wide = format!("(a: {}) -> ()", "[(){".repeat(1 << 14));
+    for theirs in [deep.as_str(), &wide, "(", "", "(a: ) -> ", "(a: u8) -> [", "\u{1b}[2J", "(a: )]) -> >"] {
+        let told = difference("(a: u8) -> ()", theirs);
+        assert!(told.len() < 1000 && !told.contains('\u{1b}'), "{told}");
+    }
+}
+
+/// Both sides of every difference can be read by who tells it.
+#[test]
+fn forms_of_all_types_are_told_apart_by_the_argument() {
+    for (name, form) in table() {
+        if form.text() != "(it: bool) -> ()" {
+            let told = difference("(it: bool) -> ()", form.text());
+            assert!(told.starts_with("argument `it` is `bool` here and `"), "{name}: {told}");
+        }
+    }
+}

@@ -6,6 +6,7 @@
 //! - `lanes`: cost by size on either lane, from which the default threshold comes.
 //! - `large`: large arguments and results, beside the same work done without lpc.
 //! - `memory`: what a server holds while its clients are idle, and after they have gone.
+//! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
 //! - `calls`: a fixed number of equal calls, to be run under `strace -c -f` or `perf`.
 
@@ -14,6 +15,7 @@ mod lanes;
 mod large;
 mod memory;
 mod service;
+mod soak;
 mod stress;
 
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ enum Work {
     Memory(memory::Arguments),
     /// Calls of mixed sizes around the threshold, from threads or tasks, every reply checked
     Stress(stress::Arguments),
+    /// Mixed calls while clients and servers are killed: whether what the others hold grows
+    Soak(soak::Arguments),
     /// Equal calls, one after the other, for strace and perf
     Calls(calls::Arguments),
     /// The other process of `lanes`, `stress` and `calls`
@@ -55,6 +59,9 @@ enum Work {
     /// The other process of `memory`
     #[command(hide = true)]
     ServePort(memory::Served),
+    /// A client of `soak`
+    #[command(hide = true)]
+    SoakClient(soak::Calling),
 }
 
 fn main() -> ExitCode {
@@ -63,10 +70,12 @@ fn main() -> ExitCode {
         Work::Large(arguments) => large::run(&arguments),
         Work::Memory(arguments) => memory::run(&arguments),
         Work::Stress(arguments) => stress::run(&arguments),
+        Work::Soak(arguments) => soak::run(&arguments),
         Work::Calls(arguments) => calls::run(&arguments),
         Work::Serve { tokio, cpu } => service::serve(tokio, cpu),
         Work::ServeRow(served) => large::serve(&served),
         Work::ServePort(served) => memory::serve(&served),
+        Work::SoakClient(calling) => soak::call(&calling),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

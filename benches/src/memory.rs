@@ -138,18 +138,7 @@ impl Server {
     fn start(tokio: bool) -> lpc::Result<Self> {
         let directory = tempfile::tempdir()?;
         let port = directory.path().join("work");
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args([Path::new("serve-port"), Path::new("--port"), &port]).stdout(Stdio::piped());
-        if tokio {
-            command.arg("--tokio");
-        }
-        let mut child = Serving(command.spawn()?);
-        let output = child.0.stdout.take().expect("it is piped");
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        if line != READY {
-            return Err(std::io::Error::other("the server does not start").into());
-        }
+        let child = start(&port, tokio)?;
         Ok(Self { port, child, _directory: directory })
     }
 
@@ -164,6 +153,23 @@ impl Server {
             mappings: std::fs::read_to_string(process.join("maps"))?.lines().count() as u64,
         })
     }
+}
+
+/// A server of this port, which clients can connect to.
+pub(crate) fn start(port: &Path, tokio: bool) -> lpc::Result<Serving> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([Path::new("serve-port"), Path::new("--port"), port]).stdout(Stdio::piped());
+    if tokio {
+        command.arg("--tokio");
+    }
+    let mut child = Serving(command.spawn()?);
+    let output = child.0.stdout.take().expect("it is piped");
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    if line != READY {
+        return Err(std::io::Error::other("the server does not start").into());
+    }
+    Ok(child)
 }
 
 /// What a process holds.

@@ -18,6 +18,8 @@ pub(crate) mod blocking {
         fn download(&self, len: u64, seed: u8) -> lpc::Result<Vec<u8>>;
         /// Bytes there and back.
         fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+        /// Bytes that are lent, every one of them read.
+        fn read(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64>;
     }
 }
 
@@ -33,6 +35,8 @@ pub(crate) mod asynchronous {
         async fn download(&self, len: u64, seed: u8) -> lpc::Result<Vec<u8>>;
         /// Bytes there and back.
         async fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
+        /// Bytes that are lent, every one of them read.
+        async fn read(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64>;
     }
 }
 
@@ -54,6 +58,10 @@ impl blocking::Work for Worker {
     fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>> {
         Ok(bytes.to_vec())
     }
+
+    fn read(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64> {
+        Ok(sum(&bytes))
+    }
 }
 
 impl asynchronous::Work for Worker {
@@ -71,6 +79,10 @@ impl asynchronous::Work for Worker {
 
     async fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>> {
         Ok(bytes.to_vec())
+    }
+
+    async fn read(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64> {
+        Ok(sum(&bytes))
     }
 }
 

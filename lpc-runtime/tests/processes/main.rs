@@ -10,6 +10,7 @@
 //!   tests.
 //! - `vault`: the service of the tests about shared memory, which are:
 //!   - `scarce`: no descriptor or address space is left;
+//!   - `failing`: system calls fail, one at a time;
 //!   - `killed`: one side is killed;
 //!   - `files`: files and sealed memory, passed on;
 //!   - `steady`: once warm, calls share no more memory;
@@ -21,6 +22,7 @@ mod bombs;
 mod children;
 mod descriptors;
 mod environment;
+mod failing;
 mod files;
 mod forged;
 mod forks;

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::BufRead;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lpc::{ErrorKind, Shared, SharedMut, Stats};
 
+use crate::failing;
 use crate::process::{PORT, Process, holdings, other, say, settled, text, through_shell, until, variable};
 use crate::service::{DRIVERS, Driver, PATIENCE, RUNTIME};
 
@@ -369,6 +370,8 @@ fn obey() {
             ("give", "descriptors") => files.clear(),
             ("leave", bytes) => memory = all_memory_but(bytes.parse().unwrap()),
             ("give", "memory") => memory.clear(),
+            ("arm", "") => failing::arm(),
+            ("disarm", "") => failing::disarm(),
             _ => panic!("{line}"),
         }
         say(&line);
@@ -414,9 +417,19 @@ impl Vault {
 
     /// One for which a shell has done `limits` first.
     pub fn start_limited(driver: Driver, knobs: Knobs, limits: &str) -> Self {
+        Self::start_command(other("vault", driver), knobs, limits)
+    }
+
+    /// One whose system calls fail, once it is told to arm.
+    pub fn start_failing(driver: Driver, fault: &str) -> Self {
+        let mut command = other("failing_server", driver);
+        command.env(failing::FAULT, fault);
+        Self::start_command(command, Knobs::default(), "")
+    }
+
+    fn start_command(mut command: Command, knobs: Knobs, limits: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = directory.path().join("port");
-        let mut command = other("vault", driver);
         command.env(PORT, text(&port)).env(KNOBS, knobs.encode()).env("MALLOC_ARENA_MAX", "1");
         let mut command = through_shell(&format!(r#"{limits} exec "$0" "$@""#), &command);
         // What panics in the service is expected to, and said elsewhere.

@@ -42,7 +42,7 @@ attacks! { Greeted;
         let body = peer.body(&LOAN);
         peer.segment(0, MIB, memfd_of(&body, MIB, segment_seals()));
         for _ in 0..if peer.is_calling() { 10 } else { 1 } {
-            peer.pass_in(at_start(0, body.len() as u64), &[PLACE]);
+            peer.pass_in(at_start(0, body.len() as u64), &[at_start(0, 4096)]);
         }
     };
     a_loan_of_no_segment: both, CutOff(Protocol), |peer| peer.pass(&LOAN, &[PLACE]);

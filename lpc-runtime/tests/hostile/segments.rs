@@ -60,7 +60,7 @@ attacks! { Greeted;
         }
     };
     that_come_and_go: both, Borne, |peer| {
-        for number in 0..500 {
+        for number in 0..200 {
             peer.segment(number % 64, MIB, sealed_segment(MIB));
             peer.send(&frame::retire(number % 64));
         }

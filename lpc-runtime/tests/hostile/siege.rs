@@ -133,18 +133,16 @@ pub fn on_server(attack: &Attack, driver: Driver) {
     let before = Holdings::settled(server.id());
     for _ in 0..rounds() {
         let mut attackers: Vec<_> = (0..ATTACKERS)
-            .map(|turn| {
-                let mut peer = match attack.stage {
-                    Stage::Greeted => Peer::connect(server.port()),
-                    Stage::Stranger => {
-                        Peer::stranger(Role::Client, UnixStream::connect(server.port()).unwrap())
-                    }
-                };
-                peer.turn = turn;
-                (attack.act)(&mut peer);
-                peer
+            .map(|_| match attack.stage {
+                Stage::Greeted => Peer::connect(server.port()),
+                Stage::Stranger => Peer::stranger(Role::Client, UnixStream::connect(server.port()).unwrap()),
             })
             .collect();
+        // Not before all are connected: those who wait for that have little time.
+        for (turn, peer) in attackers.iter_mut().enumerate() {
+            peer.turn = turn;
+            (attack.act)(peer);
+        }
         for peer in &mut attackers {
             match attack.end {
                 End::CutOff(_) => assert!(attack.is_cut_off(peer), "{} is no offence", attack.name),
@@ -190,16 +188,16 @@ pub fn on_client(attack: &Attack, driver: Driver) {
             client.tell(&format!("call {}", text(&port)));
         }
         let mut attackers: Vec<_> = (0..ATTACKERS)
-            .map(|turn| {
-                let mut peer = match attack.stage {
-                    Stage::Greeted => Peer::accept(&listener),
-                    Stage::Stranger => Peer::stranger(Role::Server, listener.accept().unwrap().0),
-                };
-                peer.turn = turn;
-                (attack.act)(&mut peer);
-                peer
+            .map(|_| match attack.stage {
+                Stage::Greeted => Peer::accept(&listener),
+                Stage::Stranger => Peer::stranger(Role::Server, listener.accept().unwrap().0),
             })
             .collect();
+        // Not before all are connected: those who wait for that have little time.
+        for (turn, peer) in attackers.iter_mut().enumerate() {
+            peer.turn = turn;
+            (attack.act)(peer);
+        }
         for peer in &mut attackers {
             match attack.end {
                 End::CutOff(_) => assert!(attack.is_cut_off(peer), "{} is no offence", attack.name),

@@ -257,7 +257,7 @@ pub struct Knobs {
     /// Shared memory is kept for good.
     pub is_kept: bool,
     pub is_trusting: bool,
-    /// Peers have a second to say who they are, and shared memory is given back soon.
+    /// Peers have two seconds to say who they are, and shared memory is given back soon.
     pub is_hasty: bool,
 }
 
@@ -288,7 +288,7 @@ impl Knobs {
 const KEPT: Duration = Duration::from_secs(3600);
 
 /// How long a hasty process waits for who does not say who it is.
-const HASTE: Duration = Duration::from_secs(1);
+const HASTE: Duration = Duration::from_secs(2);
 
 macro_rules! with_knobs {
     ($builder:expr, $knobs:expr) => {{
@@ -303,7 +303,7 @@ macro_rules! with_knobs {
             builder = builder.pool_idle_timeout(KEPT);
         }
         if $knobs.is_hasty {
-            builder = builder.handshake_timeout(HASTE).pool_idle_timeout(HASTE / 20);
+            builder = builder.handshake_timeout(HASTE).pool_idle_timeout(HASTE / 40);
         }
         if $knobs.is_trusting {
             // SAFETY: only processes of these tests connect, and those that meet such a peer keep to the rules.

@@ -372,7 +372,10 @@ impl Link {
 
     /// The peer cannot read this segment. Others it could not read either, so that for a while nothing is put into any.
     pub(crate) fn refused(&self, segment: u32) {
-        tracing::warn!(segment, "the peer has no room for shared memory: large bodies take the socket");
+        // Once for all that it refuses.
+        if !self.is_refused() {
+            tracing::warn!(segment, "the peer has no room for shared memory: large bodies take the socket");
+        }
         self.pool.withdraw(segment);
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.has_refused.store(true, Release);

@@ -1,6 +1,6 @@
 //! The first message of a peer is understood or refused, and says the same when it is said again.
 
-use lpc_core::handshake::{Hello, Preamble, VERSIONS};
+use lpc_core::handshake::{FORM, Found, Hello, Preamble, VERSIONS};
 use lpc_core::receiver::Role;
 use lpc_core::{Error, Limits, Method};
 
@@ -29,16 +29,22 @@ pub fn run(data: &[u8]) {
     assert!(narrow.max_message <= ours.max_message.min(hello.max_message));
     assert!(narrow.pool <= ours.pool.min(hello.pool) && narrow.lent <= ours.lent.min(hello.lent));
     let service = if choice & 2 == 0 { hello.service.as_str() } else { "Documents" };
-    match hello.resolve(service, &METHODS) {
-        Ok(numbers) => {
-            for (method, number) in METHODS.iter().zip(numbers) {
-                assert_eq!(number.map(|number| hello.methods[usize::from(number)].as_str()), {
-                    let is_there = hello.methods.iter().take(1 << 16).any(|name| name == method.name());
-                    is_there.then(|| method.name())
-                });
+    match hello.resolve(service, &METHODS, &[u64::from(choice), 0, 7]) {
+        Ok(found) => {
+            for (method, found) in METHODS.iter().zip(found) {
+                match found {
+                    Found::Same(number) | Found::Different(number) => {
+                        assert_eq!(hello.methods[usize::from(number)], method.name());
+                    }
+                    Found::Nowhere => {
+                        assert!(hello.methods.iter().take(FORM.into()).all(|name| name != method.name()));
+                    }
+                }
             }
         }
-        Err(error) => assert!(hello.service != service, "{error}"),
+        Err(error) => {
+            assert!(hello.service != service || hello.fingerprints.len() != hello.methods.len(), "{error}");
+        }
     }
     if let Some(refusal) = hello.refusal {
         let _ = Error::from(refusal).to_string();

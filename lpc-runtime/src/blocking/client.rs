@@ -517,10 +517,10 @@ impl Shared {
                     return Err(Violation::UnknownCall(call).into());
                 }
             };
-            if own == Some(call) && found.is_none() {
-                *found = Some(answer);
-            } else {
+            if own != Some(call) {
                 self.deliver(call, answer)?;
+            } else if found.replace(answer).is_some() {
+                return Err(Violation::UnknownCall(call).into());
             }
         }
         Ok(is_closing)

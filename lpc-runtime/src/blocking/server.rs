@@ -150,9 +150,9 @@ fn accept(
     listener.socket().set_nonblocking(true)?;
     let (service, doors) = (served.service, &control.doors);
     // Whether the server is to stop before this time is over.
-    let stops_within = |pause: Duration| {
-        let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
-        retry(|| poll(&mut [PollFd::new(stop.as_fd(), PollFlags::POLLIN)], pause)).map(|ready| ready > 0)
+    let stops_within = |pause: Duration| match socket::wait(stop, PollFlags::POLLIN, Some(pause)) {
+        Err(error) if crate::port::is_passing(&error) => Ok(false),
+        result => result,
     };
     loop {
         while doors.is_crowded(service, config) {
@@ -162,7 +162,12 @@ fn accept(
         }
         let mut ready =
             [listener.socket().as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        retry(|| poll(&mut ready, PollTimeout::NONE))?;
+        match retry(|| poll(&mut ready, PollTimeout::NONE)) {
+            Ok(_) => {}
+            // The kernel has no memory to wait with (ENOMEM, poll(2)).
+            Err(error) if crate::port::is_passing(&error) => thread::sleep(doors::PAUSE),
+            Err(error) => return Err(error.into()),
+        }
         if stops_within(Duration::ZERO)? {
             return Ok(());
         }

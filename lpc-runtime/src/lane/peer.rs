@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use crate::lane::quota::{Charge, Quota};
 use crate::link::Link;
-use crate::sys::mapping::{Draft, PeerMapping};
+use crate::sys::mapping::PeerMapping;
 use crate::sys::memfd::{self, Constancy};
 use crate::sys::private::Private;
 
@@ -123,12 +123,6 @@ pub(crate) struct Object {
 static MAPPED: LazyLock<Arc<Quota>> = LazyLock::new(|| Quota::new(16 << 40));
 
 impl Object {
-    /// What was written to `draft`, never to be written again.
-    pub(crate) fn freeze(draft: Draft) -> io::Result<Arc<Self>> {
-        let len = draft.bytes().len() as u64;
-        Self::open(draft.freeze()?, 0, len, false, None, None)
-    }
-
     /// A part of a file of this process.
     pub(crate) fn of_file(file: OwnedFd, offset: u64, len: u64) -> io::Result<Arc<Self>> {
         Self::open(file, offset, len, false, None, None)

@@ -1,9 +1,11 @@
 //! [`SharedMut`]: values that are filled in place before they are passed.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::FileExt;
 
 use lpc_core::{Error, ErrorKind, Limits, Result};
 use zerocopy::FromBytes;
@@ -101,12 +103,17 @@ impl<T: Plain> SharedMut<[T]> {
     }
 
     /// Ends the writing.
+    ///
+    /// # Panics
+    ///
+    /// Of [`sealable`](Self::sealable) memory, where the system neither seals it nor has memory for a copy.
     #[must_use]
     pub fn freeze(self) -> Shared<[T]> {
         let memory = match self.draft {
             Draft::Private(private) => Memory::Private(private),
             Draft::Block { block, len } => Memory::Block { block, len },
-            Draft::Memfd(draft) => frozen(draft),
+            Draft::Memfd(draft) => frozen(draft)
+                .unwrap_or_else(|error| panic!("memory can be neither sealed nor copied: {error}")),
         };
         Shared::of(memory)
     }
@@ -149,11 +156,16 @@ pub(crate) fn loaned<T: Plain>(block: PoolBlock, len: usize) -> SharedMut<[T]> {
     SharedMut::of(Draft::Block { block, len })
 }
 
-fn frozen(draft: mapping::Draft) -> Memory {
-    match Object::freeze(draft) {
-        Ok(object) => Memory::Object(object),
-        // Only where somebody else holds the pages of a file that nobody else has ever had.
-        Err(error) => panic!("memory cannot be sealed: {error}"),
+/// Sealed memory; a private copy where the system does not seal.
+fn frozen(draft: mapping::Draft) -> io::Result<Memory> {
+    let len = draft.bytes().len();
+    match draft.freeze() {
+        Ok(file) => Object::of_file(file, 0, len as u64).map(Memory::Object),
+        Err((error, file)) => {
+            tracing::warn!(%error, len, "memory cannot be sealed: it will be copied");
+            let fill = |into: &mut [u8]| File::from(file).read_exact_at(into, 0);
+            Private::filled(len, fill).map(Memory::Private)
+        }
     }
 }
 

@@ -226,14 +226,17 @@ impl Draft {
         unsafe { slice::from_raw_parts_mut(self.mapping.as_mut_ptr(), self.mapping.len()) }
     }
 
-    /// Gives up writing, for good and for everybody.
-    pub(crate) fn freeze(self) -> io::Result<OwnedFd> {
+    /// Gives up writing, for good and for everybody. Where the system does not let it, the file is given back, which is then
+    /// nobody else's.
+    pub(crate) fn freeze(self) -> Result<OwnedFd, (io::Error, OwnedFd)> {
         let Self { mapping, file } = self;
         let len = mapping.len() as u64;
         // The seal is refused as long as there is a writable mapping.
         drop(mapping);
-        memfd::freeze(file.as_fd(), len)?;
-        Ok(file)
+        match memfd::freeze(file.as_fd(), len) {
+            Ok(()) => Ok(file),
+            Err(error) => Err((error, file)),
+        }
     }
 }
 

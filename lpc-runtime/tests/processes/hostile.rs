@@ -3,18 +3,18 @@
 use std::ffi::CStr;
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
 use lpc_core::handshake::{Hello, Preamble};
 use lpc_core::receiver::Role;
-use lpc_core::{Limits, codec};
+use lpc_core::{Limits, Method, codec};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Serialize;
 
-use crate::process::GUARD;
+use crate::process::{GUARD, text};
 
 /// The seals that a segment must have.
 pub fn segment_seals() -> SealFlag {
@@ -66,14 +66,41 @@ pub const fn at_start(number: u32, len: u64) -> BlockRef {
 
 pub const MIB: u64 = 1 << 20;
 
-/// A client of a vault.
+/// A memfd that is what a segment should be.
+pub fn sealed_segment(len: u64) -> OwnedFd {
+    memfd_of(b"", len, segment_seals())
+}
+
+/// A file of zeroes.
+pub fn file_of(len: u64) -> OwnedFd {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(len).unwrap();
+    file.into()
+}
+
+/// A client of a vault, or a server of one.
 #[derive(Debug)]
 pub struct Peer {
+    role: Role,
     stream: UnixStream,
     methods: Vec<String>,
     next: u64,
     /// The segments that the server announced, to be looked at by nobody.
     pub seen: usize,
+    /// The call that a server has been asked last.
+    asked: Asked,
+    /// Connections that do nothing.
+    idle: Vec<UnixStream>,
+    /// Which of several peers that do the same it is.
+    pub turn: usize,
+}
+
+/// A call of the other side, as far as a server by hand looks at it.
+#[derive(Debug, Default)]
+pub struct Asked {
+    pub call: u64,
+    pub loans: Vec<BlockRef>,
+    is_answered: bool,
 }
 
 /// What came of a call. Its fields are for the messages of tests that fail.
@@ -118,16 +145,132 @@ impl Peer {
 
     /// One that says that these are its limits.
     pub fn connect_with(port: &str, limits: &Limits) -> Self {
-        let mut stream = UnixStream::connect(port).unwrap();
+        let mut peer = Self::stranger(Role::Client, UnixStream::connect(port).unwrap());
+        peer.stream.write_all(&Hello::client("Vault", limits).encode(Role::Client)).unwrap();
+        peer.methods = peer.hello().methods;
+        peer
+    }
+
+    /// A server that has greeted who connects, and has been asked something.
+    pub fn accept(listener: &UnixListener) -> Self {
+        let mut peer = Self::stranger(Role::Server, listener.accept().unwrap().0);
+        peer.hello();
+        peer.send(&server_hello("Vault", &Limits::default()));
+        assert!(peer.is_asked(), "a client that hangs up before it calls");
+        peer
+    }
+
+    /// One that has not said a word.
+    pub fn stranger(role: Role, stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(GUARD)).unwrap();
         stream.set_write_timeout(Some(GUARD)).unwrap();
-        stream.write_all(&Hello::client("Vault", limits).encode(Role::Client)).unwrap();
+        let (methods, asked, idle) = (Vec::new(), Asked::default(), Vec::new());
+        Self { role, stream, methods, next: 1, seen: 0, asked, idle, turn: 0 }
+    }
+
+    /// Reads the other side's.
+    fn hello(&mut self) -> Hello {
+        let other = if self.role == Role::Client { Role::Server } else { Role::Client };
         let mut preamble = [0; Preamble::LEN];
-        stream.read_exact(&mut preamble).unwrap();
-        let preamble = Preamble::decode(&preamble, Role::Server).unwrap();
-        let mut hello = vec![0; preamble.len];
-        stream.read_exact(&mut hello).unwrap();
-        Self { stream, methods: Hello::decode(&hello).unwrap().methods, next: 1, seen: 0 }
+        self.stream.read_exact(&mut preamble).unwrap();
+        let mut hello = vec![0; Preamble::decode(&preamble, other).unwrap().len];
+        self.stream.read_exact(&mut hello).unwrap();
+        Hello::decode(&hello).unwrap()
+    }
+
+    pub fn is_calling(&self) -> bool {
+        self.role == Role::Client
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The call that a server has to answer.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Whether a client calls; if not, it has hung up.
+    pub fn is_asked(&mut self) -> bool {
+        loop {
+            let Some((header, mut body)) = self.receive() else { return false };
+            if header.kind == Kind::Call {
+                let loans = if header.has_loans { split_table(&mut body) } else { Vec::new() };
+                self.asked = Asked { call: header.call.as_u64(), loans, is_answered: false };
+                return true;
+            }
+        }
+    }
+
+    /// The next frame, its descriptors not received.
+    fn receive(&mut self) -> Option<(Header, Vec<u8>)> {
+        let mut header = [0; Header::LEN];
+        if let Err(error) = self.stream.read_exact(&mut header) {
+            assert!(error.kind() != std::io::ErrorKind::WouldBlock, "the other side says nothing");
+            return None;
+        }
+        let header = Header::decode(&header).unwrap();
+        let mut body = vec![0; header.len as usize];
+        self.stream.read_exact(&mut body).ok()?;
+        Some((header, body))
+    }
+
+    /// What a client passes to the method `look`, or a server's answer to its call: in the frame, or in this block.
+    pub fn thing(&mut self, thing: &[u8], block: Option<BlockRef>, loans: &[BlockRef]) -> Vec<u8> {
+        match self.role {
+            Role::Client => self.frame("look", thing, block, loans),
+            Role::Server => {
+                self.asked.is_answered = true;
+                reply(self.asked.call, &self.body(thing), block, loans)
+            }
+        }
+    }
+
+    /// The whole of such a body.
+    pub fn body(&self, thing: &[u8]) -> Vec<u8> {
+        let ok: &[u8] = if self.role == Role::Server { &[0] } else { &[] };
+        [ok, thing].concat()
+    }
+
+    /// Sends such a body in the frame.
+    pub fn pass(&mut self, thing: &[u8], loans: &[BlockRef]) {
+        let frame = self.thing(thing, None, loans);
+        self.send(&frame);
+    }
+
+    /// Sends such a body in a block.
+    pub fn pass_in(&mut self, block: BlockRef, loans: &[BlockRef]) {
+        let frame = self.thing(&[], Some(block), loans);
+        self.send(&frame);
+    }
+
+    /// Sends bytes one by one, whether anybody waits for them or not.
+    pub fn dribble(&self, bytes: Vec<u8>, pause: std::time::Duration) {
+        let mut stream = self.stream.try_clone().unwrap();
+        std::thread::spawn(move || {
+            for byte in bytes {
+                if stream.write_all(&[byte]).is_err() {
+                    return;
+                }
+                std::thread::sleep(pause);
+            }
+        });
+    }
+
+    /// Ends one or both directions.
+    pub fn shut_down(&self, how: std::net::Shutdown) {
+        let _ = self.stream.shutdown(how);
+    }
+
+    /// Where a client is connected.
+    pub fn port(&self) -> String {
+        text(self.stream.peer_addr().unwrap().as_pathname().unwrap()).to_owned()
+    }
+
+    /// Holds another connection, on which it says nothing.
+    pub fn also_connect(&mut self) {
+        self.idle.push(UnixStream::connect(self.port()).unwrap());
     }
 
     pub fn method(&self, name: &str) -> u16 {
@@ -147,7 +290,12 @@ impl Peer {
 
     /// Sends bytes, and a descriptor with the first.
     pub fn send_with(&mut self, bytes: &[u8], descriptor: impl AsFd) {
-        let descriptors = [descriptor.as_fd().as_raw_fd()];
+        self.send_with_copies(bytes, descriptor, 1);
+    }
+
+    /// Sends bytes, and with the first so many copies of a descriptor.
+    pub fn send_with_copies(&mut self, bytes: &[u8], descriptor: impl AsFd, count: usize) {
+        let descriptors = vec![descriptor.as_fd().as_raw_fd(); count];
         let control = [ControlMessage::ScmRights(&descriptors)];
         let socket = self.stream.as_raw_fd();
         let _ = sendmsg::<()>(socket, &[IoSlice::new(bytes)], &control, MsgFlags::MSG_NOSIGNAL, None);
@@ -194,16 +342,7 @@ impl Peer {
     /// The next answer. Segments of the server are passed over, their descriptors not received.
     pub fn answer(&mut self) -> Answer {
         loop {
-            let mut header = [0; Header::LEN];
-            if let Err(error) = self.stream.read_exact(&mut header) {
-                assert!(error.kind() != std::io::ErrorKind::WouldBlock, "the server says nothing");
-                return Answer::HungUp;
-            }
-            let header = Header::decode(&header).unwrap();
-            let mut body = vec![0; header.len as usize];
-            if self.stream.read_exact(&mut body).is_err() {
-                return Answer::HungUp;
-            }
+            let Some((header, mut body)) = self.receive() else { return Answer::HungUp };
             let call = header.call.as_u64();
             match header.kind {
                 Kind::Reply => {
@@ -221,13 +360,38 @@ impl Peer {
         }
     }
 
-    /// Whether the server closes the connection, after whatever answers.
-    pub fn is_cut_off(&mut self) -> bool {
-        (0..10_000).any(|_| matches!(self.answer(), Answer::HungUp))
+    /// Whether the other side closes the connection, whatever it says first. For a stranger, who knows no frames.
+    pub fn is_turned_away(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
     }
 
-    /// Whether the server goes on answering.
+    /// Whether the other side closes the connection, after whatever answers or calls.
+    pub fn is_cut_off(&mut self) -> bool {
+        (0..10_000).any(|_| match self.role {
+            Role::Client => matches!(self.answer(), Answer::HungUp),
+            Role::Server => !self.is_asked(),
+        })
+    }
+
+    /// Whether a server goes on answering; as a server, answers until its client has no more calls.
     pub fn is_content(&mut self) -> bool {
+        if self.role == Role::Server {
+            loop {
+                if !self.asked.is_answered {
+                    self.pass(&[0], &[]);
+                }
+                if !self.is_asked() {
+                    return true;
+                }
+            }
+        }
         let call = self.call("length", &encoded(&b"?"[..]), &[]);
         loop {
             match self.answer() {
@@ -237,6 +401,21 @@ impl Peer {
             }
         }
     }
+}
+
+/// The frame that answers a call.
+pub fn reply(call: u64, body: &[u8], block: Option<BlockRef>, loans: &[BlockRef]) -> Vec<u8> {
+    let mut reply = Vec::new();
+    frame::begin_reply(&mut reply);
+    reply.extend_from_slice(body);
+    frame::seal(&mut reply, CallId::new(call), block.map_or(Body::Inline, Body::Mapped), loans);
+    reply
+}
+
+/// What a server says first, that has the methods which these tests call.
+pub fn server_hello(service: &str, limits: &Limits) -> Vec<u8> {
+    const METHODS: [Method; 2] = [Method::new("look"), Method::new("length")];
+    Hello::server(service, &METHODS, limits).encode(Role::Server)
 }
 
 fn split_table(body: &mut Vec<u8>) -> Vec<BlockRef> {

@@ -1,11 +1,9 @@
 //! One side is killed while the other holds its memory.
 
-use std::time::Duration;
-
 use lpc::Shared;
 
-use crate::process::{PORT, Process, holdings, other, say, until, variable, within};
-use crate::service::{DRIVERS, Driver};
+use crate::process::{PORT, Process, other, say, variable, within};
+use crate::service::Driver;
 use crate::vault::{AnyVault, Baseline, Knobs, Vault, pairs, sealed};
 
 /// Role: calls with everything that there is, for ever. The first thing it passes is kept by the server.
@@ -99,39 +97,5 @@ fn what_a_client_holds_of_a_server_stays_when_that_is_killed() {
             assert_eq!(other.sum(loan).unwrap(), 900_000);
             assert_eq!(other.sum(results[2].clone()).unwrap(), 300_000);
         }
-    }
-}
-
-/// 200 of them, four at a time, each at another moment.
-#[test]
-fn clients_killed_in_the_middle_of_anything_leave_nothing_and_disturb_nobody() {
-    const KILLS: usize = 100;
-    const AT_ONCE: usize = 4;
-    for driver in DRIVERS {
-        let vault = Vault::start(driver, Knobs::default());
-        let baseline = Baseline::of(&vault);
-        let mut random = 88_172_645_463_325_252_u64;
-        for round in 0..KILLS / AT_ONCE {
-            let mut clients: Vec<_> = (0..AT_ONCE)
-                .map(|at| Process::start(other("traffic", DRIVERS[at % 2]).env(PORT, vault.port())))
-                .collect();
-            for client in &mut clients {
-                assert_eq!(client.line(), "going");
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                // At random: nothing is waited for.
-                std::thread::sleep(Duration::from_micros(random % 8000));
-                client.kill();
-                baseline.answers("a kill");
-            }
-            if round % 5 == 0 {
-                baseline.check("kills");
-            }
-        }
-        baseline.check("the last kill");
-        let (_, mappings) = holdings(vault.id());
-        assert_eq!(mappings, 0);
-        until("the honest client is answered", || baseline.honest.length(b"fine").ok());
     }
 }

@@ -14,7 +14,8 @@
 //!   - `killed`: one side is killed;
 //!   - `files`: files and sealed memory, passed on;
 //!   - `steady`: once warm, calls share no more memory;
-//!   - `forged`, `scribbled`, `bombs`: peers that speak the protocol by hand (`hostile`), to do harm.
+//!   - `forged`, `scribbled`, `bombs`: peers that speak the protocol by hand (`hostile`), to do harm; more of them, one by
+//!     one, in the `hostile` tests.
 #![cfg(feature = "tokio")]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
@@ -23,9 +24,11 @@ mod children;
 mod descriptors;
 mod environment;
 mod failing;
+mod fault;
 mod files;
 mod forged;
 mod forks;
+#[allow(dead_code, reason = "the `hostile` tests use the rest")]
 mod hostile;
 mod killed;
 mod manager;

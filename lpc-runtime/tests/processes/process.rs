@@ -28,6 +28,17 @@ pub fn say(text: impl std::fmt::Display) {
     stdout.flush().unwrap();
 }
 
+/// Nothing is left behind, even if the test is killed.
+pub fn end_with_parent() {
+    let parent = std::os::unix::process::parent_id();
+    std::thread::spawn(move || {
+        while std::os::unix::process::parent_id() == parent {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        std::process::exit(1);
+    });
+}
+
 /// The command that starts this program in a role, with a clean environment as far as lpc reads it.
 pub fn other(role: &str, driver: Driver) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lpc::Threshold;
 
-use crate::process::{DRIVER, PORT, holdings, other, say, settled, until, variable};
+use crate::process::{DRIVER, PORT, end_with_parent, holdings, other, say, settled, until, variable};
 use crate::service::{AnyClient, Driver, Implementation, RUNTIME, asynchronous, blocking};
 use crate::{failing, files, forks, killed, manager, scarce, steady, users, vault};
 
@@ -51,17 +51,6 @@ pub fn play(role: &str) -> ! {
         Err(error) => say(format_args!("error {:?}: {error}", error.kind())),
     }
     std::process::exit(0);
-}
-
-/// Nothing is left behind, even if the test is killed.
-fn end_with_parent() {
-    let parent = std::os::unix::process::parent_id();
-    std::thread::spawn(move || {
-        while std::os::unix::process::parent_id() == parent {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        std::process::exit(1);
-    });
 }
 
 fn serve_parent(driver: Driver) -> lpc::Result<()> {

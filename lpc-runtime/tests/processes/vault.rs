@@ -1,5 +1,6 @@
 //! The service of the tests about shared memory, its server as another process, and clients of both drivers.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::BufRead;
@@ -9,13 +10,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lpc::{ErrorKind, Shared, SharedMut, Stats};
+use serde::{Deserialize, Serialize};
 
-use crate::failing;
+use crate::fault;
 use crate::process::{PORT, Process, holdings, other, say, settled, text, through_shell, until, variable};
 use crate::service::{DRIVERS, Driver, PATIENCE, RUNTIME};
 
 macro_rules! vault {
-    ($module:ident $($colour:tt)?) => {
+    ($module:ident $($colour:ident)?, $sleep:path $(, $($wait:tt)+)?) => {
         pub mod $module {
             use lpc::Shared;
 
@@ -49,6 +51,9 @@ macro_rules! vault {
                 $($colour)? fn place(&self, bytes: Shared<[u8]>) -> lpc::Result<String>;
                 /// The place here, and at the service of another port to which it is passed on.
                 $($colour)? fn places(&self, port: &str, bytes: Shared<[u8]>) -> lpc::Result<(String, String)>;
+                /// Reads all that is in it.
+                $($colour)? fn look(&self, thing: super::Thing) -> lpc::Result<super::Thing>;
+                $($colour)? fn nap(&self, millis: u64) -> lpc::Result<()>;
             }
 
             impl Vault for super::Store {
@@ -102,13 +107,55 @@ macro_rules! vault {
                     let here = super::place(&bytes);
                     Ok((here, super::AnyVault::connect(super::Driver::Blocking, port)?.place(bytes)?))
                 }
+                $($colour)? fn look(&self, thing: super::Thing) -> lpc::Result<super::Thing> {
+                    thing.read();
+                    Ok(super::Thing::Nothing)
+                }
+                $($colour)? fn nap(&self, millis: u64) -> lpc::Result<()> {
+                    $sleep(super::Duration::from_millis(millis)) $($($wait)+)?;
+                    Ok(())
+                }
             }
         }
     };
 }
 
-vault!(blocking);
-vault!(asynchronous async);
+vault!(blocking, std::thread::sleep);
+vault!(asynchronous async, tokio::time::sleep, .await);
+
+/// Of all kinds of values that a peer can spoil, one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Thing {
+    Nothing,
+    Text(String),
+    Letter(char),
+    Flag(bool),
+    Maybe(Option<u8>),
+    Number(u8),
+    Units(Vec<()>),
+    Words(Vec<String>),
+    Map(BTreeMap<u8, u8>),
+    Deep(Box<Thing>),
+    Loan(Shared<[u8]>),
+    Letters(Shared<str>),
+    Loans(Vec<Shared<[u8]>>),
+}
+
+impl Thing {
+    /// Looks at all that it refers to. What cannot be read, of a file for one, is nobody's fault here.
+    pub fn read(&self) {
+        let mut thing = self;
+        while let Self::Deep(inner) = thing {
+            thing = inner;
+        }
+        match thing {
+            Self::Loan(loan) => _ = loan.load().map(sum),
+            Self::Loans(loans) => _ = all(loans),
+            Self::Letters(letters) => _ = letters.load().map(|letters| letters.chars().count()),
+            other => _ = black_box(other),
+        }
+    }
+}
 
 /// Implements both.
 #[derive(Default)]
@@ -211,18 +258,21 @@ pub struct Knobs {
     /// Shared memory is kept for good.
     pub is_kept: bool,
     pub is_trusting: bool,
+    /// Peers have two seconds to say who they are, and shared memory is given back soon.
+    pub is_hasty: bool,
 }
 
 impl Knobs {
     fn encode(self) -> String {
-        let Self { pool, user_pool, message, is_kept, is_trusting } = self;
+        let Self { pool, user_pool, message, is_kept, is_trusting, is_hasty } = self;
         let number = |value: Option<u64>| value.map_or(String::from("-"), |value| value.to_string());
-        format!("{} {} {} {is_kept} {is_trusting}", number(pool), number(user_pool), number(message))
+        let numbers = [pool, user_pool, message].map(number).join(" ");
+        format!("{numbers} {is_kept} {is_trusting} {is_hasty}")
     }
 
     fn decode(text: &str) -> Self {
         let words: Vec<_> = text.split(' ').collect();
-        let [pool, user_pool, message, is_kept, is_trusting] = words[..] else { panic!("{text}") };
+        let [pool, user_pool, message, is_kept, is_trusting, is_hasty] = words[..] else { panic!("{text}") };
         let number = |text: &str| text.parse().ok();
         Self {
             pool: number(pool),
@@ -230,12 +280,16 @@ impl Knobs {
             message: number(message),
             is_kept: is_kept == "true",
             is_trusting: is_trusting == "true",
+            is_hasty: is_hasty == "true",
         }
     }
 }
 
 /// For ever, as far as a test is concerned.
 const KEPT: Duration = Duration::from_secs(3600);
+
+/// How long a hasty process waits for who does not say who it is.
+const HASTE: Duration = Duration::from_secs(2);
 
 macro_rules! with_knobs {
     ($builder:expr, $knobs:expr) => {{
@@ -248,6 +302,9 @@ macro_rules! with_knobs {
         }
         if $knobs.is_kept {
             builder = builder.pool_idle_timeout(KEPT);
+        }
+        if $knobs.is_hasty {
+            builder = builder.handshake_timeout(HASTE).pool_idle_timeout(HASTE / 40);
         }
         if $knobs.is_trusting {
             // SAFETY: only processes of these tests connect, and those that meet such a peer keep to the rules.
@@ -331,12 +388,11 @@ pub fn sealed(len: usize, fill: u8) -> Shared<[u8]> {
 
 const KNOBS: &str = "LPC_TEST_KNOBS";
 
-/// Role: serves the port until it is killed, and does what it is told to on standard input.
+/// Role: serves the port until it is told to end, and does what else it is told to on standard input.
 #[expect(unsafe_code, reason = "`trust` is unsafe to call")]
 pub fn serve(driver: Driver) -> lpc::Result<()> {
     let knobs = Knobs::decode(&variable(KNOBS));
     let port = variable(PORT);
-    std::thread::spawn(obey);
     match driver {
         Driver::Blocking => {
             let mut builder = with_knobs!(lpc::blocking::Server::builder(), knobs);
@@ -344,6 +400,8 @@ pub fn serve(driver: Driver) -> lpc::Result<()> {
                 builder = builder.user_pool_limit(bytes);
             }
             let server = builder.bind(port)?;
+            let handle = server.handle();
+            std::thread::spawn(move || obey(|| handle.shutdown()));
             say("bound");
             server.serve::<blocking::VaultService, _>(Store::default())
         }
@@ -354,14 +412,16 @@ pub fn serve(driver: Driver) -> lpc::Result<()> {
             }
             let _guard = RUNTIME.enter();
             let server = builder.bind(port)?;
+            let handle = server.handle();
+            std::thread::spawn(move || obey(|| handle.shutdown()));
             say("bound");
             RUNTIME.block_on(server.serve::<asynchronous::VaultService, _>(Store::default()))
         }
     }
 }
 
-/// Takes what this process is told to take, and gives it back.
-fn obey() {
+/// Takes what this process is told to take, and gives it back; and ends.
+fn obey(end: impl Fn()) {
     let mut files = Vec::new();
     let mut memory = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -370,8 +430,9 @@ fn obey() {
             ("give", "descriptors") => files.clear(),
             ("leave", bytes) => memory = all_memory_but(bytes.parse().unwrap()),
             ("give", "memory") => memory.clear(),
-            ("arm", "") => failing::arm(),
-            ("disarm", "") => failing::disarm(),
+            ("arm", "") => fault::arm(),
+            ("disarm", "") => fault::disarm(),
+            ("end", _) => return end(),
             _ => panic!("{line}"),
         }
         say(&line);
@@ -423,7 +484,7 @@ impl Vault {
     /// One whose system calls fail, once it is told to arm.
     pub fn start_failing(driver: Driver, fault: &str) -> Self {
         let mut command = other("failing_server", driver);
-        command.env(failing::FAULT, fault);
+        command.env(fault::FAULT, fault);
         Self::start_command(command, Knobs::default(), "")
     }
 

@@ -1,0 +1,75 @@
+//! What a client calls that should not, or too often.
+
+use std::time::Duration;
+
+use lpc::ErrorKind::{Decode, Disconnected, Protocol};
+use lpc_core::frame::{self, CallId};
+
+use crate::peer::{Answer, encoded};
+use crate::siege::End::{Borne, CutOff, Leaves};
+
+attacks! { Greeted;
+    a_method_that_there_is_not: server, Borne, |peer| {
+        let mut frame = peer.frame("look", &[0], None, &[]);
+        frame[6] = 0xfe;
+        peer.send(&frame);
+        assert!(matches!(peer.answer(), Answer::Failure { .. }));
+    };
+    one_number_for_two_calls: server, CutOff(Protocol), |peer| {
+        let frame = peer.frame("nap", &encoded(&20_u64), None, &[]);
+        peer.send(&frame.repeat(2));
+    };
+    one_number_for_two_results_in_blocks: server, CutOff(Protocol), |peer| {
+        let frame = peer.frame("make", &encoded(&(100_000_u64, 7_u8)), None, &[]);
+        peer.send(&frame.repeat(2));
+    };
+    what_a_method_looks_like_where_there_is_none: server, Borne, |peer| {
+        let mut frame = peer.frame("look", &encoded(&1000_u16), None, &[]);
+        frame[6..8].fill(0xff);
+        peer.send(&frame);
+        assert!(matches!(peer.answer(), Answer::Failure { .. } | Answer::Reply { .. }));
+    };
+    what_a_method_looks_like_asked_in_garbage: server, CutOff(Decode), |peer| {
+        let mut frame = peer.frame("look", &[0xff; 9], None, &[]);
+        frame[6..8].fill(0xff);
+        peer.send(&frame);
+    };
+    time_left_that_is_not_there: server, CutOff(Protocol), |peer| {
+        let mut frame = peer.frame("look", &[0], None, &[]);
+        frame[5] |= 8;
+        peer.send(&frame);
+    };
+    no_time_left: server, Borne, |peer| {
+        let mut frame = peer.frame("nap", &encoded(&1000_u64), None, &[]);
+        frame::set_time_left(&mut frame, Duration::ZERO);
+        peer.send(&frame);
+        assert!(matches!(peer.answer(), Answer::Failure { .. }));
+    };
+    cancelled_as_soon_as_made_by_the_thousand: server, Leaves(Disconnected), |peer| {
+        for _ in 0..1000 {
+            let call = peer.frame("nap", &encoded(&1_u64), None, &[]);
+            let id = u64::from_le_bytes(call[8..16].try_into().unwrap());
+            if !peer.send_for(&[&call[..], &frame::cancel(CallId::new(id))].concat(), Duration::from_secs(5)) {
+                break;
+            }
+        }
+    };
+    a_hundred_thousand_and_no_answer_is_read: server, Leaves(Disconnected), |peer| {
+        let frame = peer.frame("make", &encoded(&(1000_u64, 7_u8)), None, &[]);
+        for _ in 0..100 {
+            if !peer.send_for(&frame.repeat(1000), Duration::from_millis(20)) {
+                break;
+            }
+        }
+    };
+    a_thousand_that_take_long: server, Leaves(Disconnected), |peer| {
+        let mut frame = peer.frame("nap", &encoded(&10_u64), None, &[]);
+        frame::mark_busy(&mut frame);
+        peer.send(&frame.repeat(1000));
+    };
+    a_thousand_that_take_long_of_a_client_that_stays: server, Borne, |peer| {
+        let mut frame = peer.frame("nap", &encoded(&1_u64), None, &[]);
+        frame::mark_busy(&mut frame);
+        peer.send(&frame.repeat(1000));
+    };
+}

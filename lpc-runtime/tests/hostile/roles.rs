@@ -1,0 +1,126 @@
+//! What this program does as the process that is attacked.
+
+use std::io::BufRead;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Barrier};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::kills;
+use crate::process::{DRIVER, PORT, end_with_parent, say, variable};
+use crate::service::{DRIVERS, Driver, RUNTIME};
+use crate::vault::{self, AnyVault, Knobs, Thing, blocking};
+
+/// Plays a role to its end, which is the process's.
+pub fn play(role: &str) -> ! {
+    let driver = driver(&variable(DRIVER));
+    end_with_parent();
+    // A thread may panic and the process go on.
+    std::panic::set_hook(Box::new(|panic| say(format_args!("panicked: {panic}"))));
+    let result = match role {
+        "vault" => vault::serve(driver),
+        "client" => client(driver),
+        "call_for_ever" => kills::call_for_ever(driver),
+        "outlive" => kills::outlive(driver),
+        other => panic!("no role is called {other}"),
+    };
+    match result {
+        Ok(()) => say("ended"),
+        Err(error) => say(format_args!("error {:?}: {error}", error.kind())),
+    }
+    std::process::exit(0);
+}
+
+/// The driver of this name.
+pub fn driver(name: &str) -> Driver {
+    DRIVERS.into_iter().find(|driver| format!("{driver:?}") == name).expect("a driver")
+}
+
+/// Calls whatever port it is told to, each time on a thread of its own, and an honest server all the time.
+fn client(driver: Driver) -> lpc::Result<()> {
+    let honest = Honest::start(AnyVault::connect(driver, &variable(PORT))?);
+    say("connected");
+    for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+        match line.split_once(' ').unwrap_or((&line, "")) {
+            ("call", port) => {
+                let port = port.to_owned();
+                std::thread::spawn(move || say(outcome(driver, &port)));
+            }
+            ("warm", threads) => {
+                warm(threads.parse().unwrap());
+                say("warm");
+            }
+            ("end", _) => break,
+            _ => panic!("{line}"),
+        }
+    }
+    say(honest.stop());
+    Ok(())
+}
+
+/// Has so many threads at once: the C library keeps the stacks of some for those that come later.
+fn warm(threads: usize) {
+    let barrier = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| barrier.wait());
+        }
+    });
+}
+
+/// What comes of two calls, both of which lend something.
+fn outcome(driver: Driver, port: &str) -> String {
+    let calls = || {
+        let client = AnyVault::connect_with(driver, port, Knobs { is_hasty: true, ..Knobs::default() })?;
+        let loan = client.loan(5000, 7)?;
+        for _ in 0..2 {
+            let thing = Thing::Loan(loan.clone());
+            let seen = match &client {
+                AnyVault::Blocking(client) => blocking::Vault::look(client, thing),
+                AnyVault::Tokio(client) => RUNTIME.block_on(client.look(thing)),
+            }?;
+            seen.read();
+        }
+        Ok::<(), lpc::Error>(())
+    };
+    match calls() {
+        Ok(()) => "answered".to_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+/// A peer that keeps to the rules, and calls all the time.
+pub struct Honest {
+    thread: JoinHandle<String>,
+    has_ended: Arc<AtomicBool>,
+}
+
+/// Within this an honest peer is answered, whatever others do: in milliseconds, but for a machine that is busy with other tests.
+const SOON: Duration = Duration::from_secs(5);
+
+impl Honest {
+    pub fn start(vault: AnyVault) -> Self {
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let has_ended = Arc::clone(&has_ended);
+            move || {
+                while !has_ended.load(Relaxed) {
+                    let started = Instant::now();
+                    match vault.length(b"fine") {
+                        Ok(4) if started.elapsed() < SOON => {}
+                        answer => return format!("{answer:?} after {:?}", started.elapsed()),
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                "served well".to_owned()
+            }
+        });
+        Self { thread, has_ended }
+    }
+
+    /// Whether it was always answered.
+    pub fn stop(self) -> String {
+        self.has_ended.store(true, Relaxed);
+        self.thread.join().unwrap()
+    }
+}

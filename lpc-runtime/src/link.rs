@@ -148,6 +148,16 @@ enum Until {
     At(Option<Instant>),
 }
 
+/// How far a write got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Went {
+    All,
+    /// Until the socket took no more: whoever waits for it to be writable goes on.
+    Full,
+    /// Until the writer's time was over, or the system had no means for more: to be tried again later.
+    Later,
+}
+
 /// Bytes in the queue above which senders wait for the writer.
 const CONGESTED: usize = 1 << 20;
 
@@ -452,15 +462,17 @@ impl Link {
         let mut descriptors = mem::take(&mut outbox.descriptors);
         let (end, result) = self.write_batch(&batch, start, &mut descriptors, Until::Now);
         outbox.gone = outbox.total - (batch.len() - end) as u64;
-        if let Err(error) = result {
-            self.fail(outbox, error);
-            return false;
+        match result {
+            Ok(Went::All) => false,
+            Ok(_) => {
+                outbox.put_back(batch, end, descriptors);
+                true
+            }
+            Err(error) => {
+                self.fail(outbox, error);
+                false
+            }
         }
-        let is_left = end < batch.len();
-        if is_left {
-            outbox.put_back(batch, end, descriptors);
-        }
-        is_left
     }
 
     /// Sends a frame as far as the socket takes it at once; the rest goes out with whatever is sent next, or soon.
@@ -510,20 +522,15 @@ impl Link {
         let mut outbox = self.outbox();
         outbox.busy = false;
         outbox.gone = mark.0 - (frame.len() - len) as u64;
-        if let Err(error) = result {
-            return Err(self.fail(outbox, error));
-        }
-        if len == frame.len() && outbox.len() == 0 && !outbox.broken {
-            return Ok((Flow::Sent, mark));
-        }
-        if len < frame.len() {
-            outbox.put_back(frame[len..].to_vec(), 0, Vec::new());
-            self.stop_short(&mut outbox);
-            if self.wait == Wait::Sleep {
-                return Ok((Flow::Stalled, mark));
+        match result {
+            Ok(Went::All) if outbox.len() == 0 && !outbox.broken => Ok((Flow::Sent, mark)),
+            Ok(Went::All) => Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark)),
+            Ok(short) => {
+                outbox.put_back(frame[len..].to_vec(), 0, Vec::new());
+                Ok((self.stop_short(outbox, short), mark))
             }
+            Err(error) => Err(self.fail(outbox, error)),
         }
-        Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark))
     }
 
     /// Whether the frame that ends there may have gone out as a whole.
@@ -554,17 +561,21 @@ impl Link {
         }
     }
 
-    /// Has what the socket did not take go out later.
-    fn stop_short(&self, outbox: &mut Outbox) {
-        match self.wait {
-            // Whoever waits for the socket to be writable.
-            Wait::Never => outbox.stalled = true,
-            Wait::Sleep => {
-                if !self.is_late.swap(true, AcqRel) {
-                    housekeeper::flush(self.tended());
-                }
-            }
+    /// Sees to it that what the socket did not take goes out later.
+    fn stop_short(&self, mut outbox: MutexGuard<'_, Outbox>, short: Went) -> Flow {
+        if outbox.broken {
+            // Who gave up the sending may wait for this.
+            self.taken.notify_all();
+            return Flow::Sent;
         }
+        if short == Went::Full {
+            outbox.stalled = true;
+            return Flow::Stalled;
+        }
+        if !self.is_late.swap(true, AcqRel) {
+            housekeeper::flush(self.tended());
+        }
+        Flow::Sent
     }
 
     /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if much is
@@ -665,18 +676,17 @@ impl Link {
             outbox = self.outbox();
             outbox.busy = false;
             outbox.gone = mark - (batch.len() - end) as u64;
-            if let Err(error) = result {
-                return Err(self.fail(outbox, error));
-            }
-            if end < batch.len() {
-                outbox.put_back(batch, end, descriptors);
-                self.stop_short(&mut outbox);
-                if self.wait == Wait::Sleep {
-                    return Ok(Flow::Stalled);
+            match result {
+                Ok(Went::All) if batch.capacity() <= KEPT => {
+                    batch.clear();
+                    outbox.spare = batch;
                 }
-            } else if batch.capacity() <= KEPT {
-                batch.clear();
-                outbox.spare = batch;
+                Ok(Went::All) => {}
+                Ok(short) => {
+                    outbox.put_back(batch, end, descriptors);
+                    return Ok(self.stop_short(outbox, short));
+                }
+                Err(error) => return Err(self.fail(outbox, error)),
             }
         }
     }
@@ -689,7 +699,7 @@ impl Link {
         start: usize,
         descriptors: &mut Vec<(usize, OwnedFd)>,
         until: Until,
-    ) -> (usize, io::Result<()>) {
+    ) -> (usize, io::Result<Went>) {
         let mut done = start;
         while done < batch.len() {
             // From a descriptor's byte to before the next one's.
@@ -701,11 +711,11 @@ impl Link {
                 descriptors.remove(0);
             }
             done += len;
-            if done < next || result.is_err() {
+            if !matches!(result, Ok(Went::All)) {
                 return (done, result);
             }
         }
-        (done, Ok(()))
+        (done, Ok(Went::All))
     }
 
     /// Writes until all is out, or the socket takes no more and is not to be waited for any longer. Returns how much went out.
@@ -714,24 +724,25 @@ impl Link {
         bytes: &[u8],
         descriptor: Option<BorrowedFd<'_>>,
         until: Until,
-    ) -> (usize, io::Result<()>) {
+    ) -> (usize, io::Result<Went>) {
         let mut done = 0;
         while done < bytes.len() {
             let descriptor = descriptor.filter(|_| done == 0);
             match socket::send(self.socket(), &bytes[done..], descriptor, Wait::Never) {
                 Ok(len) => done += len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let Until::At(deadline) = until else { break };
+                    let Until::At(deadline) = until else { return (done, Ok(Went::Full)) };
                     match self.wait_writable(deadline) {
                         Ok(true) => {}
-                        Ok(false) => break,
+                        Ok(false) => return (done, Ok(Went::Later)),
                         Err(error) => return (done, Err(error)),
                     }
                 }
+                Err(error) if socket::is_short_of_means(&error) => return (done, Ok(Went::Later)),
                 Err(error) => return (done, Err(error)),
             }
         }
-        (done, Ok(()))
+        (done, Ok(Went::All))
     }
 
     /// Waits until the socket takes more; `false` if that takes too long for the sender.

@@ -108,7 +108,7 @@ mod tests {
     use crate::sys::mapping::Draft;
 
     fn object(len: usize) -> Arc<Object> {
-        Object::freeze(Draft::new(len).unwrap()).unwrap()
+        Object::of_file(Draft::new(len).unwrap().freeze().unwrap(), 0, len as u64).unwrap()
     }
 
     #[test]

@@ -51,6 +51,13 @@ pub(crate) fn send(
     }
 }
 
+/// Errors of a send that go away by themselves: the kernel has no memory, or too many descriptors are on their way between
+/// this user's processes (unix(7)).
+pub(crate) fn is_short_of_means(error: &io::Error) -> bool {
+    let passing = [Errno::ENOBUFS, Errno::ENOMEM, Errno::ETOOMANYREFS];
+    error.raw_os_error().map(Errno::from_raw).is_some_and(|code| passing.contains(&code))
+}
+
 /// Room for the control data of one receive: for as many descriptors as one message can bring (`SCM_MAX_FD`,
 /// unix(7)), so that the kernel never has to leave any out for want of room.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ impl After {
 }
 
 /// Each call with each errno that is tried.
-const FAULTS: [(&str, Errno, After); 37] = {
+const FAULTS: [(&str, Errno, After); 38] = {
     use After::{New, Unharmed, Usable};
     [
         ("memfd_create", Errno::EMFILE, Usable),
@@ -47,8 +47,8 @@ const FAULTS: [(&str, Errno, After); 37] = {
         ("munmap", Errno::ENOMEM, New),
         ("madvise", Errno::ENOMEM, Unharmed),
         ("madvise", Errno::EINVAL, Unharmed),
-        ("fcntl", Errno::EPERM, New),
-        ("fcntl", Errno::EINVAL, New),
+        ("fcntl", Errno::EPERM, Usable),
+        ("fcntl", Errno::EINVAL, Usable),
         ("fstat", Errno::ENOMEM, New),
         ("recvmsg", Errno::EINTR, Unharmed),
         ("recvmsg", Errno::ENOMEM, New),
@@ -56,14 +56,15 @@ const FAULTS: [(&str, Errno, After); 37] = {
         ("recv", Errno::EINTR, Unharmed),
         ("recv", Errno::ENOMEM, New),
         ("send", Errno::EINTR, Unharmed),
-        ("send", Errno::ENOBUFS, New),
-        ("send", Errno::ENOMEM, New),
+        ("send", Errno::ENOBUFS, Usable),
+        ("send", Errno::ENOMEM, Usable),
         ("send", Errno::EPIPE, New),
         ("sendmsg", Errno::EINTR, Unharmed),
-        ("sendmsg", Errno::ETOOMANYREFS, New),
-        ("sendmsg", Errno::ENOBUFS, New),
+        ("sendmsg", Errno::ETOOMANYREFS, Usable),
+        ("sendmsg", Errno::ENOBUFS, Usable),
         ("sendmsg", Errno::EPIPE, New),
         ("poll", Errno::EINTR, Unharmed),
+        ("poll", Errno::ENOMEM, New),
         ("accept", Errno::EMFILE, New),
         ("accept", Errno::ECONNABORTED, New),
         ("accept", Errno::EINTR, New),

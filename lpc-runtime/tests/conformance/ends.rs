@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use lpc::{ErrorKind, Progress};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::pairs::{self, Driver, RUNTIME, Setup, Way};
 use crate::probe::blocking::Probe;
@@ -195,13 +196,41 @@ fn another_service_is_refused_at_connect() {
     }
 }
 
+/// Says that it is bytes, which it is not when it is sent.
+pub struct Bytes(u32);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<u8>::deserialize(deserializer).map(|bytes| Self(bytes.len() as u32))
+    }
+}
+
+/// Bytes, of which it likes few.
+#[derive(Debug, Serialize)]
+pub struct Picky(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Picky {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = Vec::<u8>::deserialize(deserializer)?;
+        if bytes.len() > 1 { Err(serde::de::Error::custom("too many")) } else { Ok(Self(bytes)) }
+    }
+}
+
 #[test]
 fn a_body_that_does_not_decode_ends_that_connection_and_no_other() {
     mod liar {
+        use super::{Bytes, Picky};
+
         #[lpc::service]
         pub trait Probe {
-            fn echo(&self, number: u32) -> lpc::Result<Vec<u8>>;
-            fn make(&self, len: u64) -> lpc::Result<(u8, String)>;
+            fn echo(&self, bytes: Bytes) -> lpc::Result<Vec<u8>>;
+            fn make(&self, len: u64) -> lpc::Result<Picky>;
         }
     }
     use liar::Probe;
@@ -209,10 +238,10 @@ fn a_body_that_does_not_decode_ends_that_connection_and_no_other() {
         let server = pairs::Running::new(&setup, &Implementation::new());
         let honest = setup.connect_port(&server);
         let client = liar::ProbeClient::connect(&server.port).unwrap();
-        let error = client.echo(77).unwrap_err();
+        let error = client.echo(Bytes(77)).unwrap_err();
         assert_eq!((error.kind(), error.progress()), (ErrorKind::Decode, Progress::NotSent));
         assert!(error.to_string().contains("argument `bytes` of Probe.echo"), "{error}");
-        assert!(client.echo(77).unwrap_err().is_disconnected());
+        assert!(client.echo(Bytes(77)).unwrap_err().is_disconnected());
 
         let client = liar::ProbeClient::connect(&server.port).unwrap();
         let error = client.make(300).unwrap_err();

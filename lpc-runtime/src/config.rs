@@ -20,7 +20,13 @@
 //! |---|---|---|---|
 //! | calls of a client in flight (`max_calls_in_flight`) | 1024 | client | the caller waits (`at_quota`), then `ResourceExhausted` |
 //! | time that a caller waits for room (`at_quota`) | 30 s | client | `ResourceExhausted` |
-//! | calls of a connection that run at once (`max_concurrent_calls`) | 16 | server | further ones wait in the socket |
+//! | time that a call takes (`deadline`, `with_deadline`, `#[lpc(deadline)]`) | none | both | `TimedOut`; cancelled at the server |
+//! | calls of a connection that run at once (`max_concurrent_calls`) | 16 | server | further ones wait; what was cancelled and still runs counts |
+//! | calls that wait, and bytes of their arguments | 1024, 1 MiB | server | it reads no more until one has ended |
+//! | time in the middle of a message (`stall_timeout`) | 30 s | both | the connection is closed |
+//! | time in which a client takes none of its replies (`stall_timeout`) | 30 s | server | the connection is closed |
+//! | tries of a call by a client that reconnects (`Reconnect::retries`) | 3 | client | the last one's error |
+//! | time for a new connection (`Reconnect::give_up_after`) | 10 s | client | `Disconnected` |
 //! | bytes of a body (`max_message`) | 256 MiB | both, the narrower | sender: `TooLarge`; receiver: the connection is closed |
 //! | bytes of a failure's text | 64 KiB | both | sender: cut off; receiver: the connection is closed |
 //! | levels of nesting in a value | 128 | both | `Encode`, or `Decode` and the connection is closed |

@@ -160,9 +160,9 @@ fn what_is_past_its_deadline_before_its_turn_does_not_run() {
         let (client, _server) = setup.connect(&probe);
         let blocker = std::thread::spawn({
             let client = client.clone();
-            move || client.wait(1)
+            move || client.wait_idempotent(1)
         });
-        eventually("the first call", || client.stats().calls == 1);
+        eventually("the first call", || probe.waits.load(SeqCst) == 1);
         assert!(is_timed_out(&client.with_deadline(SHORT).heed(2).unwrap_err()));
         probe.open_now(1);
         blocker.join().unwrap().unwrap();
@@ -229,9 +229,9 @@ fn a_server_that_reads_nothing_holds_nobody_beyond_the_deadline() {
         let (client, _server) = setup.connect(&probe);
         let blocker = std::thread::spawn({
             let client = client.clone();
-            move || client.wait(1)
+            move || client.wait_idempotent(1)
         });
-        eventually("the first call", || client.stats().calls == 1);
+        eventually("the first call", || probe.waits.load(SeqCst) == 1);
         // More than the socket takes, and more than the server reads ahead.
         let large = vec![9; 3 << 20];
         let hasty = client.with_deadline(Duration::from_millis(150));

@@ -647,9 +647,9 @@ fn arguments_of_a_call_that_was_cancelled_in_time_come_back() {
         let AnyClient::Tokio(tokio) = &client else { unreachable!("filtered") };
         let blocker = std::thread::spawn({
             let client = client.clone();
-            move || client.wait(1)
+            move || client.wait_idempotent(1)
         });
-        eventually("the first call", || client.stats().calls == 1);
+        eventually("the first call", || probe.waits.load(SeqCst) == 1);
         let call = RUNTIME.spawn({
             let (tokio, loan) = (tokio.clone(), client.filled(300 * KIB, 5).unwrap());
             async move { asynchronous::Probe::keep(&tokio, loan).await }

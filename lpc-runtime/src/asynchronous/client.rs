@@ -513,6 +513,8 @@ impl Shared {
 
     /// Fails all calls at once: the connection is over.
     fn end(&self, error: &Error) {
+        // First: whoever finds that nothing can be sent any more is to know why.
+        self.state().over.get_or_insert_with(|| error.clone());
         self.link.close();
         self.fail(error, |_| true);
     }

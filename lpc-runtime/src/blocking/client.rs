@@ -623,7 +623,9 @@ impl Shared {
 
     /// Fails all calls at once: the connection is over.
     fn end(&self, error: &Error) {
-        // First: blocks of calls that end come back, and the server may still be reading them.
+        // First: whoever finds that nothing can be sent any more is to know why.
+        self.state().over.get_or_insert_with(|| error.clone());
+        // Before calls end: their blocks come back, and the server may still be reading them.
         self.link.close();
         self.fail(error, |_| true);
     }

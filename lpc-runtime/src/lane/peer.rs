@@ -142,7 +142,24 @@ impl Object {
         live: Option<Charge>,
     ) -> io::Result<Arc<Self>> {
         let constancy = memfd::inspect(&file, offset, len)?;
-        let mapping = if constancy == Constancy::Frozen || is_trusted {
+        let in_place = constancy == Constancy::Frozen || is_trusted;
+        Ok(Self::made(file, offset, len, in_place, quota, live))
+    }
+
+    /// Memory of this process that nobody can write to any more.
+    pub(crate) fn frozen(file: OwnedFd, len: u64) -> Arc<Self> {
+        Self::made(file, 0, len, true, None, None)
+    }
+
+    fn made(
+        file: OwnedFd,
+        offset: u64,
+        len: u64,
+        in_place: bool,
+        quota: Option<Arc<Quota>>,
+        live: Option<Charge>,
+    ) -> Arc<Self> {
+        let mapping = if in_place {
             // Without room for it, it is read like any other file.
             let charge = MAPPED.charge(len);
             charge.and_then(|charge| Some((PeerMapping::of_file(&file, offset, len).ok()?, charge)))
@@ -150,7 +167,7 @@ impl Object {
             None
         };
         let (copy, loading, links) = (OnceLock::new(), Mutex::default(), Mutex::default());
-        Ok(Arc::new(Self { file, offset, len, mapping, copy, loading, quota, links, _live: live }))
+        Arc::new(Self { file, offset, len, mapping, copy, loading, quota, links, _live: live })
     }
 
     pub(crate) fn len(&self) -> u64 {

@@ -160,7 +160,7 @@ pub(crate) fn loaned<T: Plain>(block: PoolBlock, len: usize) -> SharedMut<[T]> {
 fn frozen(draft: mapping::Draft) -> io::Result<Memory> {
     let len = draft.bytes().len();
     match draft.freeze() {
-        Ok(file) => Object::of_file(file, 0, len as u64).map(Memory::Object),
+        Ok(file) => Ok(Memory::Object(Object::frozen(file, len as u64))),
         Err((error, file)) => {
             tracing::warn!(%error, len, "memory cannot be sealed: it will be copied");
             let fill = |into: &mut [u8]| File::from(file).read_exact_at(into, 0);

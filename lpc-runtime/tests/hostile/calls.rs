@@ -5,7 +5,7 @@ use std::time::Duration;
 use lpc::ErrorKind::{Decode, Disconnected, Protocol};
 use lpc_core::frame::{self, CallId};
 
-use crate::peer::{Answer, encoded};
+use crate::peer::{Answer, Peer, encoded};
 use crate::siege::End::{Borne, CutOff, Leaves};
 
 attacks! { Greeted;
@@ -55,21 +55,29 @@ attacks! { Greeted;
         }
     };
     a_hundred_thousand_and_no_answer_is_read: server, Leaves(Disconnected), |peer| {
-        let frame = peer.frame("make", &encoded(&(1000_u64, 7_u8)), None, &[]);
         for _ in 0..100 {
-            if !peer.send_for(&frame.repeat(1000), Duration::from_millis(20)) {
+            let calls = many(peer, "make", &encoded(&(1000_u64, 7_u8)));
+            if !peer.send_for(&calls, Duration::from_millis(20)) {
                 break;
             }
         }
     };
     a_thousand_that_take_long: server, Leaves(Disconnected), |peer| {
-        let mut frame = peer.frame("nap", &encoded(&10_u64), None, &[]);
-        frame::mark_busy(&mut frame);
-        peer.send(&frame.repeat(1000));
+        let calls = many(peer, "nap", &encoded(&10_u64));
+        peer.send(&calls);
     };
     a_thousand_that_take_long_of_a_client_that_stays: server, Borne, |peer| {
-        let mut frame = peer.frame("nap", &encoded(&1_u64), None, &[]);
-        frame::mark_busy(&mut frame);
-        peer.send(&frame.repeat(1000));
+        let calls = many(peer, "nap", &encoded(&1_u64));
+        peer.send(&calls);
     };
+}
+
+/// A thousand calls of a client that says it waits for others, too.
+fn many(peer: &mut Peer, method: &str, arguments: &[u8]) -> Vec<u8> {
+    let call = |_| {
+        let mut frame = peer.frame(method, arguments, None, &[]);
+        frame::mark_busy(&mut frame);
+        frame
+    };
+    (0..1000).flat_map(call).collect()
 }

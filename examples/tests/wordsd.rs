@@ -138,7 +138,7 @@ fn a_daemon_that_is_terminated_twice_waits_for_nobody() {
     assert_eq!(daemon.end().status.code(), Some(0));
     let output = client.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stderr).unwrap().contains("hung up"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("shutting down"));
     drop(pipe);
 }
 

@@ -1,5 +1,6 @@
 //! [`RunQueue`]: which calls of a connection run at a server, and which wait for their turn.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use crate::frame::CallId;
@@ -93,9 +94,10 @@ impl<C, H: Clone> RunQueue<C, H> {
     ///
     /// Another call of that id is not answered yet.
     pub fn arrive(&mut self, id: CallId, handle: H, cost: Cost, call: C) -> Result<Option<C>, Violation> {
-        if self.calls.insert(id, handle).is_some() {
+        let Entry::Vacant(place) = self.calls.entry(id) else {
             return Err(Violation::CallState { call: id, reason: "is called again before it was answered" });
-        }
+        };
+        place.insert(handle);
         if self.waiting.is_empty() && self.may_run(cost) {
             self.begin(cost);
             return Ok(Some(call));
@@ -117,7 +119,13 @@ impl<C, H: Clone> RunQueue<C, H> {
         self.start_next()
     }
 
-    /// The next call that is to run, where one may.
+    /// Whether another call that waits may run.
+    #[must_use]
+    pub fn may_start(&self) -> bool {
+        self.waiting.front().is_some_and(|waiting| self.may_run(waiting.cost))
+    }
+
+    /// The next call that is to run, where one may. There may be several, after a large one.
     pub fn start_next(&mut self) -> Option<C> {
         let cost = self.waiting.front()?.cost;
         if !self.may_run(cost) {

@@ -68,7 +68,8 @@ impl Sending {
 
 /// How far a call can have got whose frame ends there.
 pub(crate) fn progress(mark: Mark, link: &Link) -> Progress {
-    if link.may_have_gone(mark) { Progress::MayHaveRun } else { Progress::NotSent }
+    // What is queued goes out later, unless nothing does any more.
+    if link.is_broken() && !link.may_have_gone(mark) { Progress::NotSent } else { Progress::MayHaveRun }
 }
 
 /// The error of a call that nobody answered in time.
@@ -79,8 +80,8 @@ pub(crate) fn timed_out(service: Description, method: u32, progress: Progress) -
 }
 
 /// What the server's word on a call means to its caller: a server that sees the deadline pass first says that nobody waits.
-pub(crate) fn explained(error: Error, service: Description, method: u32) -> Error {
-    if !error.is_cancelled() {
+pub(crate) fn explained(error: Error, service: Description, method: u32, deadline: Option<Instant>) -> Error {
+    if !error.is_cancelled() || deadline.is_none() {
         return error;
     }
     timed_out(service, method, error.progress().min(Progress::MayHaveRun))

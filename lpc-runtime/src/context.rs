@@ -100,16 +100,17 @@ impl Context {
         };
         let until = Instant::now().checked_add(time);
         let waker = waker_of(thread::current());
+        let until = [until, running.deadline].into_iter().flatten().min();
         while !running.is_cancelled_or_wakes(&waker) {
-            let until = [until, running.deadline].into_iter().flatten().min();
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match left {
-                Some(Duration::ZERO) => return running.is_cancelled(),
+                Some(Duration::ZERO) => break,
                 Some(left) => thread::park_timeout(left),
                 None => thread::park(),
             }
         }
-        true
+        running.forget(&waker);
+        running.is_cancelled()
     }
 
     /// Waits until the call is cancelled: for tasks that an implementation has started.
@@ -169,8 +170,14 @@ impl Running {
         // Under the lock: who has looked before is among those that are woken.
         let mut wakers = self.wakers();
         self.is_cancelled.store(true, Release);
-        let wakers = std::mem::take(&mut *wakers);
-        wakers.into_iter().for_each(Waker::wake);
+        let woken = std::mem::take(&mut *wakers);
+        drop(wakers);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// This waker need not be woken any more.
+    fn forget(&self, waker: &Waker) {
+        self.wakers().retain(|other| !other.will_wake(waker));
     }
 
     /// Whether it is cancelled; if not, `waker` is woken when it is, but for its deadline.

@@ -167,6 +167,9 @@ const MUCH: usize = 16 << 10;
 /// How long nothing is put into shared memory after the peer had no room for it.
 const REFUSED: Duration = Duration::from_secs(1);
 
+/// How long a writer waits before it looks whether it is still to write.
+const SLICE: Duration = Duration::from_millis(50);
+
 /// A queue that had to grow beyond this is given back after use.
 const KEPT: usize = 256 << 10;
 
@@ -373,6 +376,15 @@ impl Link {
         }
     }
 
+    /// The peer did not get these.
+    pub(crate) fn take_back(&self, loans: &[Loaned]) {
+        for loan in loans {
+            if let Memory::Block { .. } = &*loan.memory {
+                let _ = self.returned(loan.place.segment, loan.place.page);
+            }
+        }
+    }
+
     /// The peer gives a loan back.
     pub(crate) fn returned(&self, segment: u32, page: u32) -> Result<()> {
         let memory = self.lent().returned((segment, page))?;
@@ -563,9 +575,11 @@ impl Link {
 
     /// Sees to it that what the socket did not take goes out later.
     fn stop_short(&self, mut outbox: MutexGuard<'_, Outbox>, short: Went) -> Flow {
-        if outbox.broken {
-            // Who gave up the sending may wait for this.
+        // Who waits for room, or gave up the sending, waits for a writer that is no more.
+        if outbox.waiting > 0 {
             self.taken.notify_all();
+        }
+        if outbox.broken {
             return Flow::Sent;
         }
         if short == Went::Full {
@@ -754,11 +768,20 @@ impl Link {
         let now = Instant::now();
         let stalled = self.write_timeout.and_then(|time| now.checked_add(time));
         let until = deadline.into_iter().chain(stalled).min();
-        let left = until.map(|until| until.saturating_duration_since(now));
-        if socket::wait(self.socket(), PollFlags::POLLOUT, left)? {
-            return Ok(true);
+        // In slices: shutdown(2) for sending does not wake who waits to send.
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let slice = left.map_or(SLICE, |left| left.min(SLICE));
+            if socket::wait(self.socket(), PollFlags::POLLOUT, Some(slice))? {
+                return Ok(true);
+            }
+            if self.is_broken() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return if until == stalled { Err(self.takes_nothing()) } else { Ok(false) };
+            }
         }
-        if until == stalled { Err(self.takes_nothing()) } else { Ok(false) }
     }
 
     /// How long the peer may take nothing while something is to be sent.

@@ -76,8 +76,9 @@ impl Reconnect {
     /// The first pause between two tries, and the longest. Default: 10 ms and 1 s.
     #[must_use]
     pub fn pauses(mut self, first: Duration, max: Duration) -> Self {
-        self.first_pause = first;
-        self.max_pause = max.max(first);
+        // Without any, this process would do nothing else.
+        self.first_pause = first.max(Duration::from_millis(1));
+        self.max_pause = max.max(self.first_pause);
         self
     }
 
@@ -143,13 +144,22 @@ impl Retries {
 pub(crate) struct Dialling<'p> {
     policy: &'p Reconnect,
     pause: Duration,
+    /// When the policy gives up.
     until: Option<Instant>,
+    /// Of the call that needs the connection.
+    deadline: Option<Instant>,
 }
 
 impl<'p> Dialling<'p> {
     pub(crate) fn new(policy: &'p Reconnect, deadline: Option<Instant>) -> Self {
         let until = Instant::now().checked_add(policy.give_up_after);
-        Self { policy, pause: policy.first_pause, until: until.into_iter().chain(deadline).min() }
+        Self { policy, pause: policy.first_pause, until, deadline }
+    }
+
+    /// How long the tries may take yet.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let until = self.until.into_iter().chain(self.deadline).min();
+        until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
     /// A try failed. Says how long to pause before the next one.
@@ -158,7 +168,11 @@ impl<'p> Dialling<'p> {
     ///
     /// There is none.
     pub(crate) fn failed(&mut self, error: Error) -> Result<Duration, Error> {
-        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let message = format!("no new connection to the server before the call's deadline: {error}");
+            return Err(Error::new(ErrorKind::TimedOut, message));
+        }
+        let left = self.left();
         if !is_passing(&error) || left.is_some_and(|left| left.is_zero()) {
             self.policy.tell(&ConnectionEvent::GaveUp(&error));
             let message = format!("no new connection to the server: {error} (Reconnect::give_up_after)");
@@ -168,7 +182,7 @@ impl<'p> Dialling<'p> {
         let chance = RandomState::new().build_hasher().finish() as u32;
         let part = self.pause.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0);
         let pause = (self.pause - part).min(left.unwrap_or(Duration::MAX));
-        self.pause = (self.pause * 2).min(self.policy.max_pause);
+        self.pause = self.pause.saturating_mul(2).min(self.policy.max_pause);
         self.policy.tell(&ConnectionEvent::Failed(&error, pause));
         Ok(pause)
     }
@@ -208,7 +222,7 @@ mod tests {
         assert_eq!(error.unwrap_err().kind(), ErrorKind::WrongService);
         let late =
             Dialling::new(&policy, Some(Instant::now())).failed(Error::new(ErrorKind::NotFound, "nobody"));
-        assert!(late.unwrap_err().is_disconnected());
+        assert!(late.unwrap_err().is_timed_out());
     }
 
     #[test]

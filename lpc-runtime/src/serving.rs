@@ -157,6 +157,8 @@ struct State {
     spare: Vec<Arc<Running>>,
     /// The inbox, while who leads the connection runs a call, or nothing more is to be read: whoever takes it out leads.
     aside: Option<Box<Inbox>>,
+    /// The connection is over: nothing runs any more that did not.
+    is_over: bool,
 }
 
 /// What becomes of a call that has arrived.
@@ -171,6 +173,8 @@ pub(crate) enum Arrival {
 pub(crate) struct Next {
     /// To be run.
     pub(crate) call: Option<Call>,
+    /// Others may run beside it.
+    pub(crate) has_more: bool,
     /// To be led.
     pub(crate) aside: Option<Box<Inbox>>,
 }
@@ -178,7 +182,7 @@ pub(crate) struct Next {
 impl Desk {
     pub(crate) fn new(peer: Credentials, max_calls: usize, limits: &Limits) -> Self {
         let bounds = Bounds { running: max_calls, copied: limits.pool, ..Bounds::default() };
-        let state = State { queue: RunQueue::new(bounds), spare: Vec::new(), aside: None };
+        let state = State { queue: RunQueue::new(bounds), spare: Vec::new(), aside: None, is_over: false };
         Self { peer, state: Mutex::new(state), results: Mutex::default() }
     }
 
@@ -197,6 +201,9 @@ impl Desk {
         // A time that no clock shows never comes.
         let deadline = time_left.and_then(|left| Instant::now().checked_add(left));
         let mut state = self.state();
+        if state.is_over {
+            return Err(Error::new(ErrorKind::Disconnected, "the connection is over"));
+        }
         let mut running = state.spare.pop().unwrap_or_else(|| Arc::new(Running::new(link, self.peer)));
         Arc::get_mut(&mut running).expect("what is spare has no other owner").renew(deadline);
         let call = Call { id, method, is_busy, body, running: Arc::clone(&running) };
@@ -214,7 +221,17 @@ impl Desk {
         if state.spare.len() < SPARE && Arc::get_mut(&mut running).is_some() {
             state.spare.push(running);
         }
-        Next { call, aside: state.take_aside() }
+        Next { call, has_more: state.queue.may_start(), aside: state.take_aside() }
+    }
+
+    /// A call that waits and may run now.
+    pub(crate) fn start_next(&self) -> Option<Call> {
+        self.state().queue.start_next()
+    }
+
+    /// Whether there is one.
+    pub(crate) fn may_start(&self) -> bool {
+        self.state().queue.may_start()
     }
 
     /// Nobody waits for the answer of a call any more. Gives it back if it did not run, to be answered.
@@ -233,6 +250,7 @@ impl Desk {
     /// The client is gone, and waits for nothing any more.
     pub(crate) fn cancel_all(&self) {
         let mut state = self.state();
+        state.is_over = true;
         let (waiting, running) = state.queue.cancel_all();
         let aside = state.aside.take();
         drop(state);
@@ -246,7 +264,6 @@ impl Desk {
     }
 
     /// Whether every call is answered.
-    #[cfg(feature = "tokio")]
     pub(crate) fn is_idle(&self) -> bool {
         self.state().queue.is_idle()
     }

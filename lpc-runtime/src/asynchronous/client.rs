@@ -375,7 +375,8 @@ impl Shared {
         if let Some((_, sent)) = within {
             *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(call.mark);
         }
-        let reply = call.reply().await.map_err(|error| calling::explained(error, self.service, method))?;
+        let reply =
+            call.reply().await.map_err(|error| calling::explained(error, self.service, method, deadline))?;
         reply.decode(self.service, method)
     }
 
@@ -427,6 +428,7 @@ impl Shared {
             }
             Err(error) => {
                 // The frame did not go out as a whole, so the server cannot have called anything.
+                link.take_back(request.loans());
                 let mut state = self.state();
                 let removed = state.remove(id);
                 let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
@@ -583,6 +585,7 @@ impl Tend for Shared {
     }
 
     fn send_failed(&self) {
+        self.link.wake_congested();
         let error = Error::new(ErrorKind::Disconnected, "the server receives nothing more");
         self.fail(&error, |progress| progress == Progress::NotSent);
     }

@@ -15,6 +15,7 @@ use lpc_core::receiver::Violation;
 use lpc_core::{Error, Progress, Result};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::race::{Either, race};
 use super::socket::{AsyncLink, fill};
@@ -99,6 +100,8 @@ impl<D: Implementation> Connection<D> {
                     Message::Cancel { call } => {
                         if let Some(call) = self.desk.cancel(call) {
                             self.refuse(call)?;
+                            // It may have been too large for others to run before it.
+                            self.start_all();
                         }
                     }
                     // `Receiver` lets only these through to a server.
@@ -118,6 +121,9 @@ impl<D: Implementation> Connection<D> {
             return Ok(());
         }
         self.until(Desk::is_idle).await;
+        if self.link().is_broken() {
+            return Ok(());
+        }
         self.link.flush_all(socket).await.map_err(serving::broken)
     }
 
@@ -130,13 +136,24 @@ impl<D: Implementation> Connection<D> {
         Ok(())
     }
 
+    /// Waits until it is so, or nobody is there any more for whom it matters. Nobody reads meanwhile, who would notice.
     async fn until(&self, is_so: impl Fn(&Desk) -> bool) {
         loop {
             let ended = self.ended.notified();
-            if is_so(&self.desk) {
+            if is_so(&self.desk) || self.link().is_broken() {
                 return;
             }
-            ended.await;
+            if timeout(LOOK, ended).await.is_err() && is_hung_up(self.link().socket()) {
+                self.link.close();
+            }
+        }
+    }
+
+    /// Runs the calls that wait and may run, each as a task.
+    fn start_all(self: &Arc<Self>) {
+        while let Some(call) = self.desk.start_next() {
+            let connection = Arc::clone(self);
+            tokio::spawn(Arc::clone(self).go_on(async move { connection.run(call).await }));
         }
     }
 
@@ -208,7 +225,7 @@ impl<D: Implementation> Connection<D> {
 
     /// Sends the answer of a call, and gives the next one to be run. Where `more` calls have arrived already, it waits for
     /// theirs: one system call sends them together.
-    fn answer(&self, done: Done, more: bool) -> Result<Option<Call>> {
+    fn answer(self: &Arc<Self>, done: Done, more: bool) -> Result<Option<Call>> {
         let (frame, fatal) = done.answer?;
         let sent = match more && fatal.is_none() {
             true => self.link.push(&frame),
@@ -217,6 +234,9 @@ impl<D: Implementation> Connection<D> {
         sent.map_err(serving::broken)?;
         let next = self.desk.finish(done.ended);
         self.ended.notify_waiters();
+        if next.has_more {
+            self.start_all();
+        }
         fatal.map_or(Ok(next.call), Err)
     }
 
@@ -243,6 +263,9 @@ impl<D: Implementation> Tend for Connection<D> {
         self.ended.notify_waiters();
     }
 }
+
+/// How often a connection that nobody reads is looked after.
+const LOOK: Duration = Duration::from_secs(1);
 
 struct CloseOnDrop<'c, D: Implementation>(&'c Connection<D>);
 

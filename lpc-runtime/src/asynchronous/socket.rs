@@ -61,6 +61,11 @@ impl AsyncLink {
         self.resumed.notify_waiters();
     }
 
+    /// Has those look again who wait for room in the queue.
+    pub(super) fn wake_congested(&self) {
+        self.resumed.notify_waiters();
+    }
+
     fn note(&self, flow: Option<Flow>) {
         match flow {
             Some(Flow::Stalled) => self.stalled.notify_one(),

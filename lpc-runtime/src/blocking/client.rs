@@ -387,6 +387,8 @@ impl Shared {
             }
             Err(error) => {
                 // The frame did not go out as a whole, so the server cannot have called anything.
+                // Nor does it know of what was lent with it.
+                self.link.take_back(request.loans());
                 let mut state = self.state();
                 state.remove(call);
                 let error = match (&state.over, error.kind()) {
@@ -416,7 +418,8 @@ impl Shared {
                 drop(state);
                 match answer {
                     Answer::Reply(reply) => {
-                        return reply.map_err(|error| calling::explained(error, self.service, method));
+                        return reply
+                            .map_err(|error| calling::explained(error, self.service, method, deadline));
                     }
                     Answer::Resend => {
                         let sent = block.ok_or(Violation::UnknownCall(call)).map_err(Error::from);
@@ -448,6 +451,7 @@ impl Shared {
                     None => thread::park(),
                 }
                 state = self.state();
+                state.waiting(call).thread = None;
             }
         }
     }
@@ -470,13 +474,18 @@ impl Shared {
     fn resend(&self, call: CallId, block: &InBlock, deadline: Option<Instant>) -> Result<()> {
         self.link.counters().fallback();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let sent = self.link.send_within(&block.inline(call, left), deadline);
-        sent.map(drop).map_err(|error| crate::greeting::disconnected(&error))
+        match self.link.send_within(&block.inline(call, left), deadline) {
+            // The server has not taken it in, and does not get it again: its caller sees the deadline next.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
+            sent => sent.map(drop).map_err(|error| crate::greeting::disconnected(&error)),
+        }
     }
 
     /// Receives until the answer to `own` has come, or its deadline, and hands out those of others on the way.
     fn read(&self, own: CallId, inbox: &mut Inbox, deadline: Option<Instant>) -> Result<Option<Answer>> {
         let mut found = None;
+        // Nobody may have read for a while.
+        inbox.begin_anew();
         loop {
             // The end of sending may be an answer, too.
             let is_closing = self.hand_out(inbox, Some(own), &mut found)?;
@@ -545,11 +554,10 @@ impl Shared {
                 drop(reply.map(|body| Fetched::new(&self.link, call, body)));
                 Ok(())
             }
+            // The server has not taken it in, and does not get it again.
             Answer::Resend => {
-                let Sending { block, deadline, .. } = &mut waiting.sending;
-                let (block, deadline) = (block.take(), *deadline);
-                drop(state);
-                self.resend(call, &block.ok_or(Violation::UnknownCall(call))?, deadline)
+                state.remove(call);
+                Ok(())
             }
         }
     }

@@ -7,14 +7,14 @@
 //! Calls beyond the limit of those that run at once wait; whoever has answered one runs the next.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lpc_core::receiver::Violation;
 use lpc_core::{Error, Progress, Result};
 
-use super::workers::{IDLE, Lead, Workers};
+use super::workers::{IDLE, Work, Workers};
 use crate::context::{Current, cancelled};
 use crate::doors::Guest;
 use crate::greeting::Credentials;
@@ -34,8 +34,19 @@ pub(super) struct Connection {
     desk: Desk,
     /// The watcher's tick at which the leader began to run a call itself; [`IDLE`] while it does not.
     busy: AtomicU32,
+    guard: Arc<Guard>,
     _guest: Guest,
 }
+
+/// Has the housekeeper look whether the client is still there, while nobody reads.
+struct Guard {
+    connection: Weak<Connection>,
+    /// It comes.
+    is_on: AtomicBool,
+}
+
+/// How often.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Connection {
     pub(super) fn new(
@@ -45,7 +56,10 @@ impl Connection {
         guest: Guest,
     ) -> Arc<Self> {
         let desk = Desk::new(peer, served.max_calls, link.limits());
-        let connection = Arc::new(Self { link, served, desk, busy: AtomicU32::new(IDLE), _guest: guest });
+        let connection = Arc::new_cyclic(|this| {
+            let guard = Guard { connection: Weak::clone(this), is_on: AtomicBool::new(false) };
+            Self { link, served, desk, busy: AtomicU32::new(IDLE), guard: Arc::new(guard), _guest: guest }
+        });
         connection.link.tended_by(housekeeper::weak(&connection));
         connection
     }
@@ -54,9 +68,15 @@ impl Connection {
         &self.busy
     }
 
-    /// Leads until somebody else does, or the connection is over.
-    pub(super) fn lead(self: &Arc<Self>, inbox: Box<Inbox>, workers: &Arc<Workers>) {
-        let led = catch_unwind(AssertUnwindSafe(|| self.try_lead(inbox, workers)));
+    /// Leads until somebody else does, or the connection is over; without an inbox, runs what waits.
+    pub(super) fn work(self: &Arc<Self>, inbox: Option<Box<Inbox>>, workers: &Arc<Workers>) {
+        let led = catch_unwind(AssertUnwindSafe(|| {
+            let inbox = match inbox {
+                Some(inbox) => Some(inbox),
+                None => self.help(workers)?,
+            };
+            inbox.map_or(Ok(()), |inbox| self.try_lead(inbox, workers))
+        }));
         let error = match led {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
@@ -94,6 +114,8 @@ impl Connection {
                 Message::Cancel { call } => {
                     if let Some(call) = self.desk.cancel(call) {
                         self.refuse(call, cancelled(Progress::NotSent))?;
+                        // It may have been too large for others to run before it.
+                        self.have_helped(self.desk.may_start(), workers);
                     }
                     continue;
                 }
@@ -107,6 +129,7 @@ impl Connection {
                 Arrival::Runs(call, is_alone) => self.begin(call, is_alone, inbox, workers)?,
                 Arrival::Waits if self.desk.is_full() => {
                     let _ = self.link.flush().map_err(serving::broken)?;
+                    self.guard.watch();
                     self.desk.put_aside_if_full(inbox)
                 }
                 Arrival::Waits => Some(inbox),
@@ -129,12 +152,12 @@ impl Connection {
         let is_quick = self.served.is_quick(call.method);
         let mut inbox = inbox;
         if !is_quick && (!is_alone || call.is_busy) {
-            match workers.lead(Lead { connection: Arc::clone(self), inbox }) {
+            match self.have_led(inbox, workers) {
                 Ok(()) => {
-                    let next = self.run(call, false)?;
-                    return self.go_on(next, workers);
+                    let ended = self.run(call, false)?;
+                    return self.go_on(self.desk.finish(ended), workers);
                 }
-                Err(Lead { inbox: back, .. }) => inbox = back,
+                Err(back) => inbox = back,
             }
         }
         // The answer may wait for those of the calls behind it, as somebody else takes over if they take long.
@@ -144,9 +167,10 @@ impl Connection {
         }
         self.desk.put_aside(inbox);
         workers.begin(&self.busy);
-        let next = self.run(call, more);
+        let ended = self.run(call, more);
+        // Before the next one can be begun by another leader, whose mark it would take off.
         Workers::end(&self.busy);
-        let led = self.go_on(next?, workers)?;
+        let led = self.go_on(self.desk.finish(ended?), workers)?;
         if led.is_none() {
             // Who leads now may have looked at the queue before the answer was in it.
             let _ = self.link.flush().map_err(serving::broken)?;
@@ -159,18 +183,39 @@ impl Connection {
         loop {
             let Some(call) = next.call else { return Ok(next.aside) };
             if let Some(inbox) = next.aside
-                && let Err(Lead { inbox, .. }) = workers.lead(Lead { connection: Arc::clone(self), inbox })
+                && let Err(inbox) = self.have_led(inbox, workers)
             {
                 self.desk.put_aside(inbox);
             }
-            next = self.run(call, false)?;
+            self.have_helped(next.has_more, workers);
+            let ended = self.run(call, false)?;
+            next = self.desk.finish(ended);
+        }
+    }
+
+    /// Runs a call that waits, and those behind it, beside others. Gives the inbox if this thread leads after that.
+    fn help(self: &Arc<Self>, workers: &Arc<Workers>) -> Result<Option<Box<Inbox>>> {
+        let call = self.desk.start_next();
+        self.go_on(Next { call, has_more: self.desk.may_start(), aside: None }, workers)
+    }
+
+    /// Has another thread lead, if there is one.
+    fn have_led(self: &Arc<Self>, inbox: Box<Inbox>, workers: &Arc<Workers>) -> Result<(), Box<Inbox>> {
+        let work = Work { connection: Arc::clone(self), inbox: Some(inbox) };
+        workers.take(work).map_err(|work| work.inbox.expect("given back as it was"))
+    }
+
+    /// Has another thread run what waits beside what runs. Without one it waits for those that run.
+    fn have_helped(self: &Arc<Self>, is_needed: bool, workers: &Arc<Workers>) {
+        if is_needed {
+            let _ = workers.take(Work { connection: Arc::clone(self), inbox: None });
         }
     }
 
     /// Has another thread lead, because the leader is held up.
     pub(super) fn take_over(self: &Arc<Self>, workers: &Arc<Workers>) {
         let Some(inbox) = self.desk.take_aside() else { return };
-        if let Err(Lead { inbox, .. }) = workers.lead(Lead { connection: Arc::clone(self), inbox }) {
+        if let Err(inbox) = self.have_led(inbox, workers) {
             self.desk.put_aside(inbox);
             if self.desk.running() == 0 {
                 // All who could have taken it up again have gone.
@@ -184,17 +229,19 @@ impl Connection {
         serving::log_cut(self.served.service, inbox);
         if socket::is_hung_up(self.link.socket()) {
             self.link.close();
+        } else {
+            self.guard.watch();
         }
     }
 
     /// Runs a call and answers it. An error ends the connection.
     ///
     /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them together.
-    fn run(&self, call: Call, more: bool) -> Result<Next> {
+    fn run(&self, call: Call, more: bool) -> Result<Ended> {
         let ended = Ended::of(&call);
         if call.running.is_cancelled() {
             self.refuse(call, cancelled(Progress::NotSent))?;
-            return Ok(self.desk.finish(ended));
+            return Ok(ended);
         }
         let Call { id, method, body, running, .. } = call;
         let started = Instant::now();
@@ -217,7 +264,7 @@ impl Connection {
         let _ = sent.map_err(serving::broken)?;
         match over {
             Some(error) => Err(error),
-            None => Ok(self.desk.finish(ended)),
+            None => Ok(ended),
         }
     }
 
@@ -241,5 +288,31 @@ impl Tend for Connection {
 
     fn closed(&self) {
         self.desk.cancel_all();
+    }
+}
+
+impl Guard {
+    fn watch(self: &Arc<Self>) {
+        if !self.is_on.swap(true, SeqCst) {
+            housekeeper::trim(housekeeper::weak(self), LOOK);
+        }
+    }
+}
+
+impl Tend for Guard {
+    fn flush_late(&self) -> bool {
+        false
+    }
+
+    /// Comes again as long as calls run.
+    fn trim(&self) -> Option<Duration> {
+        let connection = self.connection.upgrade()?;
+        if socket::is_hung_up(connection.link.socket()) {
+            connection.link.close();
+        } else if !connection.desk.is_idle() {
+            return Some(LOOK);
+        }
+        self.is_on.store(false, SeqCst);
+        None
     }
 }

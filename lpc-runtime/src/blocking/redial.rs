@@ -100,7 +100,10 @@ impl Redial {
         self.policy.tell(&ConnectionEvent::Lost(&lost));
         let mut tries = Dialling::new(&self.policy, deadline);
         loop {
-            match dial(&self.port, self.service, &self.config, Arc::clone(&self.counters)) {
+            let mut config = self.config.clone();
+            config.handshake_timeout =
+                tries.left().map_or(config.handshake_timeout, |left| left.min(config.handshake_timeout));
+            match dial(&self.port, self.service, &config, Arc::clone(&self.counters)) {
                 Ok(connection) => {
                     self.line().connection = Arc::clone(&connection);
                     drop(dialling);

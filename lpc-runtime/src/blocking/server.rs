@@ -221,7 +221,7 @@ fn lead(
     let inbox = Box::new(Inbox::new(Role::Server, config.limits, is_trusted, &link));
     let connection = Connection::new(link, peer, Arc::clone(served), guest);
     control.workers.watch(&connection);
-    connection.lead(inbox, &control.workers);
+    connection.work(Some(inbox), &control.workers);
     Ok(())
 }
 

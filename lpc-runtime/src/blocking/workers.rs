@@ -9,10 +9,11 @@ use super::connection::Connection;
 use crate::lane::incoming::Inbox;
 use crate::serving;
 
-/// Leads a connection: reads it and sees to its calls, until it has passed that on or the connection has ended.
-pub(super) struct Lead {
+/// Leads a connection: reads it and sees to its calls, until it has passed that on or the connection has ended. Without an
+/// inbox, runs calls that wait.
+pub(super) struct Work {
     pub(super) connection: Arc<Connection>,
-    pub(super) inbox: Box<Inbox>,
+    pub(super) inbox: Option<Box<Inbox>>,
 }
 
 /// Threads that lead connections, made as they are needed and kept for a while.
@@ -24,7 +25,7 @@ pub(super) struct Workers {
 
 /// Where an idle thread waits for work.
 struct Seat {
-    work: Mutex<Option<Lead>>,
+    work: Mutex<Option<Work>>,
     thread: OnceLock<Thread>,
 }
 
@@ -32,9 +33,8 @@ struct Seat {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Workers {
-    /// Has a thread lead the connection: an idle one, or else a new one. Gives the work back where the system has no
-    /// thread left.
-    pub(super) fn lead(self: &Arc<Self>, work: Lead) -> Result<(), Lead> {
+    /// Has a thread do this: an idle one, or else a new one. Gives the work back where the system has no thread left.
+    pub(super) fn take(self: &Arc<Self>, work: Work) -> Result<(), Work> {
         if let Some(seat) = lock(&self.idle).pop() {
             *lock(&seat.work) = Some(work);
             if let Some(thread) = seat.thread.get() {
@@ -58,7 +58,7 @@ impl Workers {
         loop {
             let work = lock(&seat.work).take();
             if let Some(work) = work {
-                work.connection.lead(work.inbox, self);
+                work.connection.work(work.inbox, self);
                 lock(&self.idle).push(Arc::clone(seat));
                 continue;
             }

@@ -167,9 +167,18 @@ impl Inbox {
     /// Receives once, if there is something.
     pub(crate) fn try_fill(&mut self, socket: impl AsFd, wait: Wait) -> Result<Filled, FillError> {
         match self.fill(socket, wait) {
-            Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(Filled::Nothing),
+            Err(FillError::Io(error))
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+            {
+                Ok(Filled::Nothing)
+            }
             result => result,
         }
+    }
+
+    /// Does not count the time in which nobody read.
+    pub(crate) fn begin_anew(&mut self) {
+        self.begun = None;
     }
 
     /// When a message that has begun to arrive has taken too long.
@@ -280,8 +289,8 @@ impl Inbox {
             }
         };
         if let Some(link) = self.link.upgrade() {
-            if segment.is_lost() {
-                link.push_late(&frame::refuse(number));
+            if segment.is_lost() && link.push_late(&frame::refuse(number)) > MAX_ASKED {
+                return Err(Error::new(ErrorKind::Protocol, UNREAD));
             }
             link.watch();
         }
@@ -335,8 +344,7 @@ impl Inbox {
     fn ask_again(&self, call: CallId) -> Result<(), Error> {
         let Some(link) = self.link.upgrade() else { return Ok(()) };
         if link.push_late(&frame::resend(call)) > MAX_ASKED {
-            let message = "the peer sends what cannot be read here, and does not read what it is asked";
-            return Err(Error::new(ErrorKind::Protocol, message));
+            return Err(Error::new(ErrorKind::Protocol, UNREAD));
         }
         Ok(())
     }
@@ -350,6 +358,8 @@ pub(crate) fn stopped(stall: Duration) -> Error {
     let message = format!("the peer stopped in the middle of a message for {stall:?} (stall_timeout)");
     Error::new(ErrorKind::Disconnected, message)
 }
+
+const UNREAD: &str = "the peer sends what cannot be read here, and does not read what it is asked";
 
 /// Bytes that wait to be sent above which nobody asks for a body again. Who reads keeps it far below.
 const MAX_ASKED: usize = 4 << 20;

@@ -81,7 +81,8 @@ pub(crate) struct Received {
     pub(crate) is_short: bool,
 }
 
-/// Receives into `space` and appends the descriptors that came along, with close-on-exec set.
+/// Receives into `space` and appends the descriptors that came along, with close-on-exec set. One that sleeps ends with
+/// `Interrupted` at a signal.
 pub(crate) fn receive(
     socket: impl AsFd,
     space: &mut [u8],
@@ -97,12 +98,17 @@ pub(crate) fn receive(
     message.msg_iov = &raw mut slice;
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
-    let len = retry(|| {
+    let mut call = || {
         message.msg_controllen = size_of_val(&*control.0) as _;
         // SAFETY: the header points to one slice, which is `space`, and to the control buffer, with their lengths;
         // both are borrowed for longer than the call.
         Errno::result(unsafe { libc::recvmsg(fd, &raw mut message, flags) })
-    })?;
+    };
+    let len = match wait {
+        // Who sleeps looks at the clock first: a receive that begins again would have all of its time again.
+        Wait::Sleep => call()?,
+        Wait::Never => retry(call)?,
+    };
     // By hand, because nix gives out no descriptors where some are missing, and so would leak the others.
     // SAFETY: the kernel filled in the header and the control buffer, whose length it set.
     let mut item = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };

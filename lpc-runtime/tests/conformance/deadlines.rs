@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lpc::{Context, ErrorKind, Progress};
 
-use crate::pairs::{self, AnyClient, Driver, RUNTIME, Setup, Way};
+use crate::pairs::{self, AnyClient, Driver, RUNTIME, Running, Setup, Way};
 use crate::probe::blocking::Probe;
 use crate::probe::{Implementation, asynchronous};
 use crate::{GUARD, eventually};
@@ -148,22 +148,25 @@ fn calls_are_cancelled_though_others_wait_behind_them() {
         for (at, call) in behind.into_iter().enumerate() {
             assert_eq!(call.join().unwrap(), [at as u8; 10]);
         }
-        assert_eq!(probe.cancelled.load(SeqCst), 2);
+        eventually("cancelled", || probe.cancelled.load(SeqCst) == 2);
     }
 }
 
 #[test]
 fn what_is_past_its_deadline_before_its_turn_does_not_run() {
-    for setup in pairs::all() {
+    for setup in pairs::all().into_iter().filter(|setup| setup.way == Way::Port) {
         let setup = Setup { max_concurrent_calls: 1, ..setup };
         let probe = Implementation::new();
-        let (client, _server) = setup.connect(&probe);
+        let server = Running::new(&setup, &probe);
+        let client = setup.connect_port(&server);
         let blocker = std::thread::spawn({
             let client = client.clone();
             move || client.wait_idempotent(1)
         });
         eventually("the first call", || probe.waits.load(SeqCst) == 1);
         assert!(is_timed_out(&client.with_deadline(SHORT).heed(2).unwrap_err()));
+        eventually("both received", || (server.stats)().calls == 2);
+        std::thread::sleep(2 * SHORT); // a server counts from when it received the call
         probe.open_now(1);
         blocker.join().unwrap().unwrap();
         client.echo(b"once round").unwrap();
@@ -295,4 +298,65 @@ fn what_an_implementation_starts_can_learn_of_the_cancellation() {
             tokio::time::timeout(GUARD, seen.notified()).await.unwrap();
         }
     });
+}
+
+/// With a signal every few milliseconds no receive sleeps to its end.
+#[test]
+#[allow(unsafe_code, reason = "nothing else makes a signal interrupt")]
+fn signals_do_not_put_a_deadline_off() {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn nothing(_: std::ffi::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(Signal::SIGURG, &action) }.unwrap();
+    let (client, _server) = pairs::all().remove(0).connect(&Implementation::new());
+    let AnyClient::Blocking(client) = client else { unreachable!("the first is") };
+    let caller = std::thread::spawn(move || {
+        let caller = nix::sys::pthread::pthread_self();
+        let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let signalling = std::thread::spawn({
+            let is_over = Arc::clone(&is_over);
+            move || {
+                while !is_over.load(SeqCst) {
+                    nix::sys::pthread::pthread_kill(caller, Signal::SIGURG).unwrap();
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        });
+        let result = client.with_deadline(Duration::from_millis(100)).wait(1);
+        is_over.store(true, SeqCst);
+        signalling.join().unwrap();
+        result
+    });
+    eventually("the end of the call", || caller.is_finished());
+    assert!(is_timed_out(&caller.join().unwrap().unwrap_err()));
+}
+
+#[test]
+fn the_death_of_a_client_is_noticed_though_the_server_reads_no_more() {
+    for setup in pairs::all().into_iter().filter(|setup| setup.way == Way::Pair) {
+        let setup = Setup { max_concurrent_calls: 1, ..setup };
+        let probe = Implementation::new();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stop = ours.try_clone().unwrap();
+        setup.serve_stream(theirs, Arc::clone(&probe));
+        let client = setup.connect_stream(ours);
+        let mut calls = vec![std::thread::spawn({
+            let client = client.clone();
+            move || client.heed(1).map(drop)
+        })];
+        eventually("the call", || probe.heeding.load(SeqCst) == 1);
+        // More than it reads ahead.
+        for _ in 0..3 {
+            let client = client.clone();
+            calls.push(std::thread::spawn(move || client.echo_by_socket(&vec![1; 2 << 20]).map(drop)));
+        }
+        eventually("the other calls", || client.stats().calls >= 2);
+        std::thread::sleep(SHORT);
+        stop.shutdown(std::net::Shutdown::Both).unwrap();
+        for call in calls {
+            assert!(call.join().unwrap().unwrap_err().is_disconnected());
+        }
+        eventually("cancelled", || probe.cancelled.load(SeqCst) == 1);
+    }
 }

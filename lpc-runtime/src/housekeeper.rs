@@ -24,6 +24,9 @@ pub(crate) trait Tend: Send + Sync {
     /// Nothing can be sent any more: what was queued never will be.
     fn send_failed(&self) {}
 
+    /// A writer waits, and somebody should read.
+    fn meanwhile(&self) {}
+
     /// The connection is over.
     fn closed(&self) {}
 }

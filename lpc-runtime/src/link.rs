@@ -167,8 +167,8 @@ const MUCH: usize = 16 << 10;
 /// How long nothing is put into shared memory after the peer had no room for it.
 const REFUSED: Duration = Duration::from_secs(1);
 
-/// How long a writer waits before it looks whether it is still to write.
-const SLICE: Duration = Duration::from_millis(50);
+/// How long a writer waits before it looks whether it is still to write, and whether there is something to be read.
+const SLICE: Duration = Duration::from_millis(10);
 
 /// A queue that had to grow beyond this is given back after use.
 const KEPT: usize = 256 << 10;
@@ -550,20 +550,13 @@ impl Link {
         mark.0 <= self.outbox().gone
     }
 
-    /// Sends nothing more, because the peer receives nothing more: what may have gone out until then is certain.
+    /// Sends nothing more, because the peer receives nothing more. Whoever writes at the moment stops.
     pub(crate) fn stop_sending(&self) {
         if !self.birth.is_here() {
             return;
         }
         self.give_up(self.outbox());
-        // Whoever writes stops, whatever the peer does.
         socket::shutdown(self.socket(), Shutdown::Write);
-        let mut outbox = self.outbox();
-        while outbox.busy {
-            outbox.waiting += 1;
-            outbox = self.taken.wait(outbox).unwrap_or_else(PoisonError::into_inner);
-            outbox.waiting -= 1;
-        }
     }
 
     fn until(&self, deadline: Option<Instant>) -> Until {
@@ -575,7 +568,7 @@ impl Link {
 
     /// Sees to it that what the socket did not take goes out later.
     fn stop_short(&self, mut outbox: MutexGuard<'_, Outbox>, short: Went) -> Flow {
-        // Who waits for room, or gave up the sending, waits for a writer that is no more.
+        // Who waits for room waits for a writer that is no more.
         if outbox.waiting > 0 {
             self.taken.notify_all();
         }
@@ -663,10 +656,6 @@ impl Link {
     fn drain<'l>(&'l self, mut outbox: MutexGuard<'l, Outbox>, until: Until) -> io::Result<Flow> {
         loop {
             if outbox.broken {
-                // Who gave up the sending may wait for this.
-                if outbox.waiting > 0 {
-                    self.taken.notify_all();
-                }
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             if outbox.busy || outbox.len() == 0 {
@@ -780,6 +769,10 @@ impl Link {
             }
             if until.is_some_and(|until| until <= Instant::now()) {
                 return if until == stalled { Err(self.takes_nothing()) } else { Ok(false) };
+            }
+            // The peer may take nothing because nobody here takes what it sends.
+            if let Some(tended) = self.tended().upgrade() {
+                tended.meanwhile();
             }
         }
     }

@@ -686,6 +686,17 @@ impl Tend for Shared {
         self.link.tidy((has_memory || awaits) && read.is_ok())
     }
 
+    /// Replies that nobody waits for would keep the server from reading.
+    fn meanwhile(&self) {
+        let Some(mut inbox) = self.state().inbox.take() else { return };
+        if let Err(error) = self.look(&mut inbox, Duration::ZERO) {
+            self.end(&error);
+        }
+        let mut state = self.state();
+        state.inbox = Some(inbox);
+        state.pass_on();
+    }
+
     fn send_failed(&self) {
         let error = Error::new(ErrorKind::Disconnected, "the server receives nothing more");
         self.fail(&error, |progress| progress == Progress::NotSent);

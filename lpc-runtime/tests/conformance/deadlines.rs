@@ -309,7 +309,8 @@ fn signals_do_not_put_a_deadline_off() {
     let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
     // SAFETY: the handler does nothing.
     unsafe { sigaction(Signal::SIGURG, &action) }.unwrap();
-    let (client, _server) = pairs::all().remove(0).connect(&Implementation::new());
+    let probe = Implementation::new();
+    let (client, _server) = pairs::all().remove(0).connect(&probe);
     let AnyClient::Blocking(client) = client else { unreachable!("the first is") };
     let caller = std::thread::spawn(move || {
         let caller = nix::sys::pthread::pthread_self();
@@ -329,6 +330,7 @@ fn signals_do_not_put_a_deadline_off() {
         result
     });
     eventually("the end of the call", || caller.is_finished());
+    probe.open_now(1);
     assert!(is_timed_out(&caller.join().unwrap().unwrap_err()));
 }
 

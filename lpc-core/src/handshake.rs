@@ -26,6 +26,9 @@ pub const MAX_LEN: usize = 1 << 20;
 /// that one's [form](crate::form::Form).
 pub const FORM: u16 = u16::MAX;
 
+/// Bytes of a client's at most.
+pub const MAX_CLIENT_LEN: usize = 64 << 10;
+
 const MAGIC: [u8; 4] = *b"LPC!";
 
 /// What one side tells the other before the first call.
@@ -193,7 +196,7 @@ impl Preamble {
     /// # Errors
     ///
     /// [`ErrorKind::Protocol`], saying what was seen, where the peer does not speak lpc, is no `peer`, speaks no
-    /// version of ours, or announces a body over [`MAX_LEN`].
+    /// version of ours, or announces a body over [`MAX_LEN`], or [`MAX_CLIENT_LEN`].
     pub fn decode(bytes: &[u8; Self::LEN], peer: Role) -> Result<Self> {
         let refuse = |message: String| Err(Error::new(ErrorKind::Protocol, message));
         let [m0, m1, m2, m3, role, min, max, _, l0, l1, l2, l3] = *bytes;
@@ -212,8 +215,10 @@ impl Preamble {
             return refuse(format!("it speaks lpc {min} to {max}, this build {ours_min} to {ours_max}"));
         }
         let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        if len > MAX_LEN {
-            return refuse(format!("its hello of {len} bytes is over the limit of {MAX_LEN}"));
+        // A client has no methods to tell of.
+        let limit = if peer == Role::Client { MAX_CLIENT_LEN } else { MAX_LEN };
+        if len > limit {
+            return refuse(format!("its hello of {len} bytes is over the limit of {limit}"));
         }
         Ok(Self { version, len })
     }

@@ -12,7 +12,7 @@
 //! | connections of one user (`max_connections_per_user`) | 4,096 | `connect` fails: `ResourceExhausted` |
 //! | clients that have not said who they are (`max_handshakes`) | 128 | the next one waits; who has been silent for 1 s then fails: `ResourceExhausted` |
 //! | time to say it, on both sides (`handshake_timeout`) | 10 s | the connection is closed; `connect` fails: `TimedOut` |
-//! | bytes of what is said | 1 MiB | `Protocol` |
+//! | bytes of what a client says, and a server | 64 KiB, 1 MiB | `Protocol` |
 //! | descriptors and threads of the system | the system's | clients wait for a descriptor; without a thread `connect` fails: `ResourceExhausted` |
 //! | time of a shutdown (`shutdown_timeout`) | 30 s | all connections are closed |
 //!
@@ -206,7 +206,9 @@ impl Config {
     /// Whether the memory of the peer at the other end is read in place.
     pub(crate) fn trusts(&self, stream: impl AsFd) -> bool {
         let Some(Rule(trusts)) = &self.trust else { return false };
-        greeting::credentials(stream).is_ok_and(|peer| trusts(&peer))
+        // The user's code. Its panic vouches for nobody.
+        let trusts = |peer| catch_unwind(AssertUnwindSafe(|| trusts(&peer))).unwrap_or(false);
+        greeting::credentials(stream).is_ok_and(trusts)
     }
 
     /// The threshold of each method: its own, else the builder's, else the environment's, else the default.

@@ -17,6 +17,9 @@ pub(crate) struct Methods {
     forms: Box<[OnceLock<Option<Box<str>>>]>,
 }
 
+/// Bytes of a form that a server tells, at most.
+const MAX_FORM: usize = 64 << 10;
+
 impl Methods {
     pub(crate) fn new(service: Description, found: Vec<Found>) -> Self {
         let forms = found.iter().map(|_| OnceLock::new()).collect();
@@ -42,7 +45,8 @@ impl Methods {
     /// Takes down what the server said of the method when it was asked. It is asked again only if it was not reached.
     pub(crate) fn learn(&self, method: u32, answer: Result<String>) {
         let form = match answer {
-            Ok(form) => Some(form.into()),
+            // A longer one is no form of a method that can be shown, and would be kept as long as the connection.
+            Ok(form) => Some(form.into()).filter(|form: &Box<str>| form.len() <= MAX_FORM),
             Err(error)
                 if error.progress() == Progress::NotSent && error.kind() != ErrorKind::UnknownMethod =>
             {
@@ -103,9 +107,17 @@ mod tests {
     #[test]
     fn what_a_server_says_of_a_method_is_shown_in_short() {
         let methods = methods(vec![Found::Nowhere, Found::Different(0)]);
-        methods.learn(1, Ok(format!("\x1b[2J{}", "x".repeat(1 << 20))));
+        methods.learn(1, Ok(format!("\x1b[2J{}", "x".repeat(60_000))));
         let text = methods.error(1).to_string();
         assert!(text.len() < 2000 && !text.contains('\x1b'), "{text}");
         assert_eq!(methods.error(0).kind(), ErrorKind::UnknownMethod);
+    }
+
+    #[test]
+    fn a_form_that_is_too_long_is_not_kept() {
+        let methods = methods(vec![Found::Nowhere, Found::Different(0)]);
+        methods.learn(1, Ok("(_, ".repeat(MAX_FORM)));
+        assert_eq!(methods.unasked(1), None);
+        assert!(!methods.error(1).to_string().contains("(_"), "{}", methods.error(1));
     }
 }

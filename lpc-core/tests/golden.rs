@@ -29,6 +29,8 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let call: fn(&mut Vec<u8>) = |bytes| frame::begin_call(bytes, 0x0a0b);
     let mut busy = sealed(call, b"ab", Body::Inline, &[]);
     frame::mark_busy(&mut busy);
+    let mut hurried = sealed(call, b"ab", Body::Inline, &[LOAN]);
+    frame::set_time_left(&mut hurried, std::time::Duration::from_nanos(0x0102));
     vec![
         ("call", sealed(call, b"ab", Body::Inline, &[])),
         ("busy call", busy),
@@ -43,6 +45,9 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("return", frame::returned(1, 2).into()),
         ("resend", frame::resend(CALL).into()),
         ("refuse", frame::refuse(1).into()),
+        ("call with a loan and the time left", hurried),
+        ("cancel", frame::cancel(CALL).into()),
+        ("closing", frame::closing().into()),
     ]
 }
 

@@ -45,8 +45,9 @@ impl Methods {
     /// Takes down what the server said of the method when it was asked. It is asked again only if it was not reached.
     pub(crate) fn learn(&self, method: u32, answer: Result<String>) {
         let form = match answer {
-            // A longer one is no form of a method that can be shown, and would be kept as long as the connection.
-            Ok(form) => Some(form.into()).filter(|form: &Box<str>| form.len() <= MAX_FORM),
+            Ok(form) if form.len() <= MAX_FORM => Some(form.into()),
+            // None that can be shown, and it would be kept as long as the connection.
+            Ok(_) => None,
             Err(error)
                 if error.progress() == Progress::NotSent && error.kind() != ErrorKind::UnknownMethod =>
             {

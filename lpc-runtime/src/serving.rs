@@ -37,6 +37,8 @@ pub(crate) struct Served<D: ?Sized> {
 
 impl<D: ?Sized> Served<D> {
     pub(crate) fn new(service: Description, config: &Config, dispatch: Box<D>) -> Result<Self> {
+        // Before a client waits for it: finding forms may take some time, the first time.
+        let _ = service.fingerprints();
         Ok(Self {
             service,
             max_calls: config.max_calls,

@@ -56,8 +56,16 @@ pub(super) struct Part {
     pub(super) leads: bool,
     /// The last pass in which it was made for the sake of what it leads to.
     pub(super) spent: usize,
-    /// The first variant that was made as a whole. What is in it was made before, so it comes to an end.
-    pub(super) quick: Option<usize>,
+    /// Of the variants that were made as a whole the cheapest, and what it cost. What is in it was made for less, so it
+    /// comes to an end.
+    pub(super) quick: Option<Quick>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quick {
+    pub(super) variant: usize,
+    /// In fuel.
+    pub(super) cost: usize,
 }
 
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
-use super::graph::{self, Content, Key, Kind, Part, Slot, State};
+use super::graph::{self, Content, Key, Kind, Part, Quick, Slot, State};
 use crate::codec::{LOAN, MAX_DEPTH};
 
 /// What is tried, in this order. Any type may want its strings to be of some form; these are the usual ones.
@@ -240,16 +240,17 @@ impl Trace {
         let leading = of(State::Seen).filter(|(_, variant)| graph::any_leads(&self.parts, &variant.slots));
         let leading = leading.filter(|_| part.spent < self.pass).min_by_key(|(_, variant)| variant.attempts);
         let [unseen, leading] = [unseen, leading].map(|variant| variant.map(|(at, _)| at));
+        let quick = part.quick.map(|quick| quick.variant);
         let is_deep = part.open > 1 || self.depth > DEEP;
-        let chosen = if is_deep { part.quick.or(unseen) } else { unseen.or(leading).or(part.quick) }?;
+        let chosen = if is_deep { quick.or(unseen) } else { unseen.or(leading).or(quick) }?;
         let part = &mut self.parts[index];
         part.spent = self.pass;
         part.variants[chosen].attempts += 1;
         Some(chosen)
     }
 
-    /// Says how the making of a variant ended.
-    fn made(&mut self, index: usize, chosen: usize, is_ok: bool) {
+    /// Says how the making of a variant ended, and what fuel it took.
+    fn made(&mut self, index: usize, chosen: usize, is_ok: bool, cost: usize) {
         let part = &mut self.parts[index];
         let others = part.variants.iter().filter(|variant| variant.state != State::Refused).count() > 1;
         let variant = &mut part.variants[chosen];
@@ -258,7 +259,9 @@ impl Trace {
                 variant.state = State::Seen;
                 self.found_at = self.pass;
             }
-            part.quick.get_or_insert(chosen);
+            if part.quick.is_none_or(|quick| cost < quick.cost) {
+                part.quick = Some(Quick { variant: chosen, cost });
+            }
             return;
         }
         // The last one that is left cannot be done without: its enum cannot be made, then.
@@ -534,10 +537,11 @@ impl<'t> de::Deserializer<'static> for Tracer<'t> {
         variant.is_open = true;
         let refusals = variant.refusals;
         trace.shift += refusals;
+        let fuel = trace.fuel;
         let visited = visitor.visit_enum(Chosen { trace: &mut *trace, part, variant: chosen });
         trace.shift -= refusals;
         trace.parts[part].variants[chosen].is_open = false;
-        trace.made(part, chosen, visited.is_ok());
+        trace.made(part, chosen, visited.is_ok(), fuel - trace.fuel);
         trace.leave(part);
         visited
     }
@@ -681,5 +685,38 @@ impl std::error::Error for Refused {}
 impl de::Error for Refused {
     fn custom<T: fmt::Display>(_: T) -> Self {
         Self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only decoded")]
+    enum Field<T> {
+        Set(Box<T>),
+        Unset,
+    }
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only decoded")]
+    struct Fields<T> {
+        a: Field<T>,
+        b: Field<T>,
+        c: Field<T>,
+        d: Field<T>,
+    }
+
+    #[test]
+    fn enums_whose_first_variants_are_large_take_little_fuel() {
+        type Five<T> = Fields<Fields<Fields<Fields<Fields<T>>>>>;
+        let mut trace = Trace { fuel: FUEL, ..Trace::default() };
+        let traced = trace.run("fields", |tracer| <Five<Five<u8>>>::deserialize(tracer).map(drop));
+        assert!(traced.is_some());
+        // There are ten levels with four fields each; every field made whole would be a million.
+        assert!(FUEL - trace.fuel < 1000, "it took {}", FUEL - trace.fuel);
     }
 }

@@ -184,16 +184,20 @@ impl Port {
                 .map_err(|error| failed(&format!("its directory {directory:?} cannot be used"), error))?;
         }
         let lock_path = self.lock_path();
+        let held =
+            || Error::new(ErrorKind::AddrInUse, format!("port {}: another server holds it", self.describe()));
         let lock = lock(&lock_path).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => {
-                let message = format!("port {}: another server holds it", self.describe());
-                Error::new(ErrorKind::AddrInUse, message)
-            }
+            io::ErrorKind::WouldBlock => held(),
             _ => failed(&format!("its lock file {lock_path:?} cannot be used"), error),
         })?;
+        // Somebody may have removed the lock file of a live server, and this lock is on another one.
+        if self.open(SockFlag::SOCK_NONBLOCK, |_| Ok(())).is_ok() {
+            return Err(held());
+        }
         remove_stale(&self.path).map_err(|error| failed("there is something in its place", error))?;
         let listener = listen(&self.path, mode).map_err(|error| failed("it cannot be bound", error))?;
-        Ok(BoundPort { listener, path: self.path.clone(), lock, birth: Birth::here() })
+        let id = identity(&self.path).map_err(|error| failed("it is gone as soon as it was made", error))?;
+        Ok(BoundPort { listener, path: self.path.clone(), id, lock, birth: Birth::here() })
     }
 
     fn lock_path(&self) -> PathBuf {
@@ -255,15 +259,23 @@ fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
 pub(crate) struct BoundPort {
     listener: UnixListener,
     path: PathBuf,
+    id: (u64, u64),
     lock: File,
     birth: Birth,
+}
+
+/// What tells a file from another one that has taken its place.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 impl Drop for BoundPort {
     fn drop(&mut self) {
         // In a fork the port is the other process's.
         if self.birth.is_here() {
-            let _ = fs::remove_file(&self.path);
+            if identity(&self.path).is_ok_and(|id| id == self.id) {
+                let _ = fs::remove_file(&self.path);
+            }
             // Forks may still have the file open.
             let _ = self.lock.unlock();
         }
@@ -393,6 +405,22 @@ mod tests {
         fs::write(port.path(), "precious").unwrap();
         assert!(port.bind(SOCKET_MODE).unwrap_err().to_string().contains("not a socket"));
         assert_eq!(fs::read(port.path()).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_live_server_keeps_its_socket_though_its_lock_file_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = Port::new(directory.path().join("socket")).unwrap();
+        let held = port.bind(SOCKET_MODE).unwrap();
+        fs::remove_file(port.lock_path()).unwrap();
+        assert_eq!(port.bind(SOCKET_MODE).unwrap_err().kind(), ErrorKind::AddrInUse);
+        port.connect(Duration::from_secs(10)).unwrap();
+        // What has taken the place of its socket is not its to remove.
+        fs::remove_file(port.path()).unwrap();
+        let other = UnixListener::bind(port.path()).unwrap();
+        drop(held);
+        assert!(port.path().exists());
+        drop(other);
     }
 
     #[test]

@@ -126,17 +126,25 @@ pub fn supervise() -> io::Result<()> {
     // Made before the filter, so that it is not filtered. It waits for no lock that a thread may hold which waits for it: it
     // allocates nothing, and even the listener it gets without a futex.
     thread::spawn(move || {
+        IS_READY.store(true, SeqCst);
         while LISTENER.load(SeqCst) < 0 {
             thread::sleep(Duration::from_millis(1));
         }
         answer(LISTENER.load(SeqCst), fault);
     });
+    // The beginning of a thread frees memory: nobody may hold the allocator's lock then who waits for this thread.
+    while !IS_READY.load(SeqCst) {
+        thread::sleep(Duration::from_millis(1));
+    }
     LISTENER.store(install(fault.numbers())?.into_raw_fd(), SeqCst);
     Ok(())
 }
 
 /// The descriptor that reports calls, never closed: they would fail.
 static LISTENER: AtomicI32 = AtomicI32::new(-1);
+
+/// Whether the supervisor looks for the listener.
+static IS_READY: AtomicBool = AtomicBool::new(false);
 
 /// Whether calls count, and fail.
 static IS_ARMED: AtomicBool = AtomicBool::new(false);

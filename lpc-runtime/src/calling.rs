@@ -51,7 +51,6 @@ impl Drop for Fetched<'_> {
 pub(crate) struct Sending {
     /// Holds the arguments until the server has read them.
     pub(crate) block: Option<InBlock>,
-    pub(crate) deadline: Option<Instant>,
     /// Where its frame ends among all that is sent; `None` while that is not known.
     pub(crate) mark: Option<Mark>,
 }

@@ -116,6 +116,7 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     sending: Sending,
+    deadline: Option<Instant>,
     waker: Option<Waker>,
     reply: Option<Result<Arrived>>,
     /// Its future was dropped: nobody wants the reply, but the block waits for it.
@@ -408,8 +409,8 @@ impl Shared {
             if !state.calls.is_empty() {
                 request.mark_busy();
             }
-            let sending = Sending { block: request.take_block(), deadline, mark: None };
-            state.calls.insert(Waiting { sending, waker: None, reply: None, is_abandoned: false })
+            let sending = Sending { block: request.take_block(), mark: None };
+            state.calls.insert(Waiting { sending, deadline, waker: None, reply: None, is_abandoned: false })
         };
         link.counters().call();
         request.count(link.counters());
@@ -504,9 +505,9 @@ impl Shared {
     /// The server cannot read the block of a call's arguments: sends it again, the arguments in the frame.
     fn resend(&self, call: CallId) -> Result<()> {
         let mut state = self.state();
-        let sending = state.calls.get_mut(call).map(|waiting| &mut waiting.sending);
+        let waiting = state.calls.get_mut(call);
         let (block, deadline) =
-            sending.map_or((None, None), |sending| (sending.block.take(), sending.deadline));
+            waiting.map_or((None, None), |waiting| (waiting.sending.block.take(), waiting.deadline));
         drop(state);
         let block = block.ok_or(Violation::UnknownCall(call))?;
         self.link.link().counters().fallback();

@@ -350,7 +350,7 @@ impl Shared {
 
     /// Sends a call.
     fn start(&self, mut request: Encoded, deadline: Option<Instant>) -> Result<CallId> {
-        let sending = Sending { block: request.take_block(), deadline, mark: None };
+        let sending = Sending { block: request.take_block(), mark: None };
         let mut waiting = Some(Waiting { sending, thread: None, answer: None, is_abandoned: false });
         let mut patience = Patience::new(self.at_quota, deadline);
         let call = loop {

@@ -20,6 +20,7 @@
 //! | Resend | both | 0 | a call's id: the block of its Call or Reply cannot be read here | | |
 //! | Cancel | client | 0 | a call's id: nobody waits for its reply any more | | |
 //! | Closing | server | 0 | 0 | | |
+//! | At | both | 0 | the number of the CPU that the sender runs on | | |
 //!
 //! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies (Call); 4, loans
 //! (Call, Reply); 8, a deadline (Call).
@@ -41,6 +42,9 @@
 //! **Ends of calls.** Every Call is answered by one Reply or Failure, a cancelled one too: until then its id is in use. A
 //! Cancel may meet its answer on the way, and then means nothing. After Closing the server receives nothing more: of the
 //! Calls sent to it, those that it received as a whole are answered.
+//!
+//! **CPUs.** At is a hint, sent in front of a Call or Reply where the last one no longer holds: who waits for a peer that
+//! runs on another CPU does better to look for its next frame for a moment than to sleep, see [`spin`](crate::spin).
 //!
 //! Where the peer cannot read the block of a body (its system has no descriptor or memory left for the segment), it asks
 //! with Resend for the same frame with the body in line: the same loans, which it did not take the first time. The block
@@ -107,6 +111,8 @@ pub enum Kind {
     Cancel = 10,
     /// The server receives nothing more, and closes when it has answered what it received.
     Closing = 11,
+    /// The sender runs on a CPU.
+    At = 12,
 }
 
 impl Kind {
@@ -123,6 +129,7 @@ impl Kind {
             9 => Self::Refuse,
             10 => Self::Cancel,
             11 => Self::Closing,
+            12 => Self::At,
             _ => return None,
         })
     }
@@ -390,6 +397,12 @@ pub fn closing() -> [u8; Header::LEN] {
     plain(Kind::Closing, 0, 0, 0)
 }
 
+/// An At frame for the CPU of this number.
+#[must_use]
+pub fn at(cpu: u32) -> [u8; Header::LEN] {
+    plain(Kind::At, 0, 0, cpu.into())
+}
+
 /// A Refuse frame for a segment of the peer's pool.
 #[must_use]
 pub fn refuse(segment: u32) -> [u8; Header::LEN] {
@@ -436,6 +449,7 @@ mod tests {
         assert_eq!(retire(OBJECT | 2), [0, 0, 0, 0, 6, 0, 0, 0, 2, 0, 0, 0x80, 0, 0, 0, 0]);
         assert_eq!(returned(3, 4), [0, 0, 0, 0, 7, 0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0]);
         assert_eq!(resend(CallId(5)), [0, 0, 0, 0, 8, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(at(3), [0, 0, 0, 0, 12, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -476,8 +490,8 @@ mod tests {
         let mut bytes = release(CallId(0));
         bytes[4] = 0;
         assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(0)));
-        bytes[4] = 12;
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(12)));
+        bytes[4] = 13;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(13)));
         bytes[4] = 5;
         bytes[5] = 16;
         assert_eq!(Header::decode(&bytes), Err(BadHeader::Flags(16)));

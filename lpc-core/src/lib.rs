@@ -39,6 +39,7 @@
 //! | [`calls`] | the calls that wait for their reply |
 //! | [`run_queue`] | the calls that run, and those that wait to |
 //! | [`pace`] | which methods are quick enough to run where they were read |
+//! | [`spin`] | whether to look for the next message for a moment before sleeping |
 //! | [`limits`], [`error`] | the bounds, and what happens beyond them |
 
 pub mod arena;
@@ -56,6 +57,7 @@ pub mod method;
 pub mod pace;
 pub mod receiver;
 pub mod run_queue;
+pub mod spin;
 pub mod threshold;
 
 pub use error::{Error, ErrorKind, Progress, Result};

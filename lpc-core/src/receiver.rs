@@ -161,6 +161,11 @@ pub enum Incoming<'a, F> {
     },
     /// To a client: the server receives nothing more.
     Closing,
+    /// The peer runs on this CPU, or did a moment ago: a hint.
+    At {
+        /// Its number.
+        cpu: u64,
+    },
 }
 
 /// The body of a call or a reply.
@@ -427,6 +432,7 @@ impl<F> Receiver<F> {
             Kind::Resend => Incoming::Resend { call },
             Kind::Cancel => Incoming::Cancel { call },
             Kind::Closing => Incoming::Closing,
+            Kind::At => Incoming::At { cpu: call.as_u64() },
             Kind::Refuse => match u32::try_from(call.as_u64()) {
                 Ok(segment) => Incoming::Refuse { segment },
                 Err(_) => return Err(Violation::Retire(call.as_u64())),
@@ -440,7 +446,7 @@ impl<F> Receiver<F> {
         let header = Header::decode(bytes)?;
         let (kind, len) = (header.kind, u64::from(header.len));
         let for_us = match kind {
-            Kind::Segment | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse => true,
+            Kind::Segment | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse | Kind::At => true,
             Kind::Call | Kind::Release | Kind::Cancel => self.role == Role::Server,
             Kind::Reply | Kind::Failure | Kind::Closing => self.role == Role::Client,
         };
@@ -459,7 +465,7 @@ impl<F> Receiver<F> {
             Kind::Segment if header.call.as_u64() & u64::from(OBJECT) != 0 => (16, 16),
             Kind::Segment => (8, 8),
             Kind::Release | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse => (0, 0),
-            Kind::Cancel | Kind::Closing => (0, 0),
+            Kind::Cancel | Kind::Closing | Kind::At => (0, 0),
         };
         let limit = if header.has_loans { limit.saturating_add(MAX_TABLE) } else { limit };
         let time_left = if header.has_deadline { TIME_LEFT } else { 0 };

@@ -48,6 +48,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("call with a loan and the time left", hurried),
         ("cancel", frame::cancel(CALL).into()),
         ("closing", frame::closing().into()),
+        ("at", frame::at(3).into()),
     ]
 }
 

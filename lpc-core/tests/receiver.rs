@@ -23,6 +23,7 @@ const RETURN: u8 = Kind::Return as u8;
 const RESEND: u8 = Kind::Resend as u8;
 const CANCEL: u8 = Kind::Cancel as u8;
 const CLOSING: u8 = Kind::Closing as u8;
+const AT: u8 = Kind::At as u8;
 
 const MAPPED: u8 = 1;
 const BUSY: u8 = 2;
@@ -108,6 +109,7 @@ enum Seen {
     Resend { call: u64 },
     Cancel { call: u64 },
     Closing,
+    At { cpu: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -142,6 +144,7 @@ impl From<Incoming<'_, u32>> for Seen {
             Incoming::Resend { call } => Self::Resend { call: call.as_u64() },
             Incoming::Cancel { call } => Self::Cancel { call: call.as_u64() },
             Incoming::Closing => Self::Closing,
+            Incoming::At { cpu } => Self::At { cpu },
         }
     }
 }
@@ -347,7 +350,7 @@ mod rules {
     #[test]
     fn a_kind_that_no_frame_has_is_refused() {
         for role in ROLES {
-            for kind in [0, 12, 13, b'H', 0x80, 0xff] {
+            for kind in [0, 13, 14, b'H', 0x80, 0xff] {
                 let violation = refused(role, &header(0, kind, 0, 0, 0));
                 assert!(
                     matches!(violation, Violation::Header(BadHeader::Kind(k)) if k == kind),
@@ -364,6 +367,7 @@ mod rules {
             (_, RETIRE) => (frame::retire(0).to_vec(), 0),
             (_, RETURN) => (frame::returned(0, 0).to_vec(), 0),
             (_, RESEND) => (frame::resend(CallId::new(1)).to_vec(), 0),
+            (_, AT) => (frame::at(1).to_vec(), 0),
             (Role::Client, REPLY) => (raw(REPLY, 0, 1, &[0; BlockRef::LEN]), MAPPED | LOANS),
             (Role::Client, FAILURE) => (failure(1, &Error::other("oh")), 0),
             (Role::Server, CALL) => (raw(CALL, 0, 1, &[0; BlockRef::LEN]), MAPPED | BUSY | LOANS | DEADLINE),
@@ -372,8 +376,8 @@ mod rules {
             _ => unreachable!("no such frame goes this way"),
         };
         let kinds = [
-            (Role::Client, vec![REPLY, FAILURE, SEGMENT, RETIRE, RETURN, RESEND, CLOSING]),
-            (Role::Server, vec![CALL, RELEASE, SEGMENT, RETIRE, RETURN, RESEND, CANCEL]),
+            (Role::Client, vec![REPLY, FAILURE, SEGMENT, RETIRE, RETURN, RESEND, CLOSING, AT]),
+            (Role::Server, vec![CALL, RELEASE, SEGMENT, RETIRE, RETURN, RESEND, CANCEL, AT]),
         ];
         for (role, kinds) in kinds {
             for kind in kinds {
@@ -401,6 +405,16 @@ mod rules {
         let mut client = Driver::new(Role::Client, limits());
         client.feed(&frame::closing(), &[]).unwrap();
         assert_eq!(client.seen, [Seen::Closing]);
+    }
+
+    #[test]
+    fn either_side_hears_where_the_other_runs() {
+        for role in ROLES {
+            let mut side = Driver::new(role, limits());
+            side.feed(&frame::at(u32::MAX), &[]).unwrap();
+            assert_eq!(side.seen, [Seen::At { cpu: u32::MAX.into() }]);
+            assert!(fed(role, &header(1, AT, 0, 0, 0), &[]).is_err(), "an At frame has no body");
+        }
     }
 
     #[test]

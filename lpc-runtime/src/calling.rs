@@ -50,7 +50,7 @@ impl Drop for Fetched<'_> {
 #[derive(Debug)]
 pub(crate) struct Sending {
     /// Holds the arguments until the server has read them.
-    pub(crate) block: Option<InBlock>,
+    pub(crate) block: Option<Box<InBlock>>,
     /// Where its frame ends among all that is sent; `None` while that is not known.
     pub(crate) mark: Option<Mark>,
 }

@@ -24,6 +24,7 @@ use crate::lane::pool::{Pool, PoolBlock, Segment};
 use crate::lane::quota::Quota;
 use crate::shared::memory::Memory;
 use crate::stats::Counters;
+use crate::sys::cpu;
 use crate::sys::fork::Birth;
 use crate::sys::mapping::OwnMapping;
 use crate::sys::private;
@@ -58,6 +59,8 @@ pub(crate) struct Link {
     stall: Duration,
     /// How long it may take nothing while something is to be sent.
     write_timeout: Option<Duration>,
+    /// How long it is looked for the peer's messages before sleeping.
+    spin: Duration,
     counters: Arc<Counters>,
     this: Weak<Self>,
     /// Who is called by the housekeeper, if not the link itself.
@@ -83,6 +86,8 @@ pub(crate) struct Settings {
     pub(crate) stall: Duration,
     /// How long it may take nothing while something is to be sent.
     pub(crate) write_timeout: Option<Duration>,
+    /// How long to look for the peer's messages before sleeping.
+    pub(crate) spin: Duration,
 }
 
 /// A loan of the peer's, which is given back when this is dropped.
@@ -123,6 +128,8 @@ struct Outbox {
     total: u64,
     /// Up to where the stream may have gone out.
     gone: u64,
+    /// The CPU that the peer was last told of.
+    cpu: Option<u32>,
 }
 
 /// What became of a frame.
@@ -180,7 +187,7 @@ impl Link {
         settings: Settings,
         counters: Arc<Counters>,
     ) -> Arc<Self> {
-        let Settings { mut limits, quota, idle, stall, write_timeout } = settings;
+        let Settings { mut limits, quota, idle, stall, write_timeout, spin } = settings;
         if limits.max_segments == 0 {
             limits.pool = 0;
         }
@@ -198,6 +205,7 @@ impl Link {
             idle,
             stall,
             write_timeout,
+            spin,
             counters,
             this: Weak::clone(this),
             tended: OnceLock::new(),
@@ -234,6 +242,11 @@ impl Link {
     /// How long the peer may stop in the middle of a message.
     pub(crate) fn stall(&self) -> Duration {
         self.stall
+    }
+
+    /// How long to look for the peer's messages before sleeping.
+    pub(crate) fn spin(&self) -> Duration {
+        self.spin
     }
 
     pub(crate) fn counters(&self) -> &Arc<Counters> {
@@ -521,6 +534,7 @@ impl Link {
     pub(crate) fn send_within(&self, frame: &[u8], deadline: Option<Instant>) -> io::Result<(Flow, Mark)> {
         let until = self.until(deadline);
         let mut outbox = self.uncongested(deadline)?;
+        outbox.tell(cpu::current());
         if outbox.busy || outbox.stalled || outbox.len() > 0 {
             let mark = outbox.add(frame);
             return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
@@ -589,6 +603,7 @@ impl Link {
     /// queued already, it is sent at once.
     pub(crate) fn push(&self, frame: &[u8]) -> io::Result<Flow> {
         let mut outbox = self.uncongested(None)?;
+        outbox.tell(cpu::current());
         outbox.add(frame);
         if outbox.len() < MUCH { Ok(Flow::Sent) } else { self.drain(outbox, self.until(None)) }
     }
@@ -853,6 +868,16 @@ impl Outbox {
         Mark(self.total)
     }
 
+    /// Tells the peer on which CPU this side is awake, if it does not know.
+    fn tell(&mut self, cpu: Option<u32>) {
+        if let Some(number) = cpu
+            && self.cpu != cpu
+        {
+            self.cpu = cpu;
+            self.add(&frame::at(number));
+        }
+    }
+
     /// Queues a frame that brings a descriptor.
     fn announce(&mut self, frame: &[u8], descriptor: OwnedFd) {
         if !self.broken {
@@ -906,13 +931,19 @@ mod tests {
     fn link(wait: Wait) -> (Arc<Link>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let idle = Duration::from_secs(10);
-        let settings =
-            Settings { limits: Limits::default(), quota: None, idle, stall: idle, write_timeout: None };
+        let settings = Settings {
+            limits: Limits::default(),
+            quota: None,
+            idle,
+            stall: idle,
+            write_timeout: None,
+            spin: Duration::ZERO,
+        };
         (Link::new(Arc::new(ours), wait, settings, Arc::default()), theirs)
     }
 
     /// A reply of `len` bytes, each of which is the call's number.
-    fn send(link: &Link, call: u64, len: usize, threshold: Threshold) -> (Flow, Option<InBlock>) {
+    fn send(link: &Link, call: u64, len: usize, threshold: Threshold) -> (Flow, Option<Box<InBlock>>) {
         let mut body = Outgoing::new(link, threshold, WhenFull::Socket, frame::begin_reply);
         for _ in 0..len {
             body.push(call as u8).unwrap();

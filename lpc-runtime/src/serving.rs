@@ -57,6 +57,7 @@ impl<D: ?Sized> Served<D> {
             idle: config.idle,
             stall: config.stall,
             write_timeout: Some(config.stall),
+            spin: config.spin,
         }
     }
 
@@ -150,7 +151,7 @@ impl Ended {
 pub(crate) struct Desk {
     peer: Credentials,
     state: Mutex<State>,
-    results: Mutex<HashMap<CallId, InBlock>>,
+    results: Mutex<HashMap<CallId, Box<InBlock>>>,
 }
 
 struct State {
@@ -343,7 +344,7 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn results(&self) -> MutexGuard<'_, HashMap<CallId, InBlock>> {
+    fn results(&self) -> MutexGuard<'_, HashMap<CallId, Box<InBlock>>> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

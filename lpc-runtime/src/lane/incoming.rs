@@ -17,6 +17,7 @@ use nix::poll::PollFlags;
 use crate::buffer::Buffer;
 use crate::lane::peer::{Object, Segment};
 use crate::lane::quota::{Charge, Quota};
+use crate::lane::watch::Watch;
 use crate::link::{Link, Returning};
 use crate::shared::memory::Memory;
 use crate::stats::{Counters, Lane};
@@ -48,6 +49,7 @@ pub(crate) struct Inbox {
     sleep: Option<Duration>,
     /// The last one slept as long as that.
     overslept: bool,
+    watch: Watch,
 }
 
 /// A message of the peer that is for the driver.
@@ -105,6 +107,7 @@ impl Inbox {
             begun: None,
             sleep: None,
             overslept: false,
+            watch: Watch::new(link.spin()),
         }
     }
 
@@ -149,6 +152,10 @@ impl Inbox {
         let left =
             |until: Option<Instant>| until.map(|until| until.saturating_duration_since(Instant::now()));
         if self.receiver.is_drained() {
+            let filled = self.look(socket)?;
+            if filled != Filled::Nothing {
+                return Ok(filled);
+            }
             self.sleep_at_most(socket, left(deadline)).map_err(FillError::Io)?;
             return self.try_fill(socket, Wait::Sleep);
         }
@@ -162,6 +169,23 @@ impl Inbox {
             return self.try_fill(socket, Wait::Never);
         }
         if until == stalled { Err(FillError::Peer(stopped(stall))) } else { Ok(Filled::Nothing) }
+    }
+
+    /// Looks for something to receive, as long as that pays.
+    fn look(&mut self, socket: BorrowedFd<'_>) -> Result<Filled, FillError> {
+        let time = self.watch.time();
+        if time.is_zero() {
+            return Ok(Filled::Nothing);
+        }
+        let began = Instant::now();
+        loop {
+            let filled = self.try_fill(socket, Wait::Never)?;
+            let after = began.elapsed();
+            if filled != Filled::Nothing || after >= time {
+                self.watch.looked((filled != Filled::Nothing).then_some(after));
+                return Ok(filled);
+            }
+        }
     }
 
     /// Receives once, if there is something.
@@ -232,6 +256,7 @@ impl Inbox {
                         link.refused(segment);
                     }
                 }
+                Incoming::At { cpu } => self.watch.peer_is_at(cpu),
                 Incoming::Resend { call } => return Ok(Some(Message::Resend { call })),
                 Incoming::Call { call, method, is_busy, time_left, payload, loans } => {
                     let taken = taken!(self);
@@ -416,7 +441,7 @@ enum Bytes {
     /// In private memory.
     Copied(Buffer),
     /// In the peer's, which it may change at any time.
-    Remote(RemoteBytes),
+    Remote(Box<RemoteBytes>),
 }
 
 /// Memory of the peer that a body refers to.
@@ -487,7 +512,7 @@ impl Taken<'_> {
             Payload::Block(block) => {
                 let segment = self.segment(block.segment).ok_or(Unreadable)?;
                 counters.received(Lane::Mapping, block.len as usize);
-                Bytes::Remote(RemoteBytes::new(segment, &block))
+                Bytes::Remote(Box::new(RemoteBytes::new(segment, &block)))
             }
         };
         if loans.is_empty() {
@@ -602,7 +627,7 @@ impl Arrived {
             Bytes::Copied(buffer) => Decoder::new(buffer),
             Bytes::Remote(remote) => match remote.in_place() {
                 Some(bytes) => Decoder::new(bytes),
-                None => Decoder::remote(remote),
+                None => Decoder::remote(&**remote),
             },
         };
         self.with_loans(decoder)
@@ -612,7 +637,7 @@ impl Arrived {
     pub(crate) fn owned_decoder(&self) -> Decoder<'_> {
         match &self.bytes {
             // What is that long needs new memory, and for that there is a faster way than the decoder of a slice has.
-            Bytes::Remote(remote) if remote.len >= FRESH => self.with_loans(Decoder::remote(remote)),
+            Bytes::Remote(remote) if remote.len >= FRESH => self.with_loans(Decoder::remote(&**remote)),
             _ => self.decoder(),
         }
     }

@@ -10,3 +10,4 @@ pub(crate) mod outgoing;
 pub(crate) mod peer;
 pub(crate) mod pool;
 pub(crate) mod quota;
+pub(crate) mod watch;

@@ -356,10 +356,10 @@ impl Encoded {
     }
 
     /// The block of the body, which must stay until the peer has read it.
-    pub(crate) fn take_block(&mut self) -> Option<InBlock> {
+    pub(crate) fn take_block(&mut self) -> Option<Box<InBlock>> {
         let (block, len) = self.block.take()?;
         let header = *self.frame.first_chunk().expect("a frame has a header");
-        Some(InBlock { block, len, header, loans: self.loans.clone() })
+        Some(Box::new(InBlock { block, len, header, loans: self.loans.clone() }))
     }
 }
 

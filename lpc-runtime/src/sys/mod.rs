@@ -3,6 +3,7 @@
 //! Of it [`mapping`], which reads and writes shared memory, [`socket`], which takes over descriptors that the kernel
 //! hands out as numbers, and [`fork`], which has a page cleared in forks, have `unsafe`.
 
+pub(crate) mod cpu;
 pub(crate) mod fork;
 pub(crate) mod mapping;
 pub(crate) mod memfd;

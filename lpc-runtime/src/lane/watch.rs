@@ -1,0 +1,42 @@
+//! [`Watch`]: whether to look for the peer's next message before sleeping.
+
+use std::time::Duration;
+
+use lpc_core::spin::Spin;
+
+use crate::sys::cpu;
+
+/// What is known of a peer that is waited for.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    spin: Spin,
+    /// The CPU that it was last said to run on.
+    peer: Option<u64>,
+}
+
+impl Watch {
+    /// Looks for as long as `limit`; zero is never.
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { spin: Spin::new(limit), peer: None }
+    }
+
+    pub(crate) fn peer_is_at(&mut self, cpu: u64) {
+        self.peer = Some(cpu);
+    }
+
+    /// How long to look now. On the CPU that the peer needs, not at all.
+    pub(crate) fn time(&mut self) -> Duration {
+        match (self.peer, cpu::current()) {
+            (Some(peer), Some(own)) if peer != u64::from(own) => self.spin.time(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// What came of it: something, after so long, or nothing.
+    pub(crate) fn looked(&mut self, found: Option<Duration>) {
+        match found {
+            Some(after) => self.spin.found(after),
+            None => self.spin.missed(),
+        }
+    }
+}

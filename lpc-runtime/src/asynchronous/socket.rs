@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lpc_core::{Error, Result};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
 use crate::lane::incoming::{FillError, Filled, Inbox, stopped};
@@ -134,6 +135,10 @@ impl AsyncLink {
 ///
 /// Among others, the peer stopped in the middle of a message for longer than `stall`.
 pub(super) async fn fill(socket: &UnixStream, inbox: &mut Inbox, stall: Duration) -> Result<Filled> {
+    let filled = look(socket, inbox).await?;
+    if filled != Filled::Nothing {
+        return Ok(filled);
+    }
     loop {
         let readable = match inbox.stalled_at(stall) {
             None => socket.readable().await,
@@ -160,3 +165,31 @@ pub(super) async fn fill(socket: &UnixStream, inbox: &mut Inbox, stall: Duration
         }
     }
 }
+
+/// Looks for something to receive as long as that pays: in short turns, between which all others have theirs.
+async fn look(socket: &UnixStream, inbox: &mut Inbox) -> Result<Filled, FillError> {
+    let time = inbox.time_to_look();
+    if time.is_zero() {
+        return Ok(Filled::Nothing);
+    }
+    let began = Instant::now();
+    loop {
+        // First of all those whom this task has just woken: their next call is what it looks for the answer to.
+        yield_now().await;
+        let turn = Instant::now();
+        loop {
+            let filled = inbox.try_fill(socket, Wait::Never)?;
+            let now = Instant::now();
+            if filled != Filled::Nothing || now - began >= time {
+                inbox.looked((filled != Filled::Nothing).then_some(now - began));
+                return Ok(filled);
+            }
+            if now - turn >= TURN {
+                break;
+            }
+        }
+    }
+}
+
+/// How long a task that looks for something keeps its thread from others.
+const TURN: Duration = Duration::from_micros(5);

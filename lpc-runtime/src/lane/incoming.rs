@@ -173,7 +173,7 @@ impl Inbox {
 
     /// Looks for something to receive, as long as that pays.
     fn look(&mut self, socket: BorrowedFd<'_>) -> Result<Filled, FillError> {
-        let time = self.watch.time();
+        let time = self.time_to_look();
         if time.is_zero() {
             return Ok(Filled::Nothing);
         }
@@ -182,10 +182,21 @@ impl Inbox {
             let filled = self.try_fill(socket, Wait::Never)?;
             let after = began.elapsed();
             if filled != Filled::Nothing || after >= time {
-                self.watch.looked((filled != Filled::Nothing).then_some(after));
+                self.looked((filled != Filled::Nothing).then_some(after));
                 return Ok(filled);
             }
         }
+    }
+
+    /// How long to [try](Self::try_fill) to receive before sleeping. Where it is more than no time, what came of it is to be
+    /// [said](Self::looked).
+    pub(crate) fn time_to_look(&mut self) -> Duration {
+        if self.receiver.is_drained() { self.watch.time() } else { Duration::ZERO }
+    }
+
+    /// Something was there after so long, or nothing in time.
+    pub(crate) fn looked(&mut self, found: Option<Duration>) {
+        self.watch.looked(found);
     }
 
     /// Receives once, if there is something.

@@ -42,6 +42,12 @@ attacks! { Greeted;
     a_flood_of_cancellations_of_nothing: server, Borne, |peer| flood(peer, &frame::cancel(CallId::new(77)));
     a_cancellation_by_a_server: client, CutOff(Protocol), |peer| peer.send(&frame::cancel(CallId::new(77)));
     a_client_that_says_it_closes: server, CutOff(Protocol), |peer| peer.send(&frame::closing());
+    a_flood_of_cpus_that_no_machine_has: both, Borne, |peer| {
+        let mut frame = frame::at(u32::MAX);
+        flood(peer, &frame);
+        frame[8..].fill(0xff);
+        peer.send(&frame);
+    };
     a_flood_of_refusals: both, Borne, |peer| flood(peer, &frame::refuse(0));
     a_resend_of_no_call: both, CutOff(Protocol), |peer| peer.send(&frame::resend(CallId::new(77)));
     a_flood_of_resends: both, CutOff(Protocol), |peer| flood(peer, &frame::resend(CallId::new(77)));

@@ -354,7 +354,7 @@ impl Peer {
                 }
                 Kind::Resend => return Answer::Resend { call },
                 Kind::Segment => self.seen += 1,
-                Kind::Retire | Kind::Return | Kind::Refuse | Kind::Closing => {}
+                Kind::Retire | Kind::Return | Kind::Refuse | Kind::Closing | Kind::At => {}
                 Kind::Call | Kind::Release | Kind::Cancel => panic!("{header:?} from a server"),
             }
         }

@@ -340,9 +340,13 @@ impl<F> Receiver<F> {
     ) -> Result<(), Violation> {
         assert!(len <= self.buffer.len() - self.end, "more was received than there was space for");
         self.end += len;
-        self.descriptors.extend(descriptors.into_iter().map(Some));
-        // The system installs them in order: what it lost stands behind what it did not.
-        self.descriptors.extend(lost.then_some(None));
+        for descriptor in descriptors {
+            self.descriptors.push_back(Some(descriptor));
+        }
+        if lost {
+            // The system installs them in order: what it lost stands behind what it did not.
+            self.descriptors.push_back(None);
+        }
         if self.descriptors.len() > MAX_DESCRIPTORS { Err(Violation::StrayDescriptors) } else { Ok(()) }
     }
 

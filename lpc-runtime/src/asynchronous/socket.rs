@@ -178,7 +178,7 @@ async fn look(socket: &UnixStream, inbox: &mut Inbox) -> Result<Filled, FillErro
         yield_now().await;
         let turn = Instant::now();
         loop {
-            let filled = inbox.try_fill(socket, Wait::Never)?;
+            let filled = inbox.try_fill_some(socket)?;
             let now = Instant::now();
             if filled != Filled::Nothing || now - began >= time {
                 inbox.looked((filled != Filled::Nothing).then_some(now - began));

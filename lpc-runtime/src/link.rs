@@ -601,11 +601,12 @@ impl Link {
 
     /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if much is
     /// queued already, it is sent at once.
-    pub(crate) fn push(&self, frame: &[u8]) -> io::Result<Flow> {
+    pub(crate) fn push(&self, frame: &[u8]) -> io::Result<(Flow, Mark)> {
         let mut outbox = self.uncongested(None)?;
         outbox.tell(cpu::current());
-        outbox.add(frame);
-        if outbox.len() < MUCH { Ok(Flow::Sent) } else { self.drain(outbox, self.until(None)) }
+        let mark = outbox.add(frame);
+        let flow = if outbox.len() < MUCH { Flow::Sent } else { self.drain(outbox, self.until(None))? };
+        Ok((flow, mark))
     }
 
     /// Sends what was queued.

@@ -403,10 +403,12 @@ impl Shared {
             return Err(Stopped::At(Need::Room(missing.room)));
         }
         let mut request = encoder.finish();
+        let is_alone;
         let id = {
             let mut state = self.state();
             state.may_start(link)?;
-            if !state.calls.is_empty() {
+            is_alone = state.calls.is_empty();
+            if !is_alone {
                 request.mark_busy();
             }
             let sending = Sending { block: request.take_block(), mark: None };
@@ -419,7 +421,12 @@ impl Shared {
             request.set_time_left(deadline.saturating_duration_since(Instant::now()));
         }
         link.lend(request.loans());
-        match self.link.send(request.frame()) {
+        let sent = match is_alone {
+            true => self.link.send(request.frame()),
+            // The tasks of those others may be about to call again.
+            false => self.link.send_with_others(request.frame()),
+        };
+        match sent {
             Ok(mark) => {
                 if let Some(waiting) = self.state().calls.get_mut(id) {
                     waiting.sending.mark = Some(mark);
@@ -656,9 +663,9 @@ async fn drive(guard: EndOnDrop, socket: Arc<tokio::net::UnixStream>, mut inbox:
         // The server may have closed its receiving only: what it answers still arrives.
         std::future::pending::<Infallible>().await
     };
-    let error = match race(receive(shared, &socket, &mut inbox), sending).await {
-        Either::First(Err(error)) => error,
-        Either::First(Ok(never)) | Either::Second(never) => match never {},
+    let error = match race(sending, receive(shared, &socket, &mut inbox)).await {
+        Either::Second(Err(error)) => error,
+        Either::First(never) | Either::Second(Ok(never)) => match never {},
     };
     tracing::debug!(service = shared.service.name, %error, "connection ended");
     shared.end(&error);

@@ -51,6 +51,16 @@ struct Done {
     ended: Ended,
 }
 
+/// When an answer goes out.
+#[derive(Clone, Copy)]
+enum Goes {
+    Now,
+    /// With the answers of the calls behind it, which the task that reads is about to run.
+    WithThoseThatArrived,
+    /// With those of the tasks that have their turn before the connection's.
+    WithThoseThatRun,
+}
+
 impl<D: Implementation> Connection<D> {
     pub(super) fn new(link: Arc<Link>, peer: Credentials, served: Arc<Served<D>>, guest: Guest) -> Arc<Self> {
         let desk = Desk::new(peer, served.max_calls, link.limits());
@@ -68,9 +78,9 @@ impl<D: Implementation> Connection<D> {
     pub(super) async fn serve(self: &Arc<Self>, socket: &UnixStream, inbox: Inbox) -> Result<()> {
         // Calls that still run keep the socket open: also where this future is dropped, the client has to know.
         let _guard = CloseOnDrop(self);
-        match race(self.receive(socket, inbox), self.link.resume(socket)).await {
-            Either::First(result) => result,
-            Either::Second(error) => Err(serving::broken(error)),
+        match race(self.link.resume(socket), self.receive(socket, inbox)).await {
+            Either::First(error) => Err(serving::broken(error)),
+            Either::Second(result) => result,
         }
     }
 
@@ -175,7 +185,10 @@ impl<D: Implementation> Connection<D> {
             }
             let mut running = Box::pin(running);
             match poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await {
-                Poll::Ready(done) => next = self.answer(done, more)?,
+                Poll::Ready(done) => {
+                    let goes = if more { Goes::WithThoseThatArrived } else { Goes::Now };
+                    next = self.answer(done, goes)?;
+                }
                 Poll::Pending => {
                     tokio::spawn(Arc::clone(self).go_on(running));
                     return Ok(());
@@ -189,7 +202,8 @@ impl<D: Implementation> Connection<D> {
     async fn go_on(self: Arc<Self>, running: impl Future<Output = Done>) {
         let mut done = running.await;
         loop {
-            match self.answer(done, false) {
+            let goes = if self.desk.running() > 1 { Goes::WithThoseThatRun } else { Goes::Now };
+            match self.answer(done, goes) {
                 Ok(None) => return,
                 Ok(Some(call)) => {
                     self.link.uncongested().await;
@@ -223,15 +237,16 @@ impl<D: Implementation> Connection<D> {
         Done { answer, ended }
     }
 
-    /// Sends the answer of a call, and gives the next one to be run. Where `more` calls have arrived already, it waits for
-    /// theirs: one system call sends them together.
-    fn answer(self: &Arc<Self>, done: Done, more: bool) -> Result<Option<Call>> {
+    /// Sends the answer of a call, at once or with others: one system call sends them together. Gives the next call to be
+    /// run.
+    fn answer(self: &Arc<Self>, done: Done, goes: Goes) -> Result<Option<Call>> {
         let (frame, fatal) = done.answer?;
-        let sent = match more && fatal.is_none() {
-            true => self.link.push(&frame),
-            false => self.link.send(&frame).map(drop),
+        let sent = match goes {
+            Goes::WithThoseThatArrived if fatal.is_none() => self.link.push(&frame),
+            Goes::WithThoseThatRun if fatal.is_none() => self.link.send_with_others(&frame),
+            _ => self.link.send(&frame),
         };
-        sent.map_err(serving::broken)?;
+        let _ = sent.map_err(serving::broken)?;
         let next = self.desk.finish(done.ended);
         self.ended.notify_waiters();
         if next.has_more {

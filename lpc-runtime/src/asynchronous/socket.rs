@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use lpc_core::{Error, Result};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
+use super::race::{Either, race};
 use crate::lane::incoming::{FillError, Filled, Inbox, stopped};
 use crate::link::{Flow, Link, Mark};
 use crate::sys::socket::Wait;
@@ -23,12 +25,14 @@ use crate::sys::socket::Wait;
 pub(super) struct AsyncLink {
     link: Arc<Link>,
     stalled: Notify,
+    /// Something waits to be sent with what others queue meanwhile.
+    queued: Notify,
     resumed: Notify,
 }
 
 impl AsyncLink {
     pub(super) fn new(link: Arc<Link>) -> Self {
-        Self { link, stalled: Notify::new(), resumed: Notify::new() }
+        Self { link, stalled: Notify::new(), queued: Notify::new(), resumed: Notify::new() }
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -42,11 +46,18 @@ impl AsyncLink {
         sent.map(|(_, mark)| mark)
     }
 
-    /// Queues a frame that is to go out with others.
-    pub(super) fn push(&self, frame: &[u8]) -> io::Result<()> {
+    /// Queues a frame that goes out when whoever calls this [flushes](Self::flush).
+    pub(super) fn push(&self, frame: &[u8]) -> io::Result<Mark> {
         let pushed = self.link.push(frame);
-        self.note(pushed.as_ref().ok().copied());
-        pushed.map(drop)
+        self.note(pushed.as_ref().ok().map(|(flow, _)| *flow));
+        pushed.map(|(_, mark)| mark)
+    }
+
+    /// Queues a frame that goes out when the connection's task has its turn, with those that other tasks queue before.
+    pub(super) fn send_with_others(&self, frame: &[u8]) -> io::Result<Mark> {
+        let mark = self.push(frame)?;
+        self.queued.notify_one();
+        Ok(mark)
     }
 
     /// Sends what was queued.
@@ -85,11 +96,21 @@ impl AsyncLink {
         }
     }
 
-    /// Writes queued frames whenever the socket is writable again; ends only with an error.
+    /// Writes queued frames when that is due, or when the socket is writable again; ends only with an error.
     pub(super) async fn resume(&self, socket: &UnixStream) -> io::Error {
+        // On a thread of this kind of runtime, what a task wakes comes before all that is ready.
+        let jumps = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
         loop {
-            self.stalled.notified().await;
-            if let Err(error) = self.flush_all(socket).await {
+            let flushed = match race(self.stalled.notified(), self.queued.notified()).await {
+                Either::First(()) => self.flush_all(socket).await,
+                Either::Second(()) => {
+                    if jumps {
+                        yield_now().await;
+                    }
+                    self.flush()
+                }
+            };
+            if let Err(error) = flushed {
                 self.resumed.notify_waiters();
                 return error;
             }

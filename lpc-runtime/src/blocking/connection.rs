@@ -260,8 +260,11 @@ impl Connection {
         drop((body, running));
         let over = serving::is_fatal(&answer);
         let frame = self.desk.answer(&self.link, id, answer)?;
-        let sent = if more && over.is_none() { self.link.push(&frame) } else { self.link.send(&frame) };
-        let _ = sent.map_err(serving::broken)?;
+        let sent = match more && over.is_none() {
+            true => self.link.push(&frame).map(drop),
+            false => self.link.send(&frame).map(drop),
+        };
+        sent.map_err(serving::broken)?;
         match over {
             Some(error) => Err(error),
             None => Ok(ended),

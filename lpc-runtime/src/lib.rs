@@ -87,6 +87,7 @@ mod service;
 mod serving;
 mod shared;
 mod stats;
+mod strangers;
 mod sys;
 
 pub mod blocking;

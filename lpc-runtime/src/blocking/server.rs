@@ -66,6 +66,9 @@ impl Server {
     /// The listening socket that the service manager opened for this process (systemd.socket(5), `LISTEN_FDS`): the
     /// first one that is a Unix stream socket.
     ///
+    /// It takes `LISTEN_FDS` and its like out of the environment, so that no child believes they are meant for it. Call it where
+    /// nothing else of the process uses the environment, best at the start: see [`std::env::remove_var`].
+    ///
     /// # Errors
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) where there is none.
@@ -256,6 +259,7 @@ impl ServerBuilder {
     ///
     /// The socket has mode 0600, and clients of other users are turned away, unless [`socket_mode`](Self::socket_mode) and
     /// [`accept`](Self::accept) say otherwise. A lock file `PATH.lock` stays beside it.
+    /// Where this process is killed, a fork of it, as fork(2) makes it, still holds the port, until it ends or executes a program.
     ///
     /// # Errors
     ///

@@ -100,8 +100,8 @@ impl Default for Doors {
 }
 
 impl Doors {
-    /// Whether as many clients as may be are about to say who they are. One that takes its time then gives its place to
-    /// those who wait.
+    /// Whether as many clients as may be are about to say who they are, when another one has come. One that takes its time
+    /// then gives it its place.
     pub(crate) fn is_crowded(&self, service: Description, config: &Config) -> bool {
         let mut state = self.state();
         if state.strangers.count() < config.max_handshakes {

@@ -165,9 +165,6 @@ async fn accept<D: Implementation>(
     let (service, doors) = (served.service, &control.doors);
     loop {
         while connections.try_join_next().is_some() {}
-        while doors.is_crowded(service, config) {
-            tokio::time::sleep(doors::GLANCE).await;
-        }
         let stream = match listener.accept().await {
             Ok((stream, _)) => Arc::new(stream),
             Err(error) if crate::port::is_passing(&error) => {
@@ -180,6 +177,9 @@ async fn accept<D: Implementation>(
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
+        while doors.is_crowded(service, config) {
+            tokio::time::sleep(doors::GLANCE).await;
+        }
         let Some(guest) = doors.admit(&stream, service, config) else { continue };
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
         connections.spawn(async move {

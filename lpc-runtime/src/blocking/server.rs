@@ -158,11 +158,6 @@ fn accept(
         result => result,
     };
     loop {
-        while doors.is_crowded(service, config) {
-            if stops_within(doors::GLANCE)? {
-                return Ok(());
-            }
-        }
         let mut ready =
             [listener.socket().as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match retry(|| poll(&mut ready, PollTimeout::NONE)) {
@@ -190,6 +185,11 @@ fn accept(
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
+        while doors.is_crowded(service, config) {
+            if stops_within(doors::GLANCE)? {
+                return Ok(());
+            }
+        }
         let Some(guest) = doors.admit(&stream, service, config) else { continue };
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
         let visitor = Arc::clone(&stream);

@@ -236,6 +236,7 @@ impl WireError {
 }
 
 impl From<WireError> for Error {
+    /// Its text may end up in a terminal or a log, where a peer is to write nothing but text: control characters are escaped.
     fn from(wire: WireError) -> Self {
         let kind = KINDS.get(usize::from(wire.kind)).copied().unwrap_or(ErrorKind::Other);
         let progress = match wire.progress {
@@ -243,8 +244,23 @@ impl From<WireError> for Error {
             2 => Progress::Ran,
             _ => Progress::MayHaveRun,
         };
-        Self::new(kind, wire.message).with_progress(progress)
+        Self::new(kind, escaped(wire.message)).with_progress(progress)
     }
+}
+
+fn escaped(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() {
+            escaped.extend(char.escape_debug());
+        } else {
+            escaped.push(char);
+        }
+    }
+    escaped
 }
 
 /// By their numbers on the wire. A number that a later version adds reads as [`ErrorKind::Other`].
@@ -329,6 +345,13 @@ mod tests {
     fn an_unknown_kind_reads_as_other() {
         let error = Error::from(WireError { kind: 200, progress: 9, message: "from the future".into() });
         assert_eq!((error.kind(), error.progress()), (ErrorKind::Other, Progress::MayHaveRun));
+    }
+
+    #[test]
+    fn what_a_peer_says_controls_no_terminal_and_begins_no_line() {
+        let said = "naïve \u{1b}[2J\nall is \u{9b}well \\";
+        let error = Error::from(Error::new(ErrorKind::Other, said).to_wire());
+        assert_eq!(error.to_string(), r"naïve \u{1b}[2J\nall is \u{9b}well \");
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Hello {
     /// - [`ErrorKind::Protocol`] where it has not as many fingerprints as methods.
     pub fn resolve(&self, service: &str, methods: &[Method], fingerprints: &[u64]) -> Result<Vec<Found>> {
         if self.service != service {
-            let message = format!("it serves `{}`, not `{service}`", self.service);
+            let message = format!("it serves `{}`, not `{service}`", self.service.escape_debug());
             return Err(Error::new(ErrorKind::WrongService, message));
         }
         if self.fingerprints.len() != self.methods.len() {

@@ -11,6 +11,7 @@
 //! | connections (`max_connections`) | 16,384 | `connect` fails: `ResourceExhausted` |
 //! | connections of one user (`max_connections_per_user`) | 4,096 | `connect` fails: `ResourceExhausted` |
 //! | clients that have not said who they are (`max_handshakes`) | 128 | the next one waits; who has been silent for 1 s then fails: `ResourceExhausted` |
+//! | the same of one user, where others are accepted | 96 | `connect` fails: `ResourceExhausted`, as does that of who has been silent for 100 ms |
 //! | time to say it, on both sides (`handshake_timeout`) | 10 s | the connection is closed; `connect` fails: `TimedOut` |
 //! | bytes of what a client says, and a server | 64 KiB, 1 MiB | `Protocol` |
 //! | descriptors and threads of the system | the system's | clients wait for a descriptor; without a thread `connect` fails: `ResourceExhausted` |
@@ -192,6 +193,11 @@ impl Config {
         Err(Error::new(ErrorKind::InvalidInput, message))
     }
 
+    /// Whether peers of several users may be at the other end of a port.
+    pub(crate) fn is_open_to_others(&self) -> bool {
+        self.accept.is_some()
+    }
+
     /// Makes sure that this peer may be at the other end of a port.
     ///
     /// # Errors
@@ -369,6 +375,10 @@ impl<D> ServerBuilder<D> {
     ///
     /// Who comes when there are as many waits to be taken, so that any number of honest ones get in. To make room for them,
     /// whoever has been silent for a second then is refused with [`ErrorKind::ResourceExhausted`].
+    ///
+    /// Where [`accept`](Self::accept) lets several users in, each has three quarters of the places at most, so that none keeps
+    /// the others out: a newcomer takes the place of a client of the same user that has been silent for 100 ms, or is refused
+    /// itself. When all places are taken nevertheless, the user who has most makes room, after 100 ms too.
     ///
     /// # Panics
     ///

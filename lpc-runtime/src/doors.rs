@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::greeting;
 use crate::link::Link;
 use crate::service::Description;
+use crate::strangers::{self, Leaving, Strangers};
 use crate::sys::fork::Birth;
 use crate::sys::socket;
 
@@ -35,8 +36,7 @@ struct State {
     /// By the order in which they came.
     guests: BTreeMap<u64, Entry>,
     next: u64,
-    /// Those of whom it is not known yet who they are, and since when that is so.
-    unknown: BTreeMap<u64, Instant>,
+    strangers: Strangers,
     /// How many each user has.
     users: HashMap<u32, usize>,
     /// Nothing is received any more.
@@ -47,7 +47,6 @@ struct State {
 
 #[derive(Debug)]
 struct Entry {
-    user: u32,
     socket: Weak<Socket>,
     /// Once it is known who is there.
     link: Weak<Link>,
@@ -76,11 +75,9 @@ impl Complaints {
 #[derive(Debug)]
 pub(crate) struct Guest {
     doors: Arc<Doors>,
+    user: u32,
     number: u64,
 }
-
-/// How long a client may be silent while others wait to be taken.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// How long who takes connections pauses where there is no room for another one: the end of a handshake wakes nobody.
 pub(crate) const GLANCE: Duration = Duration::from_millis(5);
@@ -103,29 +100,30 @@ impl Default for Doors {
 }
 
 impl Doors {
-    /// Whether as many clients as may be are about to say who they are. One that takes its time then gives its place to
-    /// those who wait.
+    /// Whether as many clients as may be are about to say who they are, when another one has come. One that takes its time
+    /// then gives it its place.
     pub(crate) fn is_crowded(&self, service: Description, config: &Config) -> bool {
         let mut state = self.state();
-        if state.unknown.len() < config.max_handshakes {
+        if state.strangers.count() < config.max_handshakes {
             return false;
         }
-        let Some((&number, since)) = state.unknown.first_key_value() else { return false };
-        if since.elapsed() < SILENCE {
-            return true;
-        }
-        state.unknown.remove(&number);
-        let socket = state.guests.get(&number).and_then(|guest| guest.socket.upgrade());
+        let Some(leaving) = state.strangers.make_room(Instant::now()) else { return true };
         drop(state);
-        let limit = config.max_handshakes;
-        let message = format!("there are {limit} clients that have not said who they are (max_handshakes)");
-        let reason = Error::new(ErrorKind::ResourceExhausted, message);
+        self.send_away(&leaving, service, config);
+        false
+    }
+
+    /// Ends the connection of a client that took its time to say who it is.
+    fn send_away(&self, leaving: &Leaving, service: Description, config: &Config) {
+        let socket = self.state().guests.get(&leaving.number).and_then(|guest| guest.socket.upgrade());
+        let reason = crowded("there are".into(), config.max_handshakes);
         if let Some(socket) = socket {
-            greeting::refuse(&*socket, service, &reason);
+            if !leaving.is_greeted {
+                greeting::refuse(&*socket, service, &reason);
+            }
             socket::shutdown(&*socket, Shutdown::Both);
         }
         self.complain(service, &reason);
-        false
     }
 
     /// Lets a client in that comes to a port, or tells it why not.
@@ -137,6 +135,9 @@ impl Doors {
     ) -> Option<Guest> {
         let admitted = greeting::credentials(&**stream).and_then(|peer| {
             config.check_peer(&peer, Role::Client)?;
+            if config.is_open_to_others() {
+                self.check_share(peer.uid(), service, config)?;
+            }
             self.enter(stream, peer.uid(), Some(config))
         });
         admitted
@@ -151,6 +152,20 @@ impl Doors {
     pub(crate) fn take<S: AsFd + Send + Sync + 'static>(self: &Arc<Self>, stream: &Arc<S>) -> Result<Guest> {
         let peer = greeting::credentials(&**stream)?;
         self.enter(stream, peer.uid(), None)
+    }
+
+    /// Keeps places for handshakes free for other users. One that has its share makes room for itself.
+    fn check_share(&self, user: u32, service: Description, config: &Config) -> Result<()> {
+        let share = strangers::share(config.max_handshakes);
+        let mut state = self.state();
+        if state.strangers.of(user) < share {
+            return Ok(());
+        }
+        let leaving = state.strangers.make_room_of(user, Instant::now());
+        drop(state);
+        let leaving = leaving.ok_or_else(|| crowded(format!("user {user} has"), share))?;
+        self.send_away(&leaving, service, config);
+        Ok(())
     }
 
     fn enter<S: AsFd + Send + Sync + 'static>(
@@ -177,8 +192,8 @@ impl Doors {
         let number = state.next;
         state.next += 1;
         let socket: Arc<Socket> = Arc::clone(stream) as _;
-        state.guests.insert(number, Entry { user, socket: Arc::downgrade(&socket), link: Weak::new() });
-        state.unknown.insert(number, Instant::now());
+        state.guests.insert(number, Entry { socket: Arc::downgrade(&socket), link: Weak::new() });
+        state.strangers.add(user, number, Instant::now());
         state.users.insert(user, of_user + 1);
         if state.is_closing {
             socket::shutdown(&*socket, Shutdown::Read);
@@ -187,7 +202,7 @@ impl Doors {
             socket::shutdown(&*socket, Shutdown::Both);
         }
         drop(state);
-        Ok(Guest { doors: Arc::clone(self), number })
+        Ok(Guest { doors: Arc::clone(self), user, number })
     }
 
     /// How many connections there are.
@@ -277,11 +292,29 @@ impl Doors {
     }
 }
 
+/// `whose` says whose clients are `count`.
+fn crowded(whose: String, count: usize) -> Error {
+    let message = format!("{whose} {count} clients that have not said who they are (max_handshakes)");
+    Error::new(ErrorKind::ResourceExhausted, message)
+}
+
 impl Guest {
+    /// The server is about to say its hello.
+    ///
+    /// # Errors
+    ///
+    /// It must not: the client has been told to go.
+    pub(crate) fn greet(&self) -> Result<()> {
+        if self.doors.state().strangers.greet(self.user, self.number) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Disconnected, "the client has made room for others"))
+    }
+
     /// It is known who is there.
     pub(crate) fn introduce(&self, link: &Arc<Link>) {
         let mut state = self.doors.state();
-        state.unknown.remove(&self.number);
+        state.strangers.remove(self.user, self.number);
         if let Some(guest) = state.guests.get_mut(&self.number) {
             guest.link = Arc::downgrade(link);
         }
@@ -296,13 +329,12 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         let mut state = self.doors.state();
-        state.unknown.remove(&self.number);
-        if let Some(Entry { user, .. }) = state.guests.remove(&self.number)
-            && let Some(count) = state.users.get_mut(&user)
-        {
+        state.strangers.remove(self.user, self.number);
+        state.guests.remove(&self.number);
+        if let Some(count) = state.users.get_mut(&self.user) {
             *count -= 1;
             if *count == 0 {
-                state.users.remove(&user);
+                state.users.remove(&self.user);
             }
         }
         if state.guests.is_empty() {

@@ -3,8 +3,9 @@
 //! - What was queued to travel with the next message goes out by itself when there is none for [`SOON`].
 //! - Shared memory that was not used for a while is given back.
 //!
-//! It never blocks on a peer, and holds no connection alive.
+//! It never blocks on a peer, and holds no connection alive. A panic over one connection is nothing to the others.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +35,9 @@ pub(crate) trait Tend: Send + Sync {
 /// How long a message waits for another one to travel with.
 const SOON: Duration = Duration::from_millis(5);
 
+/// How long at most until it is tried again, from [`SOON`] on each time twice as long.
+const LATE: Duration = Duration::from_millis(80);
+
 /// How long private memory is kept, at least, for use again.
 const KEPT: Duration = Duration::from_secs(3);
 
@@ -44,12 +48,25 @@ static CHANGED: Condvar = Condvar::new();
 struct Work {
     /// To be flushed.
     soon: Vec<Weak<dyn Tend>>,
-    /// To be trimmed, each at its time.
-    later: Vec<(Instant, Weak<dyn Tend>)>,
+    /// What has its time.
+    later: Vec<Visit>,
     /// When to look after spare memory that is [`private`] or of a [`buffer`].
     private: Option<Instant>,
     /// The process that has the thread.
     keeper: Option<Birth>,
+}
+
+struct Visit {
+    at: Instant,
+    what: What,
+    link: Weak<dyn Tend>,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Trim,
+    /// Once more: this long after the last time.
+    Flush(Duration),
 }
 
 impl Work {
@@ -70,7 +87,7 @@ pub(crate) fn trim(link: Weak<dyn Tend>, after: Duration) {
     // A time that no clock shows never comes.
     let Some(at) = Instant::now().checked_add(after) else { return };
     let mut work = work();
-    work.later.push((at, link));
+    work.later.push(Visit { at, what: What::Trim, link });
     wake(work);
 }
 
@@ -109,7 +126,7 @@ fn keep() {
     let mut work = work();
     loop {
         let now = Instant::now();
-        let due = work.later.iter().map(|(at, _)| *at).chain(work.private).min();
+        let due = work.later.iter().map(|visit| visit.at).chain(work.private).min();
         let is_due = due.is_some_and(|due| due <= now);
         if work.soon.is_empty() && !is_due {
             work = match due {
@@ -125,29 +142,91 @@ fn keep() {
         }
         let soon = std::mem::take(&mut work.soon);
         let now = Instant::now();
-        let later: Vec<_> = work.later.extract_if(.., |(at, _)| *at <= now).collect();
+        let later: Vec<_> = work.later.extract_if(.., |visit| visit.at <= now).collect();
         let private = work.private.take_if(|at| *at <= now);
         drop(work);
-        let mut again: Vec<(Instant, Weak<dyn Tend>)> = Vec::new();
-        for (_, link) in later {
-            let after = link.upgrade().and_then(|link| link.trim());
-            if let Some(at) = after.and_then(|after| Instant::now().checked_add(after)) {
-                again.push((at, link));
-            }
-        }
-        let stalled: Vec<_> =
-            soon.into_iter().filter(|link| link.upgrade().is_some_and(|link| link.flush_late())).collect();
+        let soon = soon.into_iter().map(|link| Visit { at: now, what: What::Flush(SOON), link });
+        let again: Vec<_> = later.into_iter().chain(soon).filter_map(paid).collect();
         let private = private.filter(|_| private::trim() | buffer::trim()).map(|_| Instant::now() + KEPT);
         work = self::work();
         work.later.extend(again);
-        work.soon.extend(stalled);
         if private.is_some() {
             work.private = private;
         }
     }
 }
 
+/// Pays a visit, and says when the next one is, if at all.
+fn paid(visit: Visit) -> Option<Visit> {
+    let Visit { what, link, .. } = visit;
+    let tended = link.upgrade()?;
+    let next = catch_unwind(AssertUnwindSafe(move || match what {
+        What::Trim => Some((tended.trim()?, What::Trim)),
+        What::Flush(pause) => tended.flush_late().then(|| (pause, What::Flush(LATE.min(pause * 2)))),
+    }));
+    let (after, what) = next.unwrap_or_else(|_| {
+        tracing::error!("a connection is not looked after any more: that panicked");
+        None
+    })?;
+    Some(Visit { at: Instant::now().checked_add(after)?, what, link })
+}
+
 /// What [`Tend`] is registered by: `Weak<Link>` or of a client around it.
 pub(crate) fn weak<T: Tend + 'static>(of: &Arc<T>) -> Weak<dyn Tend> {
     Arc::downgrade(of) as Weak<dyn Tend>
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
+
+    /// Guards against hangs.
+    const GUARD: Duration = Duration::from_secs(30);
+
+    /// Stuck until it was flushed so many times, and says when it is flushed.
+    struct Stuck(Mutex<u32>, Sender<u32>);
+
+    impl Tend for Stuck {
+        fn flush_late(&self) -> bool {
+            let mut left = self.0.lock().unwrap();
+            *left -= 1;
+            self.1.send(*left).unwrap();
+            *left > 0
+        }
+
+        fn trim(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    struct Panics;
+
+    impl Tend for Panics {
+        fn flush_late(&self) -> bool {
+            std::panic::resume_unwind(Box::new("flushed"));
+        }
+
+        fn trim(&self) -> Option<Duration> {
+            std::panic::resume_unwind(Box::new("trimmed"));
+        }
+    }
+
+    #[test]
+    fn what_is_stuck_is_tried_until_it_is_not_whoever_else_panics() {
+        let panics = Arc::new(Panics);
+        let (sender, flushed) = channel();
+        let stuck = Arc::new(Stuck(Mutex::new(4), sender));
+        flush(weak(&panics));
+        trim(weak(&panics), Duration::ZERO);
+        flush(weak(&stuck));
+        for left in [3, 2, 1, 0] {
+            assert_eq!(flushed.recv_timeout(GUARD), Ok(left));
+        }
+        flush(weak(&panics));
+        *stuck.0.lock().unwrap() = 1;
+        flush(weak(&stuck));
+        assert_eq!(flushed.recv_timeout(GUARD), Ok(0));
+    }
 }

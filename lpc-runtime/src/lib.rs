@@ -63,6 +63,12 @@
 //! A call that fails on its way fails with an [`Error`]: it has a [kind](ErrorKind), a text that says what and where,
 //! and the call's [`Progress`], which tells whether it may have run.
 //!
+//! # Panics
+//!
+//! A panic in an implementation is an error for its caller alone. That takes unwinding: built with `panic = "abort"`, the
+//! process ends instead. So it does then where a `Deserialize` of the user's panics, be it on what a peer sends or on the
+//! made-up values by which lpc finds out, at the first connection, what a method's types look like.
+//!
 //! # Features
 //!
 //! - `tokio` (default): the async side, on tokio.
@@ -87,6 +93,7 @@ mod service;
 mod serving;
 mod shared;
 mod stats;
+mod strangers;
 mod sys;
 
 pub mod blocking;

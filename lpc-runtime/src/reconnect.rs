@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use lpc_core::{Error, ErrorKind, Method, Progress};
 
+use crate::config::Config;
+
 /// How a client reconnects: how often it tries, how long it pauses in between, and who is told.
 ///
 /// ```no_run
@@ -23,7 +25,8 @@ use lpc_core::{Error, ErrorKind, Method, Progress};
 /// # Ok::<(), lpc::Error>(())
 /// ```
 ///
-/// A connection is made when a call needs it, by the caller. Pauses grow from 10 ms to 1 s, by a factor of two, and each is
+/// A connection is made when a call needs it: by the caller, or where that is a task, by a task of its own in the runtime of
+/// the first connection, for all callers and whatever deadlines they have. Pauses grow from 10 ms to 1 s, by a factor of two, and each is
 /// shortened by a random part of up to a half, so that many clients of a server that starts again do not come all at once.
 ///
 /// What is called again: a call that was not sent, for certain, and a call of a method marked `#[lpc(idempotent)]` of which
@@ -43,7 +46,7 @@ type OnEvent = dyn Fn(&ConnectionEvent<'_>) + Send + Sync;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum ConnectionEvent<'e> {
-    /// It is over.
+    /// It is over. Said once of each connection.
     Lost(&'e Error),
     /// A new one could not be made. There is another try, after this pause.
     Failed(&'e Error, Duration),
@@ -89,7 +92,7 @@ impl Reconnect {
         self
     }
 
-    /// Has `on_event` told what happens, on the thread or in the task that needs the connection. It should be quick, and must
+    /// Has `on_event` told what happens, on the thread or in the task that connects. It should be quick, and must
     /// not call through this client.
     #[must_use]
     pub fn on_event(mut self, on_event: impl Fn(&ConnectionEvent<'_>) + Send + Sync + 'static) -> Self {
@@ -157,9 +160,17 @@ impl<'p> Dialling<'p> {
     }
 
     /// How long the tries may take yet.
-    pub(crate) fn left(&self) -> Option<Duration> {
+    fn left(&self) -> Option<Duration> {
         let until = self.until.into_iter().chain(self.deadline).min();
         until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// The settings for a try, which takes no longer than that.
+    pub(crate) fn bounded(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        let limit = config.handshake_timeout;
+        config.handshake_timeout = self.left().map_or(limit, |left| left.min(limit));
+        config
     }
 
     /// A try failed. Says how long to pause before the next one.

@@ -112,6 +112,10 @@ struct State {
     over: Option<Error>,
 }
 
+/// Wakers that are kept at most. One more, and all of them are woken: who still waits comes back, and those are
+/// forgotten whose wait was given up.
+const MAX_WAITING: usize = 1 << 16;
+
 /// A call whose reply has not been fetched yet.
 #[derive(Debug)]
 struct Waiting {
@@ -463,9 +467,9 @@ impl Shared {
                 }
                 Need::Call => {
                     let has_room = state.calls.len() < self.link.link().limits().max_calls as usize;
-                    if !has_room && !state.full.iter().any(|other| other.will_wake(cx.waker())) {
-                        state.full.push(cx.waker().clone());
-                    }
+                    let crowd = if has_room { Vec::new() } else { state.wait_for_call(cx.waker()) };
+                    drop(state);
+                    crowd.into_iter().for_each(Waker::wake);
                     has_room
                 }
             };
@@ -564,6 +568,16 @@ impl State {
             return Err(Stopped::At(Need::Call));
         }
         Ok(())
+    }
+
+    /// Has `waker` woken when a call is over. Who is given is to be woken now, without the lock.
+    #[must_use]
+    fn wait_for_call(&mut self, waker: &Waker) -> Vec<Waker> {
+        let crowd = if self.full.len() < MAX_WAITING { Vec::new() } else { std::mem::take(&mut self.full) };
+        if !self.full.last().is_some_and(|last| last.will_wake(waker)) {
+            self.full.push(waker.clone());
+        }
+        crowd
     }
 
     /// Forgets a call. What is given is to be dropped without the lock.

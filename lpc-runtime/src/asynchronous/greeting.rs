@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::config::Config;
+use crate::doors::Guest;
 use crate::greeting::{self, Greeted};
 use crate::service::Description;
 use crate::sys::socket::{self, Control, Received, Wait};
@@ -33,9 +34,11 @@ pub(super) async fn greet_client(
     socket: &UnixStream,
     service: Description,
     config: &Config,
+    guest: &Guest,
 ) -> Result<Limits> {
     let greeting = async {
         let preamble = read_preamble(socket).await?;
+        guest.greet()?;
         write(socket, &greeting::server_hello(service, config)).await?;
         let preamble = greeting::preamble(&preamble, Role::Client)?;
         greeting::understand_client(&read(socket, preamble.len).await?, config)

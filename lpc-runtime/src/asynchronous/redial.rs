@@ -4,6 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lpc_core::{Error, ErrorKind, Result};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::client::{Connected, dial};
 use crate::calling;
@@ -13,19 +16,48 @@ use crate::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
 use crate::service::{Description, Encoder, Outcome};
 use crate::stats::Counters;
 
+/// Held by clients alone: nobody dials for a client that is gone.
 #[derive(Debug)]
-pub(super) struct Redial {
+pub(super) struct Redial(Arc<Line>);
+
+/// Held by who dials, too.
+#[derive(Debug)]
+struct Line {
     port: Port,
     service: Description,
     config: Config,
     policy: Reconnect,
     counters: Arc<Counters>,
-    connection: Mutex<Arc<Connected>>,
-    /// Held by who is about to replace the connection.
-    dialling: tokio::sync::Mutex<()>,
+    /// In which the connections are: a caller's may be one that ends with the call.
+    runtime: Handle,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    connection: Arc<Connected>,
+    /// Whether it was said that it is lost.
+    is_lost: bool,
+    dialler: Option<Dialler>,
+}
+
+/// The task that is about to replace the connection. It is no caller's, whose deadline may be too short for it.
+#[derive(Debug)]
+struct Dialler {
+    task: AbortHandle,
+    outcome: watch::Receiver<Option<Result<()>>>,
+}
+
+impl Drop for Redial {
+    fn drop(&mut self) {
+        if let Some(dialler) = &self.0.state().dialler {
+            dialler.task.abort();
+        }
+    }
 }
 
 impl Redial {
+    /// In the runtime of the first connection.
     pub(super) fn new(
         port: Port,
         service: Description,
@@ -34,17 +66,18 @@ impl Redial {
         counters: Arc<Counters>,
         connection: Connected,
     ) -> Self {
-        let connection = Mutex::new(Arc::new(connection));
-        Self { port, service, config, policy, counters, connection, dialling: tokio::sync::Mutex::default() }
+        let state = Mutex::new(State { connection: Arc::new(connection), is_lost: false, dialler: None });
+        let runtime = Handle::current();
+        Self(Arc::new(Line { port, service, config, policy, counters, runtime, state }))
     }
 
     pub(super) fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        &self.0.counters
     }
 
     /// The connection, be it over or not.
     pub(super) fn current(&self) -> Arc<Connected> {
-        Arc::clone(&self.connection())
+        Arc::clone(&self.0.state().connection)
     }
 
     pub(super) async fn call<R: Outcome>(
@@ -54,7 +87,7 @@ impl Redial {
         time: Option<Duration>,
     ) -> Result<R> {
         let deadline = calling::from_now(time.or_else(|| self.current().time_of(method)));
-        let mut retries = Retries::new(&self.policy, &self.service.methods[method as usize]);
+        let mut retries = Retries::new(&self.0.policy, &self.0.service.methods[method as usize]);
         loop {
             let connection = self.connected(deadline).await?;
             let result = connection.call(method, encode, deadline).await;
@@ -67,41 +100,78 @@ impl Redial {
 
     /// A connection that is not over, made now if need be.
     pub(super) async fn connected(&self, deadline: Option<Instant>) -> Result<Arc<Connected>> {
-        if let Some(connection) = self.usable() {
-            return Ok(connection);
+        let mut outcome = {
+            let mut state = self.0.state();
+            if state.connection.is_usable() {
+                return Ok(Arc::clone(&state.connection));
+            }
+            // One that has ended without an outcome never has one.
+            match &state.dialler {
+                Some(dialler) if dialler.outcome.has_changed().is_ok() => dialler.outcome.clone(),
+                _ => state.dialler.insert(Line::dialler(&self.0)).outcome.clone(),
+            }
+        };
+        let dialled = async {
+            match outcome.wait_for(Option::is_some).await {
+                Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+                Err(_) => {
+                    let message = "no new connection to the server: the runtime has ended in which the client was made, \
+                                   or Reconnect::on_event panicked";
+                    Err(Error::new(ErrorKind::Disconnected, message))
+                }
+            }
+        };
+        match deadline {
+            None => dialled.await?,
+            Some(deadline) => {
+                tokio::time::timeout_at(deadline.into(), dialled).await.unwrap_or_else(|_| {
+                    Err(Error::new(ErrorKind::TimedOut, "no new connection before the call's deadline"))
+                })?;
+            }
         }
-        let Some(deadline) = deadline else { return self.renewed(None).await };
-        tokio::time::timeout_at(deadline.into(), self.renewed(Some(deadline))).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::TimedOut, "no new connection before the call's deadline"))
-        })
+        Ok(self.current())
+    }
+}
+
+impl Line {
+    fn dialler(line: &Arc<Self>) -> Dialler {
+        let (sender, outcome) = watch::channel(None);
+        let line = Arc::clone(line);
+        let runtime = line.runtime.clone();
+        let task = runtime.spawn(async move {
+            let result = line.dial().await.map(|connection| {
+                let mut state = line.state();
+                state.is_lost = false;
+                let lost = std::mem::replace(&mut state.connection, connection);
+                drop(state);
+                drop(lost);
+                line.policy.tell(&ConnectionEvent::Connected);
+            });
+            line.state().dialler = None;
+            sender.send_replace(Some(result));
+        });
+        Dialler { task: task.abort_handle(), outcome }
     }
 
-    async fn renewed(&self, deadline: Option<Instant>) -> Result<Arc<Connected>> {
-        let _dialling = self.dialling.lock().await;
-        // Somebody else may have made it meanwhile.
-        if let Some(connection) = self.usable() {
-            return Ok(connection);
+    async fn dial(&self) -> Result<Arc<Connected>> {
+        let lost = {
+            let mut state = self.state();
+            (!std::mem::replace(&mut state.is_lost, true)).then(|| state.connection.why_over())
+        };
+        if let Some(lost) = lost {
+            self.policy.tell(&ConnectionEvent::Lost(&lost));
         }
-        self.policy.tell(&ConnectionEvent::Lost(&self.current().why_over()));
-        let mut tries = Dialling::new(&self.policy, deadline);
+        let mut tries = Dialling::new(&self.policy, None);
         loop {
-            match dial(&self.port, self.service, &self.config, Arc::clone(&self.counters)).await {
-                Ok(connection) => {
-                    let connection = Arc::new(connection);
-                    *self.connection() = Arc::clone(&connection);
-                    self.policy.tell(&ConnectionEvent::Connected);
-                    return Ok(connection);
-                }
+            let config = tries.bounded(&self.config);
+            match dial(&self.port, self.service, &config, Arc::clone(&self.counters)).await {
+                Ok(connection) => return Ok(Arc::new(connection)),
                 Err(error) => tokio::time::sleep(tries.failed(error)?).await,
             }
         }
     }
 
-    fn usable(&self) -> Option<Arc<Connected>> {
-        Some(self.current()).filter(|connection| connection.is_usable())
-    }
-
-    fn connection(&self) -> MutexGuard<'_, Arc<Connected>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -61,6 +61,9 @@ impl Server {
     /// The listening socket that the service manager opened for this process (systemd.socket(5), `LISTEN_FDS`): the
     /// first one that is a Unix stream socket.
     ///
+    /// It takes `LISTEN_FDS` and its like out of the environment, so that no child believes they are meant for it. Call it where
+    /// nothing else of the process uses the environment, best at the start: see [`std::env::remove_var`].
+    ///
     /// # Errors
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) where there is none.
@@ -162,9 +165,6 @@ async fn accept<D: Implementation>(
     let (service, doors) = (served.service, &control.doors);
     loop {
         while connections.try_join_next().is_some() {}
-        while doors.is_crowded(service, config) {
-            tokio::time::sleep(doors::GLANCE).await;
-        }
         let stream = match listener.accept().await {
             Ok((stream, _)) => Arc::new(stream),
             Err(error) if crate::port::is_passing(&error) => {
@@ -177,6 +177,9 @@ async fn accept<D: Implementation>(
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
+        while doors.is_crowded(service, config) {
+            tokio::time::sleep(doors::GLANCE).await;
+        }
         let Some(guest) = doors.admit(&stream, service, config) else { continue };
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
         connections.spawn(async move {
@@ -200,7 +203,7 @@ async fn greet<D: Implementation>(
     control: &Control,
     guest: Guest,
 ) -> Result<(Arc<Connection<D>>, Inbox)> {
-    let limits = greeting::greet_client(stream, served.service, config).await?;
+    let limits = greeting::greet_client(stream, served.service, config, &guest).await?;
     let is_trusted = config.trusts(&**stream);
     let peer = crate::greeting::credentials(&**stream)?;
     let settings = served.settings(limits, peer.uid(), config);
@@ -255,6 +258,7 @@ impl ServerBuilder {
     ///
     /// The socket has mode 0600, and clients of other users are turned away, unless [`socket_mode`](Self::socket_mode) and
     /// [`accept`](Self::accept) say otherwise. A lock file `PATH.lock` stays beside it.
+    /// Where this process is killed, a fork of it, as fork(2) makes it, still holds the port, until it ends or executes a program.
     ///
     /// # Errors
     ///

@@ -9,6 +9,7 @@ use lpc_core::receiver::Role;
 use lpc_core::{Error, Limits, Result};
 
 use crate::config::Config;
+use crate::doors::Guest;
 use crate::greeting::{self, Greeted};
 use crate::service::Description;
 
@@ -23,9 +24,15 @@ pub(super) fn greet_server(stream: &UnixStream, service: Description, config: &C
 }
 
 /// The server's side of it. A client of another version is told ours before it is refused.
-pub(super) fn greet_client(stream: &UnixStream, service: Description, config: &Config) -> Result<Limits> {
+pub(super) fn greet_client(
+    stream: &UnixStream,
+    service: Description,
+    config: &Config,
+    guest: &Guest,
+) -> Result<Limits> {
     let mut peer = Timed::new(stream, config);
     let preamble = peer.read_preamble()?;
+    guest.greet()?;
     peer.write(&greeting::server_hello(service, config))?;
     let preamble = greeting::preamble(&preamble, Role::Client)?;
     let limits = greeting::understand_client(&peer.read_body(preamble)?, config)?;

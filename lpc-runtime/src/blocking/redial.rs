@@ -28,6 +28,8 @@ pub(super) struct Redial {
 #[derive(Debug)]
 struct Line {
     connection: Arc<Shared>,
+    /// Whether it was said that it is lost.
+    is_lost: bool,
     /// A caller is about to replace it.
     is_dialling: bool,
 }
@@ -41,7 +43,7 @@ impl Redial {
         counters: Arc<Counters>,
         connection: Arc<Shared>,
     ) -> Self {
-        let line = Mutex::new(Line { connection, is_dialling: false });
+        let line = Mutex::new(Line { connection, is_lost: false, is_dialling: false });
         Self { port, service, config, policy, counters, line, free: Condvar::new() }
     }
 
@@ -94,18 +96,22 @@ impl Redial {
             };
         }
         line.is_dialling = true;
-        let lost = line.connection.why_over();
+        let lost = (!std::mem::replace(&mut line.is_lost, true)).then(|| line.connection.why_over());
         drop(line);
         let dialling = Dialled(self);
-        self.policy.tell(&ConnectionEvent::Lost(&lost));
+        if let Some(lost) = lost {
+            self.policy.tell(&ConnectionEvent::Lost(&lost));
+        }
         let mut tries = Dialling::new(&self.policy, deadline);
         loop {
-            let mut config = self.config.clone();
-            config.handshake_timeout =
-                tries.left().map_or(config.handshake_timeout, |left| left.min(config.handshake_timeout));
+            let config = tries.bounded(&self.config);
             match dial(&self.port, self.service, &config, Arc::clone(&self.counters)) {
                 Ok(connection) => {
-                    self.line().connection = Arc::clone(&connection);
+                    let mut line = self.line();
+                    line.is_lost = false;
+                    let lost = std::mem::replace(&mut line.connection, Arc::clone(&connection));
+                    drop(line);
+                    drop(lost);
                     drop(dialling);
                     self.policy.tell(&ConnectionEvent::Connected);
                     return Ok(connection);

@@ -66,6 +66,9 @@ impl Server {
     /// The listening socket that the service manager opened for this process (systemd.socket(5), `LISTEN_FDS`): the
     /// first one that is a Unix stream socket.
     ///
+    /// It takes `LISTEN_FDS` and its like out of the environment, so that no child believes they are meant for it. Call it where
+    /// nothing else of the process uses the environment, best at the start: see [`std::env::remove_var`].
+    ///
     /// # Errors
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) where there is none.
@@ -155,11 +158,6 @@ fn accept(
         result => result,
     };
     loop {
-        while doors.is_crowded(service, config) {
-            if stops_within(doors::GLANCE)? {
-                return Ok(());
-            }
-        }
         let mut ready =
             [listener.socket().as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         match retry(|| poll(&mut ready, PollTimeout::NONE)) {
@@ -187,6 +185,11 @@ fn accept(
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
+        while doors.is_crowded(service, config) {
+            if stops_within(doors::GLANCE)? {
+                return Ok(());
+            }
+        }
         let Some(guest) = doors.admit(&stream, service, config) else { continue };
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
         let visitor = Arc::clone(&stream);
@@ -212,7 +215,7 @@ fn lead(
     control: &Control,
     guest: Guest,
 ) -> Result<()> {
-    let limits = greeting::greet_client(&stream, served.service, config)?;
+    let limits = greeting::greet_client(&stream, served.service, config, &guest)?;
     let is_trusted = config.trusts(&*stream);
     let peer = crate::greeting::credentials(&*stream)?;
     let settings = served.settings(limits, peer.uid(), config);
@@ -256,6 +259,7 @@ impl ServerBuilder {
     ///
     /// The socket has mode 0600, and clients of other users are turned away, unless [`socket_mode`](Self::socket_mode) and
     /// [`accept`](Self::accept) say otherwise. A lock file `PATH.lock` stays beside it.
+    /// Where this process is killed, a fork of it, as fork(2) makes it, still holds the port, until it ends or executes a program.
     ///
     /// # Errors
     ///

@@ -324,8 +324,16 @@ impl Inbox {
 
     fn add_segment(&mut self, number: u32, len: u64, descriptor: Option<OwnedFd>) -> Result<(), Error> {
         let segment = match (descriptor, self.charge(len)) {
-            (Some(descriptor), Ok(charge)) => Segment::open(descriptor, len, self.is_trusted, charge)
-                .map_err(|error| refused(&format!("segment {number}"), &error))?,
+            (Some(descriptor), Ok(charge)) => match Segment::open(descriptor, len, self.is_trusted, charge) {
+                Ok(segment) => segment,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Err(refused(&format!("segment {number}"), &error));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, len, "a peer's shared memory cannot be looked at");
+                    Segment::lost()
+                }
+            },
             (None, _) => {
                 tracing::warn!(len, "this process has no descriptor left for a peer's shared memory");
                 Segment::lost()
@@ -373,12 +381,14 @@ impl Inbox {
         let copies = Some(Arc::clone(&self.copies));
         let object = match Object::open(descriptor, offset, len, self.is_trusted, copies, Some(live)) {
             Ok(object) => object,
-            // Not the peer's fault: files change.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(refused(&format!("object {slot}"), &error));
+            }
+            // Not the peer's fault: files change, and the system may be short of something.
+            Err(error) => {
                 tracing::warn!(%error, "a file that a peer passes cannot be used");
                 return Ok(());
             }
-            Err(error) => return Err(refused(&format!("object {slot}"), &error)),
         };
         put(&mut self.objects, slot, object);
         if let Some(link) = self.link.upgrade() {
@@ -429,11 +439,7 @@ fn take_out<T>(slots: &mut [Option<T>], number: u32) {
 }
 
 fn refused(what: &str, error: &io::Error) -> Error {
-    let (kind, whose) = match error.kind() {
-        io::ErrorKind::InvalidData => (ErrorKind::Protocol, "the peer broke the protocol: "),
-        _ => (ErrorKind::Io, ""),
-    };
-    Error::new(kind, format!("{whose}{what} cannot be used: {error}"))
+    Error::new(ErrorKind::Protocol, format!("the peer broke the protocol: {what} cannot be used: {error}"))
 }
 
 /// Why receiving failed.

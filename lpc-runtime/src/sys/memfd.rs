@@ -67,7 +67,8 @@ fn refuse<T>(message: impl Into<String>) -> io::Result<T> {
 /// size stay what it is.
 pub(crate) fn check(file: impl AsFd, len: u64) -> io::Result<()> {
     let seals = match fcntl(file.as_fd(), FcntlArg::F_GET_SEALS) {
-        Err(nix::Error::EINVAL) => return refuse("its descriptor is no memfd"),
+        // The latter of one that is only a path (`O_PATH`).
+        Err(nix::Error::EINVAL | nix::Error::EBADF) => return refuse("its descriptor is no memfd"),
         result => SealFlag::from_bits_retain(result?),
     };
     if !seals.contains(SEGMENT) {

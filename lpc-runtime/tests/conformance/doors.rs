@@ -12,7 +12,7 @@ use std::time::Duration;
 use lpc::config::ServerBuilder;
 use lpc::{Credentials, Error, ErrorKind, Progress, Threshold};
 use lpc_core::Limits;
-use lpc_core::handshake::Hello;
+use lpc_core::handshake::{Hello, Preamble};
 use lpc_core::receiver::Role;
 
 use crate::pairs::{AnyClient, Driver, RUNTIME};
@@ -296,6 +296,25 @@ fn silent_clients_give_their_places_to_those_who_wait() {
             told += usize::from(String::from_utf8_lossy(&hello).contains("max_handshakes"));
         }
         assert!(told > 0, "somebody had to go");
+        server.end();
+    }
+}
+
+/// It would read the refusal as a frame.
+#[test]
+fn who_has_read_the_servers_hello_makes_room_without_a_refusal() {
+    for driver in DRIVERS {
+        let server = serve(driver, &Rules { max_handshakes: 1, ..Rules::default() }, &Implementation::new());
+        let mut slow = UnixStream::connect(&server.port).unwrap();
+        let hello = Hello::client("Probe", &Limits::default()).encode(Role::Client);
+        slow.write_all(&hello[..Preamble::LEN]).unwrap();
+        let mut preamble = [0; Preamble::LEN];
+        slow.read_exact(&mut preamble).unwrap();
+        let len = Preamble::decode(&preamble, Role::Server).unwrap().len;
+        assert_eq!(server.connect(driver).unwrap().echo(b"in").unwrap(), b"in");
+        let mut rest = Vec::new();
+        slow.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest.len(), len);
         server.end();
     }
 }

@@ -1,5 +1,7 @@
 //! Clients that outlive their server.
 
+use std::io::Read;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
@@ -10,7 +12,10 @@ use lpc::{ConnectionEvent, ErrorKind, Progress, Reconnect};
 use crate::pairs::{self, AnyClient, Driver, RUNTIME, Running, Setup, Way};
 use crate::probe::blocking::Probe;
 use crate::probe::{Implementation, asynchronous, blocking};
-use crate::{GUARD, eventually};
+use crate::{GUARD, eventually, in_time};
+
+/// So that a test which depends on it hangs.
+const NEVER: Duration = Duration::from_secs(3600);
 
 fn at_ports() -> impl Iterator<Item = Setup> {
     pairs::all().into_iter().filter(|setup| setup.way == Way::Port)
@@ -129,6 +134,70 @@ fn nobody_there_ends_a_call_in_bounded_time_and_the_next_tries_again() {
         let _second = Running::at(&setup, &Implementation::new(), &port);
         assert_eq!(client.echo(b"back").unwrap(), b"back");
     }
+}
+
+/// A client that has lost its server, and whoever serves its port now and has not answered yet. What happened.
+fn kept_waiting(directory: &Path) -> (AnyClient, UnixListener, UnixStream, Arc<Mutex<Vec<String>>>) {
+    let port = directory.join("probe");
+    let (reconnect, events) = policy();
+    let reconnect = reconnect.give_up_after(NEVER);
+    let setup = at_ports().next().unwrap();
+    let first = Running::at(&setup, &Implementation::new(), &port);
+    let builder = asynchronous::ProbeClient::builder().reconnect(reconnect).handshake_timeout(NEVER);
+    let client = AnyClient::Tokio(RUNTIME.block_on(builder.connect(&port)).unwrap());
+    drop(first);
+    let second = UnixListener::bind(&port).unwrap();
+    let call = || client.with_deadline(Duration::from_millis(20)).echo(b"?");
+    let error = call().unwrap_err();
+    assert!(error.is_timed_out() && !error.may_have_run(), "{error:?}");
+    let stream = second.accept().unwrap().0;
+    assert!(call().unwrap_err().is_timed_out());
+    (client, second, stream, events)
+}
+
+/// Of a task: a thread connects itself.
+#[test]
+fn a_connect_that_takes_longer_than_a_calls_deadline_is_there_for_the_next_call() {
+    let directory = tempfile::tempdir().unwrap();
+    let (client, second, stream, events) = kept_waiting(directory.path());
+    let server = lpc::blocking::Server::builder();
+    let serving = std::thread::spawn(move || {
+        server.serve_stream::<blocking::ProbeService, _>(stream, Implementation::default())
+    });
+    assert_eq!(client.echo(b"there").unwrap(), b"there");
+    second.set_nonblocking(true).unwrap();
+    assert_eq!(second.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "one for all calls");
+    assert_eq!(*events.lock().unwrap(), ["lost", "connected"]);
+    drop(client);
+    in_time("the server ends", || serving.join().unwrap()).unwrap();
+}
+
+#[test]
+fn nobody_connects_for_a_client_that_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let (client, _second, mut stream, _) = kept_waiting(directory.path());
+    drop(client);
+    in_time("it hangs up", move || stream.read_to_end(&mut Vec::new())).unwrap();
+}
+
+#[test]
+fn an_observer_that_panics_costs_no_more_than_the_calls_that_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = directory.path().join("probe");
+    let setup = at_ports().next().unwrap();
+    let first = Running::at(&setup, &Implementation::new(), &port);
+    let reconnect = Reconnect::default().on_event(|event| {
+        if let ConnectionEvent::Lost(_) = event {
+            std::panic::resume_unwind(Box::new("the observer is shocked"));
+        }
+    });
+    let client = connect(Driver::Tokio, &port, reconnect).unwrap();
+    drop(first);
+    let _second = Running::at(&setup, &Implementation::new(), &port);
+    let error = client.echo(b"?").unwrap_err();
+    assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
+    assert!(error.to_string().contains("on_event panicked"), "{error}");
+    assert_eq!(client.echo(b"back").unwrap(), b"back");
 }
 
 /// A server that is replaced while many call it: each call runs exactly once.

@@ -2,8 +2,9 @@
 //!
 //! Whatever the attack is, the same has to hold, and [`siege`] checks it:
 //!
-//! - An honest peer of the same process is answered, correctly and soon, all the while.
-//! - The offender is disconnected, or its own calls fail, or it did nothing wrong and is served.
+//! - An honest peer of the same process is answered, correctly and within a second, all the while.
+//! - The offender is disconnected, or its own calls fail, or it did nothing wrong and is served. A server logs the reason for
+//!   which it disconnects.
 //! - The process then holds as many descriptors, mappings, threads and bytes of memory as before.
 //! - Nothing in it has panicked, and it ends when it is told to.
 //!
@@ -30,6 +31,7 @@ mod descriptors;
 mod framing;
 mod handshake;
 mod kills;
+mod log;
 mod objects;
 mod replies;
 mod roles;

@@ -1,12 +1,14 @@
 //! Segments that are no honest memory: truncated or not sealed against it, of another size or kind, or too large.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
 use lpc::ErrorKind::Protocol;
 use lpc_core::frame;
 use nix::fcntl::SealFlag;
+use nix::libc::O_PATH;
 use nix::unistd::{ftruncate, pipe};
 
 use crate::peer::{MIB, at_start, file_of, memfd, memfd_of, sealed_segment, segment_seals};
@@ -38,6 +40,10 @@ attacks! { Greeted;
     that_can_be_sealed: both, CutOff(Protocol), |peer| peer.segment(0, MIB, without(SealFlag::F_SEAL_SEAL));
     a_pipe: both, CutOff(Protocol), |peer| peer.segment(0, MIB, pipe().unwrap().0);
     a_socket: both, CutOff(Protocol), |peer| peer.segment(0, MIB, UnixStream::pair().unwrap().0);
+    a_path: both, CutOff(Protocol), |peer| {
+        let path = OpenOptions::new().read(true).custom_flags(O_PATH).open("/").unwrap();
+        peer.segment(0, MIB, path);
+    };
     dev_zero: both, CutOff(Protocol), |peer| peer.segment(0, MIB, File::open("/dev/zero").unwrap());
     a_file: both, CutOff(Protocol), |peer| peer.segment(0, MIB, file_of(MIB));
     a_directory: both, CutOff(Protocol), |peer| peer.segment(0, MIB, File::open("/").unwrap());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lpc::ErrorKind;
 use lpc_core::receiver::Role;
 
+use crate::log;
 use crate::peer::Peer;
 use crate::process::{PORT, Process, other, text};
 use crate::roles::Honest;
@@ -29,6 +30,22 @@ impl Attack {
             Stage::Stranger => peer.is_turned_away(),
             Stage::Greeted => peer.is_cut_off(),
         }
+    }
+
+    /// A server says why it disconnects whom, and disconnects nobody else. Of those who do not get in it names one in a second.
+    fn check_log(&self, log: &[String]) {
+        let closed = log::count(log, "connection closed");
+        let refused = log::count(log, "connection refused");
+        let attackers = rounds() * ATTACKERS;
+        let is_logged = match (self.end, self.stage) {
+            // These ended the stream themselves.
+            (End::CutOff(ErrorKind::Disconnected), _) => closed + refused == 0,
+            (End::CutOff(_), Stage::Greeted) => closed == attackers && refused == 0,
+            (End::CutOff(_), Stage::Stranger) => closed + refused > 0,
+            (End::Borne | End::Fails(_), _) => closed + refused == 0,
+            (End::Leaves(_), _) => true,
+        };
+        assert!(is_logged, "after {} the log is {log:#?}", self.name);
     }
 }
 
@@ -158,7 +175,7 @@ pub fn on_server(attack: &Attack, driver: Driver) {
     before.wait_for(server.id(), attack.name);
     assert_eq!(honest.stop(), "served well");
     call_for_all(server.client(Driver::Blocking));
-    end(server.process, &["end"]);
+    attack.check_log(&end(server.process, &["end"]));
 }
 
 pub fn on_client(attack: &Attack, driver: Driver) {
@@ -226,14 +243,15 @@ fn call_for_all(client: AnyVault) -> AnyVault {
     client
 }
 
-/// Tells a process to end, which it does with these last words.
-pub fn end(mut process: Process, words: &[&str]) {
+/// Tells a process to end, which it does with these last words. What was in its log.
+pub fn end(mut process: Process, words: &[&str]) -> Vec<String> {
     process.tell(words[0]);
-    let rest = process.rest();
+    let (log, rest) = log::split(process.rest());
     let (last, rest) = rest.split_last().expect("it says that it has ended");
     assert_eq!(last, "ended");
     assert_eq!(rest, &words[1..]);
     assert!(process.wait().success());
+    log
 }
 
 /// What a process holds.
@@ -256,8 +274,9 @@ const WORKERS: usize = 17;
 /// Mappings that the allocator and the C library may split.
 const SPLITS: usize = 8;
 
-/// Memory that the allocator may not give back: less than half a MiB for each attacker.
-const SLACK: u64 = 8 << 20;
+/// Memory that the allocator may not give back, because something small stands behind it: as much as a server reads ahead for
+/// each attacker.
+const SLACK: u64 = (ATTACKERS as u64) << 20;
 
 impl Holdings {
     fn of(id: u32) -> Self {

@@ -68,7 +68,7 @@ impl Fault {
 }
 
 /// The names of calls, and their numbers.
-const CALLS: [(&str, &[libc::c_long]); 18] = [
+const CALLS: [(&str, &[libc::c_long]); 19] = [
     ("memfd_create", &[libc::SYS_memfd_create]),
     ("mmap", &[libc::SYS_mmap]),
     ("munmap", &[libc::SYS_munmap]),
@@ -77,6 +77,7 @@ const CALLS: [(&str, &[libc::c_long]); 18] = [
     ("fallocate", &[libc::SYS_fallocate]),
     ("fcntl", &[libc::SYS_fcntl]),
     ("fstat", &[libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_fstatfs]),
+    ("pread", &[libc::SYS_pread64]),
     ("recvmsg", &[libc::SYS_recvmsg]),
     ("recv", &[libc::SYS_recvfrom]),
     ("send", &[libc::SYS_sendto]),

@@ -44,6 +44,8 @@ pub fn play(role: &str) -> ! {
         "serve_until_told" => manager::serve_until_told(driver),
         "serve_a_stranger" => users::serve_a_stranger(driver),
         "call_as_a_stranger" => users::call_as_a_stranger(driver),
+        "serve_everybody" => users::serve_everybody(driver),
+        "besiege" => users::besiege(driver),
         other => panic!("no role is called {other}"),
     };
     match result {

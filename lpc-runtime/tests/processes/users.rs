@@ -1,16 +1,26 @@
 //! Peers of other users. Only root can be several: for others these tests say so, and end.
 
 use std::fs::Permissions;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::Duration;
 
+use lpc::config::ServerBuilder;
 use nix::unistd::{Uid, setuid};
 
-use crate::process::{PORT, Process, other, say, text, variable};
+use crate::process::{PORT, Process, other, say, text, until, variable};
 use crate::service::{AnyClient, DRIVERS, Driver, Implementation, RUNTIME, asynchronous, blocking};
 
 /// A user who is not root, whether there is one of this number or not.
 const STRANGER: u32 = 65_534;
+
+/// Clients that may be about to say who they are, and of one user.
+const PLACES: usize = 4;
+const SHARE: usize = 3;
+
+const NEVER: Duration = Duration::from_secs(3600);
 
 /// Role: serves that user alone, at a socket that everybody may connect to.
 pub fn serve_a_stranger(driver: Driver) -> lpc::Result<()> {
@@ -53,6 +63,50 @@ pub fn call_as_a_stranger(driver: Driver) -> lpc::Result<()> {
     Ok(())
 }
 
+/// Role: serves everybody, few of them at a time until it knows who they are, which may take long.
+pub fn serve_everybody(driver: Driver) -> lpc::Result<()> {
+    fn built<D>(builder: ServerBuilder<D>) -> ServerBuilder<D> {
+        builder.socket_mode(0o666).accept(|_| true).max_handshakes(PLACES).handshake_timeout(NEVER)
+    }
+    let port = variable(PORT);
+    match driver {
+        Driver::Blocking => {
+            let server = built(lpc::blocking::Server::builder()).bind(port)?;
+            say("bound");
+            server.serve::<blocking::ProbeService, _>(Implementation)
+        }
+        Driver::Tokio => {
+            let server = built(lpc::Server::builder()).bind(port)?;
+            say("bound");
+            RUNTIME.block_on(server.serve::<asynchronous::ProbeService, _>(Implementation))
+        }
+    }
+}
+
+/// Role: connects as that user, again and again, and says nothing to the server. Says how many connections it is left.
+pub fn besiege(_: Driver) -> lpc::Result<()> {
+    setuid(Uid::from_raw(STRANGER)).map_err(std::io::Error::from)?;
+    let mut streams: Vec<UnixStream> = Vec::new();
+    for count in 1..=3 * PLACES {
+        let stream = UnixStream::connect(variable(PORT))?;
+        stream.set_nonblocking(true)?;
+        streams.push(stream);
+        until("the server makes up its mind", || (open(&streams) == count.min(SHARE)).then_some(()));
+    }
+    say(open(&streams));
+    std::io::stdin().read_line(&mut String::new())?;
+    say(open(&streams));
+    Ok(())
+}
+
+/// How many of these nothing has come through, not even the end.
+fn open(streams: &[UnixStream]) -> usize {
+    let is_open = |mut stream: &UnixStream| {
+        stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    streams.iter().filter(|stream| is_open(stream)).count()
+}
+
 fn is_root() -> bool {
     let is_root = Uid::effective().is_root();
     if !is_root {
@@ -93,6 +147,26 @@ fn another_user_is_served_where_both_sides_accept_it_and_only_there() {
                 "{text}"
             );
         }
+    }
+}
+
+#[test]
+fn a_user_whose_clients_are_all_silent_keeps_no_other_user_out() {
+    if !is_root() {
+        return;
+    }
+    for driver in DRIVERS {
+        let directory = directory();
+        let port = directory.path().join("port");
+        let server = Process::start(other("serve_everybody", driver).env(PORT, &port));
+        assert_eq!(server.line(), "bound");
+        let mut silent = Process::start(other("besiege", driver).env(PORT, &port).stdin(Stdio::piped()));
+        assert_eq!(silent.line(), SHARE.to_string());
+        for client in DRIVERS {
+            assert_eq!(AnyClient::connect(client, text(&port)).unwrap().length(b"in").unwrap(), 2);
+        }
+        silent.tell("nobody had to go");
+        assert_eq!(silent.rest(), [&SHARE.to_string(), "ended"]);
     }
 }
 

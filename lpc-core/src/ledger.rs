@@ -161,12 +161,6 @@ impl<S> Ledger<S> {
         left
     }
 
-    /// Whether there is room, but in pieces: [`make_room`](Self::make_room) makes one of them.
-    #[must_use]
-    pub fn has_room_in_pieces(&self, bytes: u64) -> bool {
-        self.lock().arena.could_have_room(bytes)
-    }
-
     /// Removes idle segments where a new one of the right size can then be had, for a body that fits the limit and none of
     /// the segments that there are. `retire` gets them, as in [`trim`](Self::trim).
     pub fn make_room(&self, bytes: u64, mut retire: impl FnMut(u32, Arc<S>)) {

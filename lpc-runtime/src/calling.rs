@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lpc_core::frame::{self, CallId};
 use lpc_core::{Error, ErrorKind, Method, Progress, Result};
 
-use crate::lane::incoming::Arrived;
+use crate::lane::arrived::Arrived;
 use crate::lane::outgoing::InBlock;
 use crate::link::{Link, Mark};
 use crate::service::{Description, Outcome, decode_outcome};

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::lane::incoming::Arrived;
+use crate::lane::arrived::Arrived;
 use crate::lane::outgoing::{Encoded, Missing, Outgoing, WhenFull};
 use crate::link::Link;
 

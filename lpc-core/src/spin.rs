@@ -69,10 +69,10 @@ impl Spin {
     pub fn time(&mut self) -> Duration {
         match &mut self.state {
             State::Pays { .. } => self.limit,
-            State::Tries { .. } => self.limit * LONGER,
+            State::Tries { .. } => self.limit.saturating_mul(LONGER),
             State::Rests { left: 0 } => {
                 self.state = State::Tries { left: TRIES };
-                self.limit * LONGER
+                self.limit.saturating_mul(LONGER)
             }
             State::Rests { left } => {
                 *left -= 1;

@@ -40,6 +40,23 @@ pub struct Stats {
     /// Sent bodies over the threshold that took the socket all the same, because the pool had no room for them
     /// (`pool_limit`), or the system no memory or descriptor.
     pub fallbacks: u64,
+    /// How this side waited for the other's messages.
+    pub waits: Waits,
+}
+
+/// How often one side waited for the other's next message, and what came of it.
+///
+/// Where much is `missed`, looking for messages takes processor time and gains nothing; where much has `slept` though calls
+/// follow each other closely, a longer [`spin`](crate::blocking::ClientBuilder::spin) may help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waits {
+    /// It came while this side looked for it.
+    pub found: u64,
+    /// This side looked, in vain, and then slept.
+    pub missed: u64,
+    /// This side slept, having looked or not, or left it to the async runtime.
+    pub slept: u64,
 }
 
 /// Traffic by lane.
@@ -199,6 +216,9 @@ pub(crate) struct Counters {
     calls: AtomicU64,
     errors: AtomicU64,
     fallbacks: AtomicU64,
+    found: AtomicU64,
+    missed: AtomicU64,
+    slept: AtomicU64,
     sent: LaneCounters,
     received: LaneCounters,
 }
@@ -230,6 +250,16 @@ impl Counters {
         self.fallbacks.fetch_add(1, Relaxed);
     }
 
+    /// Something was found by looking, or not.
+    pub(crate) fn looked(&self, found: bool) {
+        let count = if found { &self.found } else { &self.missed };
+        count.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn slept(&self) {
+        self.slept.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn sent(&self, lane: Lane, bytes: usize) {
         self.sent.add(lane, bytes);
     }
@@ -245,6 +275,11 @@ impl Counters {
             fallbacks: self.fallbacks.load(Relaxed),
             sent: self.sent.read(),
             received: self.received.read(),
+            waits: Waits {
+                found: self.found.load(Relaxed),
+                missed: self.missed.load(Relaxed),
+                slept: self.slept.load(Relaxed),
+            },
         }
     }
 }

@@ -160,6 +160,7 @@ pub(super) async fn fill(socket: &UnixStream, inbox: &mut Inbox, stall: Duration
     if filled != Filled::Nothing {
         return Ok(filled);
     }
+    inbox.count_sleep();
     loop {
         let readable = match inbox.stalled_at(stall) {
             None => socket.readable().await,

@@ -128,10 +128,11 @@ impl Inbox {
         let left =
             |until: Option<Instant>| until.map(|until| until.saturating_duration_since(Instant::now()));
         if self.receiver.is_drained() {
-            let filled = self.look(socket)?;
+            let filled = self.look(socket, left(deadline))?;
             if filled != Filled::Nothing {
                 return Ok(filled);
             }
+            self.count_sleep();
             self.sleep_at_most(socket, left(deadline)).map_err(FillError::Io)?;
             return self.try_fill(socket, Wait::Sleep);
         }
@@ -147,9 +148,9 @@ impl Inbox {
         if until == stalled { Err(FillError::Peer(stopped(stall))) } else { Ok(Filled::Nothing) }
     }
 
-    /// Looks for something to receive, as long as that pays.
-    fn look(&mut self, socket: BorrowedFd<'_>) -> Result<Filled, FillError> {
-        let time = self.time_to_look();
+    /// Looks for something to receive, as long as that pays, and no longer than `left`.
+    fn look(&mut self, socket: BorrowedFd<'_>, left: Option<Duration>) -> Result<Filled, FillError> {
+        let time = self.time_to_look().min(left.unwrap_or(Duration::MAX));
         if time.is_zero() {
             return Ok(Filled::Nothing);
         }
@@ -183,7 +184,13 @@ impl Inbox {
 
     /// Something was there after so long, or nothing in time.
     pub(crate) fn looked(&mut self, found: Option<Duration>) {
+        self.counters.looked(found.is_some());
         self.watch.looked(found);
+    }
+
+    /// Its holder waits until there is something to receive.
+    pub(crate) fn count_sleep(&self) {
+        self.counters.slept();
     }
 
     /// Receives once, if there is something.

@@ -1,5 +1,7 @@
 //! Calls that come back.
 
+use std::time::Duration;
+
 use lpc::{ErrorKind, Progress, Threshold};
 
 use crate::pairs::{self, Setup};
@@ -251,6 +253,41 @@ fn both_sides_count_the_same() {
         assert_eq!((ours.sent, ours.received), (theirs.received, theirs.sent));
         assert_eq!(ours.sent.mapping.bytes, 100_003);
         assert_eq!(ours.received.mapping.bytes, 100_004);
+    }
+}
+
+#[test]
+fn who_is_not_to_look_for_messages_sleeps_at_once() {
+    for setup in pairs::all().into_iter().filter(|setup| setup.way == pairs::Way::Port) {
+        let setup = Setup { spin: Duration::ZERO, ..setup };
+        let server = pairs::Running::new(&setup, &Implementation::new());
+        let client = setup.connect_port(&server);
+        for _ in 0..100 {
+            client.echo(b"quick").unwrap();
+        }
+        for waits in [client.stats().waits, (server.stats)().waits] {
+            assert_eq!((waits.found, waits.missed), (0, 0), "{setup:?}");
+            assert!(waits.slept > 0, "{setup:?}");
+        }
+    }
+}
+
+/// However long that is: others have their turn on the same thread, and the end of the connection is seen.
+#[test]
+fn who_looks_for_long_keeps_nobody_from_anything() {
+    for setup in pairs::all() {
+        let (client, _server) =
+            Setup { spin: Duration::from_secs(30), ..setup }.connect(&Implementation::new());
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let client = &client;
+                scope.spawn(move || {
+                    for len in 0..100 {
+                        assert_eq!(client.echo(&pattern(len, number)).unwrap(), pattern(len, number));
+                    }
+                });
+            }
+        });
     }
 }
 

@@ -53,6 +53,7 @@ pub struct Setup {
     pub pool_idle_timeout: Duration,
     pub user_pool_limit: u64,
     pub deadline: Option<Duration>,
+    pub spin: Duration,
 }
 
 /// Every combination of drivers and ways, with the default settings.
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Setup> {
                     pool_idle_timeout: Duration::from_secs(10),
                     user_pool_limit: 8 << 30,
                     deadline: None,
+                    spin: Duration::from_micros(20),
                 });
             }
         }
@@ -162,6 +164,7 @@ impl Setup {
     fn server<D>(&self, builder: ServerBuilder<D>) -> ServerBuilder<D> {
         let builder = builder
             .threshold(self.threshold)
+            .spin(self.spin)
             .max_message(self.max_message)
             .pool_limit(self.pool_limit)
             .max_concurrent_calls(self.max_concurrent_calls)
@@ -176,6 +179,7 @@ impl Setup {
     fn client<C, D>(&self, builder: ClientBuilder<C, D>) -> ClientBuilder<C, D> {
         let builder = builder
             .threshold(self.threshold)
+            .spin(self.spin)
             .max_message(self.max_message)
             .pool_limit(self.pool_limit)
             .at_quota(self.at_quota)

@@ -8,9 +8,11 @@
 //! - `memory`: what a server holds while its clients are idle, and after they have gone.
 //! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
+//! - `compile`: what the attribute adds to a build, in seconds and bytes.
 //! - `calls`: a fixed number of equal calls, to be run under `strace -c -f` or `perf`.
 
 mod calls;
+mod compile;
 mod lanes;
 mod large;
 mod memory;
@@ -43,6 +45,8 @@ enum Work {
     Soak(soak::Arguments),
     /// Equal calls, one after the other, for strace and perf
     Calls(calls::Arguments),
+    /// What `#[service]` adds to the time of a build and to the size of the program
+    Compile(compile::Arguments),
     /// The other process of `lanes`, `stress` and `calls`
     #[command(hide = true)]
     Serve {
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Work::Stress(arguments) => stress::run(&arguments),
         Work::Soak(arguments) => soak::run(&arguments),
         Work::Calls(arguments) => calls::run(&arguments),
+        Work::Compile(arguments) => compile::run(&arguments),
         Work::Serve { tokio, cpu } => service::serve(tokio, cpu),
         Work::ServeRow(served) => large::serve(&served),
         Work::ServePort(served) => memory::serve(&served),

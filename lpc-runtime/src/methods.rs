@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use lpc_core::form::difference;
+use lpc_core::form;
 use lpc_core::handshake::Found;
 use lpc_core::{Error, ErrorKind, Progress, Result};
 
@@ -13,17 +13,14 @@ use crate::service::Description;
 pub(crate) struct Methods {
     service: Description,
     found: Box<[Found]>,
-    /// For each method that differs what the server said of it, once it was asked: `None` where it did not say.
-    forms: Box<[OnceLock<Option<Box<str>>>]>,
+    /// For each method that differs, where it does, once the server was asked: `None` where it did not say.
+    differences: Box<[OnceLock<Option<Box<str>>>]>,
 }
-
-/// Bytes of a form that a server tells, at most.
-const MAX_FORM: usize = 64 << 10;
 
 impl Methods {
     pub(crate) fn new(service: Description, found: Vec<Found>) -> Self {
-        let forms = found.iter().map(|_| OnceLock::new()).collect();
-        Self { service, found: found.into(), forms }
+        let differences = found.iter().map(|_| OnceLock::new()).collect();
+        Self { service, found: found.into(), differences }
     }
 
     /// The method's number at the server; `None` where it cannot be called there, and [`error`](Self::error) says why.
@@ -37,16 +34,19 @@ impl Methods {
     /// The number of a method which the server has in another form that it has not been asked for yet.
     pub(crate) fn unasked(&self, method: u32) -> Option<u16> {
         match self.found[method as usize] {
-            Found::Different(number) if self.forms[method as usize].get().is_none() => Some(number),
+            Found::Different(number) if self.differences[method as usize].get().is_none() => Some(number),
             _ => None,
         }
     }
 
     /// Takes down what the server said of the method when it was asked. It is asked again only if it was not reached.
     pub(crate) fn learn(&self, method: u32, answer: Result<String>) {
-        let form = match answer {
-            Ok(form) if form.len() <= MAX_FORM => Some(form.into()),
-            // None that can be shown, and it would be kept as long as the connection.
+        let difference = match answer {
+            Ok(theirs) if theirs.len() <= form::MAX_LEN => {
+                let ours = self.service.form(method).unwrap_or_default();
+                Some(form::difference(ours, &theirs).into())
+            }
+            // None that this side would say.
             Ok(_) => None,
             Err(error)
                 if error.progress() == Progress::NotSent && error.kind() != ErrorKind::UnknownMethod =>
@@ -56,7 +56,7 @@ impl Methods {
             Err(_) => None,
         };
         // Of several that ask at once, any may be first.
-        let _ = self.forms[method as usize].set(form);
+        let _ = self.differences[method as usize].set(difference);
     }
 
     /// Why the method cannot be called.
@@ -65,9 +65,8 @@ impl Methods {
         if self.found[method as usize] == Found::Nowhere {
             return self.service.unknown_method(method);
         }
-        let ours = self.service.form(method).unwrap_or_default();
-        let details = match self.forms[method as usize].get() {
-            Some(Some(theirs)) => format!(": {}", difference(ours, theirs)),
+        let details = match self.differences[method as usize].get() {
+            Some(Some(difference)) => format!(": {difference}"),
             _ => String::new(),
         };
         let message = format!(
@@ -115,9 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn a_form_that_is_too_long_is_not_kept() {
+    fn a_form_that_is_too_long_is_not_shown() {
         let methods = methods(vec![Found::Nowhere, Found::Different(0)]);
-        methods.learn(1, Ok("(_, ".repeat(MAX_FORM)));
+        methods.learn(1, Ok("(_, ".repeat(form::MAX_LEN)));
         assert_eq!(methods.unasked(1), None);
         assert!(!methods.error(1).to_string().contains("(_"), "{}", methods.error(1));
     }

@@ -38,6 +38,15 @@ impl Description {
         (self.forms)().get(method as usize)?.as_ref().map(Form::text)
     }
 
+    /// Finds the forms of the methods, which may take some time when it is the first time, and logs what they do not show.
+    pub(crate) fn find_forms(&self) {
+        for (method, form) in self.methods.iter().zip((self.forms)()) {
+            for form::Opaque { name, why, .. } in form.iter().flat_map(Form::opaque) {
+                tracing::debug!(service = self.name, method = method.name(), name, %why, "opaque: known by its name");
+            }
+        }
+    }
+
     /// What a handshake says of the methods' forms.
     pub(crate) fn fingerprints(&self) -> Vec<u64> {
         (self.forms)().iter().map(|form| form::fingerprint(form.as_ref())).collect()

@@ -17,7 +17,7 @@ use lpc_core::{Error, ErrorKind, Limits, Progress, Result, Threshold, codec};
 use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::context::Running;
-use crate::greeting::Credentials;
+use crate::greeting::{self, Credentials};
 use crate::lane::arrived::Arrived;
 use crate::lane::incoming::Inbox;
 use crate::lane::outgoing::{Encoded, InBlock};
@@ -28,6 +28,8 @@ use crate::service::{Description, Reply, Request};
 /// A service and all that its connections share. `D` is how the driver calls it.
 pub(crate) struct Served<D: ?Sized> {
     pub(crate) service: Description,
+    /// What each client is told first.
+    pub(crate) hello: Box<[u8]>,
     pub(crate) max_calls: usize,
     thresholds: Box<[Threshold]>,
     /// How long each method takes.
@@ -38,10 +40,11 @@ pub(crate) struct Served<D: ?Sized> {
 
 impl<D: ?Sized> Served<D> {
     pub(crate) fn new(service: Description, config: &Config, dispatch: Box<D>) -> Result<Self> {
-        // Before a client waits for it: finding forms may take some time, the first time.
-        let _ = service.fingerprints();
+        // Before a client waits for it.
+        service.find_forms();
         Ok(Self {
             service,
+            hello: greeting::server_hello(service, config).into(),
             max_calls: config.max_calls,
             thresholds: config.thresholds(service.methods)?,
             paces: service.methods.iter().map(|_| Pace::new()).collect(),

@@ -1,5 +1,6 @@
 //! Bytes that a message refers to instead of containing them.
 
+use std::alloc::Layout;
 use std::any::{Any, type_name};
 use std::fmt;
 use std::sync::Arc;
@@ -114,19 +115,23 @@ pub enum Received {
 }
 
 impl Received {
-    /// Deserializes what is lent as a `T`, which [forms](crate::form) know by its name.
+    /// Deserializes what is lent as a `T`, which [forms](crate::form) know by its name, and by the layout of each of the values that
+    /// it is a sequence of.
     ///
     /// # Errors
     ///
     /// As [`Deserialize::deserialize`].
-    pub fn deserialize_as<'de, T: ?Sized, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_newtype_struct(NAME, InLine { of: type_name::<T>() })
+    pub fn deserialize_as<'de, T: ?Sized, D: Deserializer<'de>>(
+        deserializer: D,
+        each: Layout,
+    ) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(NAME, InLine { of: type_name::<T>(), each })
     }
 }
 
 impl<'de> Deserialize<'de> for Received {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize_as::<[u8], D>(deserializer)
+        Self::deserialize_as::<[u8], D>(deserializer, Layout::new::<u8>())
     }
 }
 
@@ -134,13 +139,18 @@ impl<'de> Deserialize<'de> for Received {
 struct InLine {
     /// The type that they are lent as.
     of: &'static str,
+    each: Layout,
 }
 
 impl<'de> Visitor<'de> for InLine {
     type Value = Received;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shared {}", without_modules(self.of))
+        write!(f, "shared {}", without_modules(self.of))?;
+        match (self.each.size(), self.each.align()) {
+            (1, _) => Ok(()),
+            (size, align) => write!(f, " of {size} bytes aligned to {align}"),
+        }
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Received, D::Error> {

@@ -22,13 +22,20 @@ const MAX_SHOWN: usize = 300;
 pub fn difference(ours: &str, theirs: &str) -> String {
     let mut found = Vec::new();
     if let (Some(here), Some(there)) = (method(ours), method(theirs)) {
-        names("arguments", &here.0, &there.0, &mut found);
+        let [ours, theirs] = [&here.0, &there.0].map(|parts| parts.iter().map(|(name, _)| *name));
+        if !ours.eq(theirs) {
+            let of = |(name, tree): &(&str, Tree<'_>)| format!("{name}: {}", tree.text);
+            let list = |parts: &Parts<'_>| shown(&parts.iter().map(of).collect::<Vec<_>>().join(", "));
+            found.push(format!("arguments are `{}` here and `{}` there", list(&here.0), list(&there.0)));
+        }
         for ((name, here), there) in common(&here.0, &there.0) {
             compare(&format!("argument `{name}"), here, there, &mut found);
         }
         compare("the result `", &here.1, &there.1, &mut found);
     }
-    if found.is_empty() {
+    if found.is_empty() && ours == theirs {
+        found.push("it differs deeper within than can be told".into());
+    } else if found.is_empty() {
         found.push(format!("it is `{}` here and `{}` there", shown(ours), shown(theirs)));
     }
     let untold = found.len().saturating_sub(MAX_TOLD);

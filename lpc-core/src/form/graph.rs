@@ -1,9 +1,8 @@
-//! What tracing found: the parts that types are made of, and how they are written.
+//! What tracing found: the parts that types are made of.
 
 use std::any::TypeId;
-use std::fmt::Write as _;
 
-use super::{MAX_LEN, opaque};
+use super::Why;
 
 /// What stands in one place.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,7 +13,7 @@ pub(super) enum Content {
     /// A loan, as its visitor calls it.
     Loan(String),
     /// What cannot be traced: a type by its full name.
-    Opaque(&'static str),
+    Opaque(&'static str, Why),
 }
 
 /// A place, as far as it is known.
@@ -52,6 +51,8 @@ pub(super) struct Part {
     pub(super) open: usize,
     /// Whether one was made, with something in it.
     pub(super) is_done: bool,
+    /// Whether it can only be made with nothing in it: what would be has no values, or is opaque.
+    pub(super) is_barren: bool,
     /// Whether something within it has not been seen yet. As of the begin of the pass.
     pub(super) leads: bool,
     /// The last pass in which it was made for the sake of what it leads to.
@@ -103,6 +104,7 @@ impl Part {
             variants: std::iter::repeat_with(variant).take(variants).collect(),
             open: 0,
             is_done: false,
+            is_barren: false,
             leads: false,
             spent: 0,
             quick: None,
@@ -137,130 +139,5 @@ pub(super) fn find_leads(parts: &mut [Part]) {
         if !has_changed {
             return;
         }
-    }
-}
-
-/// The text of what stands in a place; `None` where it would be too long.
-pub(super) fn text(parts: &[Part], content: &Content) -> Option<String> {
-    let mut writer = Writer { parts, text: String::new(), level: 0, around: Vec::new() };
-    writer.content(content).then_some(writer.text)
-}
-
-struct Writer<'p> {
-    parts: &'p [Part],
-    text: String,
-    level: usize,
-    /// The parts that are being written, and at which level each begins.
-    around: Vec<(usize, usize)>,
-}
-
-impl Writer<'_> {
-    /// `false` where the text is too long.
-    fn content(&mut self, content: &Content) -> bool {
-        match content {
-            Content::Plain(name) => self.text.push_str(name),
-            Content::Loan(form) => self.text.push_str(form),
-            Content::Opaque(name) => self.text.push_str(&opaque(name)),
-            Content::Part(part) => return self.part(*part),
-        }
-        self.text.len() <= MAX_LEN
-    }
-
-    fn part(&mut self, index: usize) -> bool {
-        if let Some((_, level)) = self.around.iter().find(|(part, _)| *part == index) {
-            return write!(self.text, "^{}", self.level - level).is_ok();
-        }
-        let part = &self.parts[index];
-        self.around.push((index, self.level));
-        // A newtype is not to be seen.
-        self.level += usize::from(part.kind != Kind::Newtype);
-        let fits = match part.kind {
-            Kind::Newtype => self.slot(part.slots.first()),
-            Kind::Option => self.within("Option<", &part.slots, ">"),
-            Kind::Seq => self.within("[", &part.slots, "]"),
-            Kind::Map => self.within("Map<", &part.slots, ">"),
-            Kind::Tuple(len) => self.tuple(&part.slots, len),
-            Kind::Struct(names) => self.fields(names, &part.slots),
-            Kind::Enum(names) => self.variants(names, &part.variants),
-        };
-        self.level -= usize::from(part.kind != Kind::Newtype);
-        self.around.pop();
-        fits
-    }
-
-    /// What was never asked for is nothing that anybody could tell.
-    fn slot(&mut self, slot: Option<&Slot>) -> bool {
-        match slot {
-            Some(Some(content)) => self.content(content),
-            _ => self.content(&Content::Plain("_")),
-        }
-    }
-
-    fn within(&mut self, before: &str, slots: &[Slot], after: &str) -> bool {
-        self.text.push_str(before);
-        let fits = if slots.is_empty() { self.slot(None) } else { self.list(slots) };
-        self.text.push_str(after);
-        fits
-    }
-
-    fn list(&mut self, slots: &[Slot]) -> bool {
-        for (at, slot) in slots.iter().enumerate() {
-            self.text.push_str(if at > 0 { ", " } else { "" });
-            if !self.slot(Some(slot)) {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn tuple(&mut self, slots: &[Slot], len: usize) -> bool {
-        if len == 0 {
-            return self.content(&Content::Plain("()"));
-        }
-        // A tuple of equal elements is an array: they are the same on the wire. Equal is what is written the same way.
-        let before = self.text.len();
-        let mut elements = Vec::new();
-        for slot in slots {
-            if !self.slot(Some(slot)) {
-                return false;
-            }
-            elements.push(self.text.split_off(before));
-        }
-        let first = elements.first().map_or("_", String::as_str);
-        if elements.iter().all(|element| element == first) {
-            return write!(self.text, "[{first}; {len}]").is_ok() && self.text.len() <= MAX_LEN;
-        }
-        write!(self.text, "({})", elements.join(", ")).is_ok() && self.text.len() <= MAX_LEN
-    }
-
-    fn fields(&mut self, names: &[&str], slots: &[Slot]) -> bool {
-        self.text.push('{');
-        for (at, name) in names.iter().enumerate() {
-            let comma = if at > 0 { ", " } else { "" };
-            if write!(self.text, "{comma}{name}: ").is_err() || !self.slot(slots.get(at)) {
-                return false;
-            }
-        }
-        self.text.push('}');
-        self.text.len() <= MAX_LEN
-    }
-
-    fn variants(&mut self, names: &[&str], variants: &[Variant]) -> bool {
-        self.text.push_str("enum {");
-        for (at, (name, variant)) in names.iter().zip(variants).enumerate() {
-            let comma = if at > 0 { ", " } else { "" };
-            let fits = write!(self.text, "{comma}{name}").is_ok()
-                && match variant.kind {
-                    None if variant.state == State::Refused => self.content(&Content::Plain("(!)")),
-                    Some(Kind::Struct(names)) => self.fields(names, &variant.slots),
-                    Some(_) => self.within("(", &variant.slots, ")"),
-                    None => true,
-                };
-            if !fits || self.text.len() > MAX_LEN {
-                return false;
-            }
-        }
-        self.text.push('}');
-        true
     }
 }

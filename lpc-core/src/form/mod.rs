@@ -23,46 +23,55 @@
 //! | `(u8, str)`, `[u8; 4]` | a tuple or array; of equal elements always the second |
 //! | `{x: u32, y: u32}` | a struct |
 //! | `enum {Empty, Text(str), Point{x: u32}}` | an enum |
-//! | `^2` | what is two levels around, again: a recursive type |
-//! | `shared [f32]` | a loan of what has this name |
+//! | `^2` | what is two pairs of brackets around, again: a recursive type |
+//! | `shared [f32] of 4 bytes aligned to 4` | a loan of what has this name and layout |
 //! | `opaque Url` | what cannot be traced and has this name |
 //! | `!` | a variant that cannot be decoded |
+//! | `…` | what is too deep, or too much, to be written |
 //!
 //! What is the same on the wire is written the same way: `&str`, `String` and `Cow<str>`; `Vec<u8>`, `&[u8]` and other byte
-//! strings; `Box<T>`, `&T` and `T`; a newtype and what is in it. The names of structs and enums are not written, so renaming a
-//! type is compatible. Those of fields, variants and arguments are: swapping two of one type would go unnoticed else.
+//! strings; `Box<T>`, `&T` and `T`; a newtype and what is in it; a recursive type, wherever its
+//! boxes stand. The names of structs and enums are not written, so renaming a type is compatible. Those of fields, variants and
+//! arguments are: swapping two of one type would go unnoticed else.
 //!
 //! # What cannot be traced
 //!
 //! A type that asks what comes next (`deserialize_any`), or refuses whatever it is given, is known by a weaker rule: by its
 //! name, without modules. So is each struct, tuple, newtype and `Option` around it; a sequence, a map or an enum can be made
-//! without it, and is traced. One that panics makes the whole argument or result so. What is lent by a [loan](crate::codec::Received) is known by its name
-//! as well. Two builds that agree on such a name are taken to agree on the type.
+//! without it, and is traced. One that panics is not asked again. What is lent by a [loan](crate::codec::Received) is known by
+//! its name as well, and by its size and alignment. Two builds that agree on such a name are taken to agree on the type.
+//! [`Form::opaque`] tells which types cannot be traced, and why.
+//!
+//! A type with more ways through it than can be tried is known by those that were.
 
 mod difference;
 mod graph;
+mod nodes;
+mod text;
 mod trace;
 
 use std::any::TypeId;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::marker::PhantomData;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
 
+use self::nodes::{Head, Nodes};
 use self::trace::{Refused, Tracer};
 use crate::{Method, Service};
 
 pub use self::difference::difference;
 
-/// Bytes of a form's text at most. What would be longer is opaque.
+/// Bytes of a form's text at most. What is deep within one that would be longer is not written.
 pub const MAX_LEN: usize = 64 << 10;
 
 /// What a method's arguments and result look like on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Form {
     text: String,
+    fingerprint: u64,
+    opaque: Box<[Opaque]>,
 }
 
 impl Form {
@@ -72,20 +81,59 @@ impl Form {
         &self.text
     }
 
-    /// The form as a number, which is the FNV-1a hash of its text, and never 0.
+    /// The form as a number, which is never 0: a hash of all that is in it, also where the text leaves something out.
     #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        let hash = self.text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        hash.max(1)
+    pub const fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
+
+    /// The types that could not be traced.
+    #[must_use]
+    pub fn opaque(&self) -> &[Opaque] {
+        &self.opaque
+    }
+}
+
+/// A type that could not be traced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Opaque {
+    /// Its name, without modules.
+    pub name: String,
+    /// What kept it from being traced.
+    pub why: Why,
+}
+
+/// Why a type could not be traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Why {
+    /// It has no `Deserialize`.
+    #[error("it cannot be deserialized")]
+    Undecodable,
+    /// It calls `deserialize_any`, or another method that the codec does not support.
+    #[error("it asks what comes next, which the codec does not say")]
+    AsksWhatIsNext,
+    /// Its `Deserialize` took none of the values that were made up for it.
+    #[error("it refuses all made-up values")]
+    Refuses,
+    /// It has a type in it that is opaque.
+    #[error("a type within it is opaque")]
+    Contains,
+    /// Its `Deserialize` panicked.
+    #[error("it panics at a made-up value")]
+    Panics,
+    /// It was seen in part, or not at all: it is too large, or within itself without end.
+    #[error("it is too large to be seen as a whole")]
+    TooMuch,
 }
 
 /// A method's form in the making: its arguments in order, then its result.
 #[derive(Debug)]
 pub struct Signature {
-    text: String,
+    nodes: Nodes,
+    names: Vec<String>,
+    arguments: Vec<usize>,
 }
 
 impl Signature {
@@ -93,22 +141,29 @@ impl Signature {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it is nothing by default")]
     pub fn new() -> Self {
-        Self { text: "(".into() }
+        Self { nodes: Nodes::default(), names: Vec::new(), arguments: Vec::new() }
     }
 
     /// The same with an argument more.
     #[must_use]
     pub fn argument(mut self, name: &str, ty: Type) -> Self {
-        let comma = if self.text.len() > 1 { ", " } else { "" };
-        write!(self.text, "{comma}{name}: {}", ty.form()).expect("a string takes it");
+        self.names.push(name.into());
+        self.arguments.push(ty.add_to(&mut self.nodes));
         self
     }
 
     /// The form of the method that returns this.
     #[must_use]
-    pub fn result(mut self, ty: Type) -> Form {
-        write!(self.text, ") -> {}", ty.form()).expect("a string takes it");
-        Form { text: self.text }
+    pub fn result(self, ty: Type) -> Form {
+        let Self { mut nodes, names, arguments: mut children } = self;
+        children.push(ty.add_to(&mut nodes));
+        let method = nodes.push(Head::Method(names), children);
+        let classes = nodes.classes();
+        Form {
+            text: text::text(&nodes, &classes, method),
+            fingerprint: nodes.fingerprint(&classes, method),
+            opaque: nodes.opaque.into(),
+        }
     }
 }
 
@@ -116,13 +171,20 @@ impl Signature {
 #[derive(Clone, Copy)]
 pub struct Type {
     name: fn() -> &'static str,
-    decode: fn(Tracer<'_>) -> Result<(), Refused>,
+    /// `None` for one that cannot be decoded.
+    decode: Option<fn(Tracer<'_>) -> Result<(), Refused>>,
 }
 
 impl Type {
-    fn form(self) -> String {
+    /// Traces the type, and gives its node.
+    fn add_to(self, nodes: &mut Nodes) -> usize {
         let name = (self.name)();
-        trace::form(name, self.decode).unwrap_or_else(|| opaque(name))
+        let Some(decode) = self.decode else { return nodes.opaque(name, Why::Undecodable) };
+        let traced = trace::trace(name, decode);
+        if traced.is_cut {
+            nodes.note(without_modules(name), Why::TooMuch);
+        }
+        nodes.add(&traced.parts, &traced.root)
     }
 }
 
@@ -136,7 +198,7 @@ pub struct Known<T: ?Sized>(PhantomData<T>);
 impl<T: Deserialize<'static>> Known<T> {
     /// The type.
     pub const TYPE: Type =
-        Type { name: std::any::type_name::<T>, decode: |tracer| T::deserialize(tracer).map(drop) };
+        Type { name: std::any::type_name::<T>, decode: Some(|tracer| T::deserialize(tracer).map(drop)) };
 }
 
 /// What stands in for [`Known`] where that does not hold.
@@ -146,16 +208,12 @@ pub trait Unknown {
 }
 
 impl<T: ?Sized> Unknown for Known<T> {
-    const TYPE: Type = Type { name: std::any::type_name::<T>, decode: |_| Err(Refused) };
+    const TYPE: Type = Type { name: std::any::type_name::<T>, decode: None };
 }
 
-/// The text of a type that is known by its name.
-fn opaque(name: &str) -> String {
-    format!("opaque {}", without_modules(name))
-}
-
-/// `Vec<url::Url>` as `Vec<Url>`.
+/// `Vec<url::Url>` as `Vec<Url>`, and without lifetimes, which not all compilers write.
 pub(crate) fn without_modules(name: &str) -> String {
+    let name = name.replace("'_, ", "").replace("<'_>", "").replace("'_ ", "");
     let mut short = String::with_capacity(name.len());
     let mut word = 0;
     for char in name.chars() {

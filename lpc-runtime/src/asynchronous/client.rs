@@ -241,8 +241,8 @@ impl Shared {
         config: &Config,
         counters: Arc<Counters>,
     ) -> Result<Connected> {
-        // Before the other side counts the time: finding forms may take some, the first time.
-        let _ = service.fingerprints();
+        // Before the other side counts the time.
+        service.find_forms();
         let thresholds = config.thresholds(service.methods)?;
         stream.set_nonblocking(true)?;
         let socket = Arc::new(tokio::net::UnixStream::from_std(stream)?);

@@ -29,17 +29,17 @@ pub(super) async fn greet_server(
     timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(greeting::silent(config)))
 }
 
-/// The server's side of it. A client of another version is told ours before it is refused.
+/// The server's side of it. A client of another version is told our hello before it is refused.
 pub(super) async fn greet_client(
     socket: &UnixStream,
-    service: Description,
+    hello: &[u8],
     config: &Config,
     guest: &Guest,
 ) -> Result<Limits> {
     let greeting = async {
         let preamble = read_preamble(socket).await?;
         guest.greet()?;
-        write(socket, &greeting::server_hello(service, config)).await?;
+        write(socket, hello).await?;
         let preamble = greeting::preamble(&preamble, Role::Client)?;
         greeting::understand_client(&read(socket, preamble.len).await?, config)
     };

@@ -203,7 +203,7 @@ async fn greet<D: Implementation>(
     control: &Control,
     guest: Guest,
 ) -> Result<(Arc<Connection<D>>, Inbox)> {
-    let limits = greeting::greet_client(stream, served.service, config, &guest).await?;
+    let limits = greeting::greet_client(stream, &served.hello, config, &guest).await?;
     let is_trusted = config.trusts(&**stream);
     let peer = crate::greeting::credentials(&**stream)?;
     let settings = served.settings(limits, peer.uid(), config);

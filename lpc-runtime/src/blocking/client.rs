@@ -226,8 +226,8 @@ impl Shared {
         config: &Config,
         counters: Arc<Counters>,
     ) -> Result<Arc<Self>> {
-        // Before the other side counts the time: finding forms may take some, the first time.
-        let _ = service.fingerprints();
+        // Before the other side counts the time.
+        service.find_forms();
         let thresholds = config.thresholds(service.methods)?;
         let greeted = greeting::greet_server(&stream, service, config)?;
         let is_trusted = config.trusts(&stream);

@@ -23,17 +23,17 @@ pub(super) fn greet_server(stream: &UnixStream, service: Description, config: &C
     Ok(greeted)
 }
 
-/// The server's side of it. A client of another version is told ours before it is refused.
+/// The server's side of it. A client of another version is told our hello before it is refused.
 pub(super) fn greet_client(
     stream: &UnixStream,
-    service: Description,
+    hello: &[u8],
     config: &Config,
     guest: &Guest,
 ) -> Result<Limits> {
     let mut peer = Timed::new(stream, config);
     let preamble = peer.read_preamble()?;
     guest.greet()?;
-    peer.write(&greeting::server_hello(service, config))?;
+    peer.write(hello)?;
     let preamble = greeting::preamble(&preamble, Role::Client)?;
     let limits = greeting::understand_client(&peer.read_body(preamble)?, config)?;
     peer.done()?;

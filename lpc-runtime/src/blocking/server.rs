@@ -215,7 +215,7 @@ fn lead(
     control: &Control,
     guest: Guest,
 ) -> Result<()> {
-    let limits = greeting::greet_client(&stream, served.service, config, &guest)?;
+    let limits = greeting::greet_client(&stream, &served.hello, config, &guest)?;
     let is_trusted = config.trusts(&*stream);
     let peer = crate::greeting::credentials(&*stream)?;
     let settings = served.settings(limits, peer.uid(), config);

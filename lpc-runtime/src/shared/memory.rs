@@ -3,6 +3,7 @@
 //! One of the files with `unsafe`: for `str`, whose bytes are checked once.
 #![allow(unsafe_code)]
 
+use std::alloc::Layout;
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -94,6 +95,10 @@ pub trait View: sealed::Sealed {
     #[doc(hidden)]
     const UNIT: Option<usize>;
 
+    /// The layout of each of the values that it is a sequence of.
+    #[doc(hidden)]
+    const EACH: Layout;
+
     /// Makes sure that these bytes are such a value.
     #[doc(hidden)]
     fn check(bytes: &[u8]) -> Result<(), Unfit>;
@@ -136,6 +141,7 @@ impl<T: Plain> sealed::Sealed for [T] {}
 impl<T: Plain> View for [T] {
     const UNIT: Option<usize> =
         if align_of::<T>() <= align_of::<u128>() { Some(size_of::<T>()) } else { None };
+    const EACH: Layout = Layout::new::<T>();
 
     fn check(bytes: &[u8]) -> Result<(), Unfit> {
         const { assert!(align_of::<T>() <= 4096, "shared memory is aligned to pages") };
@@ -161,6 +167,7 @@ impl sealed::Sealed for str {}
 
 impl View for str {
     const UNIT: Option<usize> = None;
+    const EACH: Layout = Layout::new::<u8>();
 
     fn check(bytes: &[u8]) -> Result<(), Unfit> {
         std::str::from_utf8(bytes).map(drop).map_err(|error| Unfit::Value(error.to_string()))

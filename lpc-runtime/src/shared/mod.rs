@@ -297,7 +297,7 @@ impl<T: ?Sized + View> Serialize for Shared<T> {
 
 impl<'de, T: ?Sized + View> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let memory = match Received::deserialize_as::<T, D>(deserializer)? {
+        let memory = match Received::deserialize_as::<T, D>(deserializer, T::EACH)? {
             Received::Loan(loan) => {
                 let any: Arc<dyn std::any::Any + Send + Sync> = loan;
                 any.downcast().map_err(|_| de::Error::custom("a loan of another library"))?

@@ -8,6 +8,8 @@ use super::Why;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
     Plain(&'static str),
+    /// A byte string.
+    Bytes,
     /// A part, by its index.
     Part(usize),
     /// A loan, as its visitor calls it.

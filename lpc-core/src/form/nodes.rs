@@ -100,6 +100,10 @@ impl Nodes {
     fn slot(&mut self, traced: Traced<'_>, content: Option<&Content>) -> usize {
         match traced.within(content) {
             Some(Content::Plain(name)) => self.word(*name),
+            Some(Content::Bytes) => {
+                let byte = self.word("u8");
+                self.push(Head::Seq, vec![byte])
+            }
             Some(Content::Loan(form)) => self.word(form),
             Some(Content::Opaque(name, why)) => self.opaque(name, *why),
             Some(Content::Part(part)) => traced.first + part,

@@ -406,16 +406,24 @@ impl Tracer<'_> {
         name: &'static str,
         visit: impl FnOnce(usize) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
+        self.whole(Content::Plain(name), visit)
+    }
+
+    /// What has no parts.
+    fn whole<T>(
+        self,
+        content: Content,
+        visit: impl FnOnce(usize) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
         self.trace.burn()?;
         let shift = self.trace.shift;
         let visited = visit(shift);
-        self.trace.content = Some(Content::Plain(name));
+        self.trace.content = Some(content);
         visited
     }
 
-    /// A byte string: a sequence of `u8`.
     fn bytes<T>(self, visit: impl FnOnce(&'static [u8]) -> Result<T, Refused>) -> Result<T, Refused> {
-        self.plain("[u8]", |shift| visit(&BYTES[..LENGTHS[shift % LENGTHS.len()]]))
+        self.whole(Content::Bytes, |shift| visit(&BYTES[..LENGTHS[shift % LENGTHS.len()]]))
     }
 
     fn string<T>(self, visit: impl FnOnce(&'static str) -> Result<T, Refused>) -> Result<T, Refused> {

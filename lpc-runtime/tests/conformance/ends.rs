@@ -239,7 +239,7 @@ fn a_body_that_does_not_decode_ends_that_connection_and_no_other() {
         let honest = setup.connect_port(&server);
         let client = liar::ProbeClient::connect(&server.port).unwrap();
         let error = client.echo(Bytes(77)).unwrap_err();
-        assert_eq!((error.kind(), error.progress()), (ErrorKind::Decode, Progress::NotSent));
+        assert_eq!((error.kind(), error.progress()), (ErrorKind::Decode, Progress::NotSent), "{error}");
         assert!(error.to_string().contains("argument `bytes` of Probe.echo"), "{error}");
         assert!(client.echo(Bytes(77)).unwrap_err().is_disconnected());
 

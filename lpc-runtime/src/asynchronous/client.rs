@@ -111,6 +111,8 @@ struct State {
     full: Vec<Waker>,
     /// Why no call can be made any more.
     over: Option<Error>,
+    /// Nor is any answered.
+    has_ended: bool,
 }
 
 /// Wakers that are kept at most. One more, and all of them are woken: who still waits comes back, and those are
@@ -258,7 +260,7 @@ impl Shared {
             thresholds,
             deadlines: calling::deadlines(service.methods, config.deadline),
             at_quota: config.at_quota,
-            state: Mutex::new(State { calls: Calls::new(), full: Vec::new(), over: None }),
+            state: Mutex::new(State { calls: Calls::new(), full: Vec::new(), over: None, has_ended: false }),
         });
         shared.link.link().tended_by(housekeeper::weak(&shared));
         // Made here: a task that is dropped before its first turn has to end the connection too.
@@ -433,10 +435,15 @@ impl Shared {
         };
         match sent {
             Ok(mark) => {
-                if let Some(waiting) = self.state().calls.get_mut(id) {
+                let mut state = self.state();
+                if let Some(waiting) = state.calls.get_mut(id) {
                     waiting.sending.mark = Some(mark);
                 }
-                if link.is_broken() {
+                let has_ended = state.has_ended;
+                drop(state);
+                if has_ended {
+                    self.fail(&self.why_over(), |_| true);
+                } else if link.is_broken() {
                     self.send_failed();
                 }
                 Ok(Call { shared: self, id, mark, is_over: false })
@@ -533,16 +540,19 @@ impl Shared {
         // First: whoever finds that nothing can be sent any more is to know why.
         self.state().over.get_or_insert_with(|| error.clone());
         self.link.close();
+        self.state().has_ended = true;
         self.fail(error, |_| true);
     }
 
-    /// Fails calls that are not answered. The first reason stays.
+    /// Fails calls that are not answered. The first reason stays. Whoever is sending a call sees to it afterwards, when it is
+    /// known how far it got.
     fn fail(&self, error: &Error, is_meant: impl Fn(Progress) -> bool) {
         let mut wakers = Vec::new();
         let mut state = self.state();
-        let State { calls, over, full } = &mut *state;
+        let State { calls, over, full, .. } = &mut *state;
         let error = over.get_or_insert_with(|| error.clone());
-        for waiting in calls.iter_mut().filter(|waiting| waiting.reply.is_none()) {
+        let is_open = |waiting: &&mut Waiting| waiting.reply.is_none() && waiting.sending.mark.is_some();
+        for waiting in calls.iter_mut().filter(is_open) {
             let progress = waiting.sending.progress(self.link.link());
             if is_meant(progress) {
                 waiting.reply = Some(Err(error.clone().with_progress(progress)));

@@ -92,6 +92,8 @@ struct State {
     inbox: Option<Box<Inbox>>,
     /// Why no call can be made any more.
     over: Option<Error>,
+    /// Nor is any answered.
+    has_ended: bool,
 }
 
 /// A call whose reply has not been fetched yet.
@@ -234,7 +236,8 @@ impl Shared {
         let settings = config.client_settings(greeted.limits);
         let link = Link::new(Arc::new(stream), Wait::Sleep, settings, counters);
         let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
-        let state = State { calls: Calls::new(), full: Vec::new(), inbox: Some(inbox), over: None };
+        let state =
+            State { calls: Calls::new(), full: Vec::new(), inbox: Some(inbox), over: None, has_ended: false };
         let shared = Arc::new(Self {
             link,
             service,
@@ -379,11 +382,16 @@ impl Shared {
         self.link.lend(request.loans());
         match self.link.send_within(request.frame(), deadline) {
             Ok((_, mark)) => {
+                let mut state = self.state();
                 // Of who is answered at once nobody asks any more.
-                if let Some(waiting) = self.state().calls.get_mut(call) {
+                if let Some(waiting) = state.calls.get_mut(call) {
                     waiting.sending.mark = Some(mark);
                 }
-                if self.link.is_broken() {
+                let has_ended = state.has_ended;
+                drop(state);
+                if has_ended {
+                    self.fail(&self.why_over(), |_| true);
+                } else if self.link.is_broken() {
                     self.send_failed();
                 }
                 Ok(call)
@@ -638,15 +646,17 @@ impl Shared {
         self.state().over.get_or_insert_with(|| error.clone());
         // Before calls end: their blocks come back, and the server may still be reading them.
         self.link.close();
+        self.state().has_ended = true;
         self.fail(error, |_| true);
     }
 
-    /// Fails calls that are not answered. The first reason stays.
+    /// Fails calls that are not answered. The first reason stays. Whoever is sending a call sees to it afterwards, when it is
+    /// known how far it got.
     fn fail(&self, error: &Error, is_meant: impl Fn(Progress) -> bool) {
         let mut state = self.state();
         let State { calls, over, full, .. } = &mut *state;
         let error = over.get_or_insert_with(|| error.clone());
-        for waiting in calls.iter_mut() {
+        for waiting in calls.iter_mut().filter(|waiting| waiting.sending.mark.is_some()) {
             let progress = waiting.sending.progress(&self.link);
             if matches!(waiting.answer, Some(Answer::Reply(_))) || !is_meant(progress) {
                 continue;

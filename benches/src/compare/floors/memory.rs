@@ -79,7 +79,7 @@ impl Words {
     /// The words of 64 bits.
     pub(super) fn large(&self) -> &[AtomicU64] {
         let len = (self.0.len() - SMALL) / size_of::<u64>();
-        // SAFETY: the mapping is longer than `SMALL` bytes (`make`).
+        // SAFETY: the mapping has no fewer than `SMALL` bytes (`make`), so this is in it or at its end.
         let first = unsafe { self.0.as_ptr().add(SMALL) };
         // SAFETY: as for `small`, of the bytes behind those.
         unsafe { std::slice::from_raw_parts(first.cast(), len) }

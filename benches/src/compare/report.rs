@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lpc_cli::measure::{Pinning, Record, Table, quantile, size, time};
+use lpc_cli::measure::{Record, Table, quantile, size, time};
 
 /// All tables of these records, as Markdown. A figure is the median of its rounds.
 pub(crate) fn tables(records: &[Record]) -> String {
@@ -12,14 +12,14 @@ pub(crate) fn tables(records: &[Record]) -> String {
             let of: Vec<_> =
                 records.iter().filter(|record| record.work == work && record.pinning == pinning).collect();
             if !of.is_empty() {
-                let _ = writeln!(text, "\n{work}, {pinning}\n\n{}", table(work, pinning, &of));
+                let _ = writeln!(text, "\n{work}, {pinning}\n\n{}", table(work, &of));
             }
         }
     }
     text
 }
 
-fn table(work: &str, _pinning: Pinning, records: &[&Record]) -> Table {
+fn table(work: &str, records: &[&Record]) -> Table {
     let sizes = firsts(records.iter().map(|record| record.size));
     let peers = firsts(records.iter().map(|record| &*record.peer));
     let median = |peer: &str, size: u64, figure: fn(&Record) -> u64| {

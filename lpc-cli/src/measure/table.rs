@@ -35,9 +35,9 @@ impl fmt::Display for Table {
             if line == 0 {
                 for (column, width) in widths.iter().enumerate() {
                     if column == 0 {
-                        write!(f, "|:{:-<width$}-|", "")?
+                        write!(f, "|:{:-<width$}-|", "")?;
                     } else {
-                        write!(f, "-{:->width$}:|", "")?
+                        write!(f, "-{:->width$}:|", "")?;
                     }
                 }
                 writeln!(f)?;

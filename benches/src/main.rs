@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //!
+//! - `compare`: lpc beside its floors and its rivals.
 //! - `service`: the service under measurement, as the child process serves it.
 //! - `lanes`: cost by size on either lane, from which the default threshold comes.
 //! - `large`: large arguments and results, beside the same work done without lpc.
@@ -12,6 +13,7 @@
 //! - `calls`: a fixed number of equal calls, to be run under `strace -c -f` or `perf`.
 
 mod calls;
+mod compare;
 mod compile;
 mod lanes;
 mod large;
@@ -20,6 +22,7 @@ mod service;
 mod soak;
 mod stress;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +36,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Work {
+    /// lpc beside its floors and its rivals, on the same work
+    Compare(compare::Arguments),
     /// Cost of a call by size of its argument or result, on the socket lane and on the mapping lane
     Lanes(lanes::Arguments),
     /// Cost of large arguments and results, beside the same work done without lpc
@@ -57,6 +62,9 @@ enum Work {
         #[arg(long)]
         cpu: Option<usize>,
     },
+    /// The other process of one peer of `compare`
+    #[command(hide = true)]
+    ServePeer(compare::Served),
     /// The other process of one row of `large`
     #[command(hide = true)]
     ServeRow(large::Served),
@@ -69,18 +77,20 @@ enum Work {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().work {
-        Work::Lanes(arguments) => lanes::run(&arguments),
-        Work::Large(arguments) => large::run(&arguments),
-        Work::Memory(arguments) => memory::run(&arguments),
-        Work::Stress(arguments) => stress::run(&arguments),
-        Work::Soak(arguments) => soak::run(&arguments),
-        Work::Calls(arguments) => calls::run(&arguments),
-        Work::Compile(arguments) => compile::run(&arguments),
-        Work::Serve { tokio, cpu } => service::serve(tokio, cpu),
-        Work::ServeRow(served) => large::serve(&served),
-        Work::ServePort(served) => memory::serve(&served),
-        Work::SoakClient(calling) => soak::call(&calling),
+    let done: Result<(), Box<dyn Error + Send + Sync>> = match Arguments::parse().work {
+        Work::Compare(arguments) => compare::run(&arguments),
+        Work::ServePeer(served) => compare::serve(&served),
+        Work::Lanes(arguments) => lanes::run(&arguments).map_err(Into::into),
+        Work::Large(arguments) => large::run(&arguments).map_err(Into::into),
+        Work::Memory(arguments) => memory::run(&arguments).map_err(Into::into),
+        Work::Stress(arguments) => stress::run(&arguments).map_err(Into::into),
+        Work::Soak(arguments) => soak::run(&arguments).map_err(Into::into),
+        Work::Calls(arguments) => calls::run(&arguments).map_err(Into::into),
+        Work::Compile(arguments) => compile::run(&arguments).map_err(Into::into),
+        Work::Serve { tokio, cpu } => service::serve(tokio, cpu).map_err(Into::into),
+        Work::ServeRow(served) => large::serve(&served).map_err(Into::into),
+        Work::ServePort(served) => memory::serve(&served).map_err(Into::into),
+        Work::SoakClient(calling) => soak::call(&calling).map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

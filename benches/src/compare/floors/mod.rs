@@ -1,0 +1,30 @@
+//! The least that a call can cost each way, without lpc.
+//!
+//! # Layout
+//!
+//! - `memory`: memory that both processes have.
+//! - `watch`: looking for the other side's next message before sleeping.
+//! - `socket`: one message there, one back, over a Unix socket.
+//! - `ring`: the same through shared memory.
+//! - `tokio`: one message there, one back, between two runtimes.
+//! - `batched`: 64 calls at once from one thread.
+//! - `pool`: large bodies, by the ways in which bytes can cross.
+
+mod batched;
+mod memory;
+mod pool;
+mod ring;
+mod socket;
+mod tokio;
+mod watch;
+
+use super::peer::Peer;
+
+pub(crate) fn all() -> Vec<Box<dyn Peer>> {
+    let mut floors = socket::all();
+    floors.extend(ring::all());
+    floors.extend(tokio::all());
+    floors.extend(batched::all());
+    floors.extend(pool::all());
+    floors
+}

@@ -1,0 +1,54 @@
+//! Looking for the other side's next message before sleeping, as long as it runs on another CPU.
+
+use std::hint::spin_loop;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use nix::sched::sched_getcpu;
+
+use super::memory::Words;
+
+/// About what a wake takes.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// One side's view of the page on which both say where they run.
+pub(super) struct Watch {
+    /// `None` for who sleeps at once.
+    page: Option<Words>,
+    ours: usize,
+}
+
+impl Watch {
+    pub(super) fn new(page: Option<Words>, is_server: bool) -> Self {
+        Self { page, ours: usize::from(is_server) }
+    }
+
+    /// Says where this side runs.
+    pub(super) fn tell(&self) {
+        if let Some(page) = &self.page {
+            page.small()[self.ours].store(cpu(), Relaxed);
+        }
+    }
+
+    /// Asks until there is something, the time is up, or the other side was last seen on this CPU.
+    pub(super) fn look<T>(&self, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+        let found = ask();
+        let Some(page) = &self.page else { return found };
+        if found.is_some() {
+            return found;
+        }
+        let started = Instant::now();
+        while page.small()[1 - self.ours].load(Relaxed) != cpu() && started.elapsed() < SPIN {
+            spin_loop();
+            if let Some(found) = ask() {
+                return Some(found);
+            }
+        }
+        None
+    }
+}
+
+/// This thread's CPU, counted from 1: who has not said so yet is on none.
+fn cpu() -> u32 {
+    sched_getcpu().map_or(0, |cpu| cpu as u32 + 1)
+}

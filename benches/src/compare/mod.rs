@@ -1,0 +1,252 @@
+//! lpc beside its floors and its rivals, on the same work, in interleaved rounds.
+//!
+//! # Layout
+//!
+//! - `work`: what is done.
+//! - `peer`: who does it: the trait that a floor, lpc and a rival implement.
+//! - `threads`, `tasks`: callers of clients whose calls block, and of those whose calls are futures.
+//! - `floors`: the least that each way can cost, without lpc.
+//! - `ours`: lpc.
+//! - `rivals`: what a user might pick instead. A file each.
+//! - `report`: the tables.
+
+mod floors;
+mod ours;
+mod peer;
+mod report;
+mod rivals;
+mod tasks;
+mod threads;
+mod work;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lpc_cli::measure::{Pinning, Record, Samples, Service, own_cpu_time, pin};
+
+use self::peer::{Caller, Peer, Result};
+use self::work::{Batch, Job, Work};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// These works, separated by commas, and no others
+    #[arg(long, value_enum, value_delimiter = ',')]
+    work: Vec<Work>,
+    /// Peers whose names contain one of these, separated by commas, and no others
+    #[arg(long, value_delimiter = ',')]
+    peer: Vec<String>,
+    /// These pinnings, separated by commas, and no others
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "together,apart,free")]
+    pinning: Vec<Pinning>,
+    /// Bodies of this size, or up to this size: `64KiB`, `256B..1MiB`
+    #[arg(long, default_value = "256B..64MiB", value_parser = work::Sizes::parse)]
+    size: work::Sizes,
+    /// Rounds: in each, every peer does every work once, one after the other
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// How long a peer does one work in one round, if not for a single call, in milliseconds
+    #[arg(long, default_value_t = 20)]
+    share: u64,
+    /// Appends a line of JSON for each figure to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Lists the peers, and measures nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// The other process of one peer.
+#[derive(clap::Args)]
+pub(crate) struct Served {
+    #[arg(long)]
+    peer: String,
+    #[arg(long)]
+    place: PathBuf,
+    #[arg(long)]
+    cpu: Option<usize>,
+}
+
+/// How long a service may take to start.
+const START: Duration = Duration::from_secs(30);
+
+fn peers() -> Vec<Box<dyn Peer>> {
+    let mut peers = floors::all();
+    peers.extend(ours::all());
+    peers.extend(rivals::all());
+    peers
+}
+
+pub(crate) fn serve(served: &Served) -> Result<()> {
+    if let Some(cpu) = served.cpu {
+        pin(cpu)?;
+    }
+    let peer = peers().into_iter().find(|peer| peer.name() == served.peer);
+    peer.ok_or("there is no such peer")?.serve(&served.place)
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut peers = peers();
+    if !arguments.peer.is_empty() {
+        peers.retain(|peer| arguments.peer.iter().any(|part| peer.name().contains(part.as_str())));
+    }
+    if arguments.list {
+        peers.iter().for_each(|peer| println!("{}", peer.name()));
+        return Ok(());
+    }
+    let jobs = work::jobs(&arguments.work, &arguments.size);
+    let json = arguments.json.as_deref().map(|path| File::options().create(true).append(true).open(path));
+    let mut json = json.transpose()?;
+    let mut records = Vec::new();
+    for pinning in &arguments.pinning {
+        let Some(cpus) = pinning.cpus()? else {
+            eprintln!("{pinning}: left out, there is one CPU only");
+            continue;
+        };
+        // In a thread of its own, which alone is pinned, and with it those that it starts.
+        let measured = thread::scope(|scope| {
+            scope
+                .spawn(|| measure(arguments, *pinning, cpus, &peers, &jobs))
+                .join()
+                .expect("measuring panicked")
+        })?;
+        if let Some(json) = &mut json {
+            let lines: String = measured.iter().map(Record::json_line).collect();
+            json.write_all(lines.as_bytes())?;
+        }
+        records.extend(measured);
+    }
+    print!("{}", report::tables(&records));
+    Ok(())
+}
+
+/// A peer, its service and its client here.
+struct Running<'a> {
+    peer: &'a dyn Peer,
+    caller: Box<dyn Caller>,
+    service: Service,
+}
+
+impl<'a> Running<'a> {
+    fn start(peer: &'a dyn Peer, place: &Path, cpu: Option<usize>) -> Result<Self> {
+        let path = place.to_str().ok_or("the temporary directory's name is not UTF-8")?;
+        let cpu = cpu.map(|cpu| cpu.to_string());
+        let mut arguments = vec!["serve-peer", "--peer", peer.name(), "--place", path];
+        arguments.extend(cpu.iter().flat_map(|cpu| ["--cpu", cpu]));
+        let mut service = Service::start(arguments)?;
+        let started = Instant::now();
+        // There is no common way in which services say that they are ready.
+        let caller = loop {
+            match peer.connect(place) {
+                Ok(caller) => break caller,
+                Err(error) if started.elapsed() > START || service.has_ended()? => {
+                    return Err(format!("{}: {error}", peer.name()).into());
+                }
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let running = Self { peer, caller, service };
+        running.rest()?;
+        Ok(running)
+    }
+
+    /// Uses no CPU from now on.
+    fn rest(&self) -> Result<()> {
+        if self.peer.polls() { Ok(self.service.pause()?) } else { Ok(()) }
+    }
+
+    fn measure(&mut self, job: Job, share: Duration) -> Result<(Samples, u64)> {
+        self.service.resume()?;
+        // Whatever ran last has put other memory into the caches.
+        self.caller.run(&Batch { job, share: share / 8 })?;
+        let used = own_cpu_time()? + self.service.cpu_time()?;
+        let samples = self.caller.run(&Batch { job, share })?;
+        let used = own_cpu_time()? + self.service.cpu_time()? - used;
+        self.rest()?;
+        let calls = samples.len() as u64;
+        Ok((samples, used / calls.max(1)))
+    }
+}
+
+fn measure(
+    arguments: &Arguments,
+    pinning: Pinning,
+    [own_cpu, service_cpu]: [Option<usize>; 2],
+    peers: &[Box<dyn Peer>],
+    jobs: &[Job],
+) -> Result<Vec<Record>> {
+    if let Some(cpu) = own_cpu {
+        pin(cpu)?;
+    }
+    let directory = tempfile::tempdir()?;
+    let mut running = Vec::new();
+    for (number, peer) in peers.iter().enumerate() {
+        if jobs.iter().any(|job| peer.does(*job)) {
+            running.push(Running::start(&**peer, &directory.path().join(number.to_string()), service_cpu)?);
+        }
+    }
+    let cells =
+        jobs.iter().flat_map(|job| peers.iter().map(move |peer| u64::from(peer.does(*job)))).sum::<u64>();
+    let bar = ProgressBar::new(cells * u64::from(arguments.rounds));
+    bar.set_style(ProgressStyle::with_template("{prefix:>8} {wide_bar} {pos}/{len} {eta} {msg}")?);
+    bar.set_prefix(pinning.to_string());
+    let mut records = Vec::new();
+    for round in 1..=arguments.rounds {
+        for job in jobs {
+            for (number, running) in running.iter_mut().enumerate() {
+                if !running.peer.does(*job) {
+                    continue;
+                }
+                bar.set_message(format!("{job} {}", running.peer.name()));
+                let name = running.peer.name();
+                let measured = if job.work == Work::Idle {
+                    idle(
+                        running.peer,
+                        *job,
+                        &directory.path().join(format!("idle{number}-{round}")),
+                        service_cpu,
+                    )
+                } else {
+                    let share = Duration::from_millis(arguments.share) * job.callers().min(5) as u32;
+                    running
+                        .measure(*job, share)
+                        .and_then(|(samples, cpu)| Ok((samples, cpu, running.service.resident_kib()?)))
+                };
+                let (mut samples, cpu_ns, rss_kib) =
+                    measured.map_err(|error| format!("{name}, {job}: {error}"))?;
+                let [p50_ns, p99_ns] =
+                    samples.quantiles([0.5, 0.99]).ok_or_else(|| format!("{name}: no call"))?;
+                records.push(Record {
+                    work: job.work.to_string(),
+                    peer: name.to_owned(),
+                    pinning,
+                    size: job.size,
+                    p50_ns,
+                    p99_ns,
+                    per_s: samples.per_second(),
+                    cpu_ns,
+                    rss_kib,
+                    round,
+                });
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(records)
+}
+
+/// What an idle connection costs the service, in a process that had none before; and the time to make one.
+fn idle(peer: &dyn Peer, job: Job, place: &Path, cpu: Option<usize>) -> Result<(Samples, u64, u64)> {
+    let mut running = Running::start(peer, place, cpu)?;
+    running.service.resume()?;
+    running.caller.run(&Batch { job: Job { work: Work::Add, size: 0 }, share: Duration::ZERO })?;
+    let (empty, used) = (running.service.resident_kib()?, own_cpu_time()? + running.service.cpu_time()?);
+    let samples = running.caller.run(&Batch { job, share: Duration::ZERO })?;
+    let used = own_cpu_time()? + running.service.cpu_time()? - used;
+    let grown = running.service.resident_kib()?.saturating_sub(empty);
+    Ok((samples, used / job.size, grown / job.size))
+}

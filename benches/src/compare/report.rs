@@ -1,0 +1,70 @@
+//! The tables: one a work, pinning and figure, with a line for each peer.
+
+use std::fmt::Write;
+
+use lpc_cli::measure::{Record, Table, quantile, size, time};
+
+/// All tables of these records, as Markdown. A figure is the median of its rounds.
+pub(crate) fn tables(records: &[Record]) -> String {
+    let mut text = String::new();
+    for work in firsts(records.iter().map(|record| &*record.work)) {
+        for pinning in firsts(records.iter().map(|record| record.pinning)) {
+            let of: Vec<_> =
+                records.iter().filter(|record| record.work == work && record.pinning == pinning).collect();
+            if !of.is_empty() {
+                let _ = writeln!(text, "\n{work}, {pinning}\n\n{}", table(work, &of));
+            }
+        }
+    }
+    text
+}
+
+fn table(work: &str, records: &[&Record]) -> Table {
+    let sizes = firsts(records.iter().map(|record| record.size));
+    let peers = firsts(records.iter().map(|record| &*record.peer));
+    let median = |peer: &str, size: u64, figure: fn(&Record) -> u64| {
+        let of = records.iter().filter(|record| record.peer == peer && record.size == size);
+        let mut rounds: Vec<_> = of.map(|record| figure(record)).collect();
+        rounds.sort_unstable();
+        quantile(&rounds, 0.5)
+    };
+    if matches!(work, "upload" | "download") {
+        let heading = [work.to_owned()].into_iter().chain(sizes.iter().map(|bytes| size(*bytes)));
+        let mut table = Table::new(heading);
+        for peer in peers {
+            let cells =
+                sizes.iter().map(|size| median(peer, *size, |record| record.p50_ns).map_or("-".into(), time));
+            table.row([peer.to_owned()].into_iter().chain(cells));
+        }
+        return table;
+    }
+    let mut table = Table::new([work, "clients", "p50", "p99", "calls/s", "CPU a call", "memory, KiB"]);
+    for size in sizes {
+        for peer in &peers {
+            let figure = |figure| median(peer, size, figure);
+            let Some(p50) = figure(|record| record.p50_ns) else { continue };
+            let at = |figure: Option<u64>| figure.unwrap_or_default();
+            table.row([
+                (*peer).to_owned(),
+                size.max(1).to_string(),
+                time(p50),
+                time(at(figure(|record| record.p99_ns))),
+                at(figure(|record| record.per_s as u64)).to_string(),
+                time(at(figure(|record| record.cpu_ns))),
+                at(figure(|record| record.rss_kib)).to_string(),
+            ]);
+        }
+    }
+    table
+}
+
+/// Each value once, in the order in which they come first.
+fn firsts<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut firsts = Vec::new();
+    values.for_each(|value| {
+        if !firsts.contains(&value) {
+            firsts.push(value);
+        }
+    });
+    firsts
+}

@@ -1,0 +1,204 @@
+//! What is done.
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use lpc::Threshold;
+use lpc_cli::measure;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Work {
+    /// Two integers there, one back, one call at a time
+    Add,
+    /// The same, 64 calls at once on one client
+    Add64,
+    /// A struct of mixed fields of about 1 KiB there, one integer back
+    Mixed,
+    /// Bytes there, produced by the caller, every one of them read by the service
+    Upload,
+    /// Bytes back, produced by the service, every one of them read by the caller
+    Download,
+    /// Two integers there, one back, from many clients at once
+    Clients,
+    /// A new connection and a call of two integers on it
+    Connect,
+    /// Connections that were used once: what each takes of the service's memory
+    Idle,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no work is hidden");
+        f.pad(value.get_name())
+    }
+}
+
+/// A work at one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    /// Bytes of a body, or a number of clients, or 0.
+    pub(crate) size: u64,
+}
+
+impl Job {
+    /// Calls at once.
+    pub(crate) fn callers(self) -> usize {
+        match self.work {
+            Work::Add64 => 64,
+            Work::Clients => self.size as usize,
+            _ => 1,
+        }
+    }
+
+    /// Clients that are connected while it is done.
+    pub(crate) fn clients(self) -> usize {
+        match self.work {
+            Work::Clients | Work::Idle => self.size as usize,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of the body.
+    pub(crate) fn bytes(self) -> usize {
+        match self.work {
+            Work::Upload | Work::Download => self.size as usize,
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.work {
+            Work::Upload | Work::Download => write!(f, "{} {}", self.work, measure::size(self.size)),
+            Work::Clients | Work::Idle => write!(f, "{} {}", self.work, self.size),
+            _ => self.work.fmt(f),
+        }
+    }
+}
+
+/// A job, done for a time: no shorter than `share`, nor than one call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch {
+    pub(crate) job: Job,
+    pub(crate) share: Duration,
+}
+
+/// The jobs of these works, or of all.
+pub(crate) fn jobs(works: &[Work], sizes: &Sizes) -> Vec<Job> {
+    let works = if works.is_empty() { Work::value_variants() } else { works };
+    works
+        .iter()
+        .flat_map(|work| {
+            let sizes: &[u64] = match work {
+                Work::Upload | Work::Download => &sizes.0,
+                Work::Clients => &[1, 16, 256],
+                Work::Idle => &[256],
+                _ => &[0],
+            };
+            sizes.iter().map(|size| Job { work: *work, size: *size })
+        })
+        .collect()
+}
+
+/// Sizes, each four times the one before.
+#[derive(Clone, Debug)]
+pub(crate) struct Sizes(Vec<u64>);
+
+impl Sizes {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        // A size is written as a threshold is.
+        let size = |text: &str| match Threshold::parse(text) {
+            Some(size) if size != Threshold::OFF && size != Threshold::ALWAYS => Ok(size.as_bytes()),
+            _ => Err(format!("{text:?} is no size such as `64KiB`")),
+        };
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
+        let (from, to) = (size(from)?, size(to)?);
+        let sizes: Vec<_> = std::iter::successors(Some(from), |size| size.checked_mul(4))
+            .take_while(|size| *size <= to)
+            .collect();
+        if sizes.is_empty() { Err("the first size is above the last".into()) } else { Ok(Self(sizes)) }
+    }
+}
+
+/// The argument of [`Work::Mixed`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Mixed {
+    pub(crate) id: u64,
+    pub(crate) price: f64,
+    pub(crate) active: bool,
+    pub(crate) name: String,
+    pub(crate) note: Option<String>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) counts: Vec<u32>,
+    pub(crate) points: Vec<Point>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+}
+
+impl Mixed {
+    pub(crate) fn example() -> Self {
+        Self {
+            id: 1 << 40,
+            price: 12.75,
+            active: true,
+            name: "a name of thirty-two characters.".into(),
+            note: Some("and a note. ".repeat(16)),
+            tags: (0..12).map(|tag| format!("tag number {tag}")).collect(),
+            counts: (0..64).map(|count| count * 1000).collect(),
+            points: (0..24).map(|at| Point { x: f64::from(at), y: 0.5 }).collect(),
+        }
+    }
+
+    /// Of every field.
+    pub(crate) fn digest(&self) -> u64 {
+        let texts = self.tags.iter().chain(&self.note).chain([&self.name]);
+        let texts = texts.map(|text| measure::sum(text.as_bytes())).fold(0, u64::wrapping_add);
+        let counts: u64 = self.counts.iter().copied().map(u64::from).sum();
+        let points: f64 = self.points.iter().map(|point| point.x + point.y).sum();
+        let numbers = self.id.wrapping_add(counts).wrapping_add((self.price + points) as u64);
+        texts.wrapping_add(numbers).wrapping_add(u64::from(self.active))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_go_up_by_four_to_the_last() {
+        let parse = |text| Sizes::parse(text).map(|sizes| sizes.0);
+        assert_eq!(parse("4KiB..64KiB").unwrap(), [4 << 10, 16 << 10, 64 << 10]);
+        assert_eq!(parse("1MiB").unwrap(), [1 << 20]);
+        for text in ["", "off", "64KiB..4KiB", "4KiB..always", "4KiB.."] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_field_of_a_mixed_struct_changes_its_digest() {
+        let example = Mixed::example();
+        let changes: [fn(&mut Mixed); 8] = [
+            |mixed| mixed.id += 1,
+            |mixed| mixed.price += 1.0,
+            |mixed| mixed.active = false,
+            |mixed| mixed.name.push('!'),
+            |mixed| mixed.note = None,
+            |mixed| mixed.tags.truncate(1),
+            |mixed| mixed.counts.truncate(1),
+            |mixed| mixed.points.truncate(1),
+        ];
+        for change in changes {
+            let mut changed = example.clone();
+            change(&mut changed);
+            assert_ne!(changed.digest(), example.digest(), "{changed:?}");
+        }
+    }
+}

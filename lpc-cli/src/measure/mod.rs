@@ -1,0 +1,26 @@
+//! Measuring what two processes cost each other.
+//!
+//! # Layout
+//!
+//! - [`Service`]: the other process, which is this program once more.
+//! - [`Pinning`]: which CPUs the two run on.
+//! - [`Samples`], [`quantile`]: times of calls, and what is said of them.
+//! - [`cpu_time`], [`own_cpu_time`], [`resident_kib`]: what a process uses.
+//! - [`produce`], [`sum`], [`sum_of`], [`Seeds`]: bytes that are written and read, and the proof that they were.
+//! - [`Record`], [`Table`]: what is printed.
+
+mod bytes;
+mod pinning;
+mod process;
+mod record;
+mod samples;
+mod table;
+mod usage;
+
+pub use self::bytes::{Seeds, produce, sum, sum_of};
+pub use self::pinning::{Pinning, pin};
+pub use self::process::Service;
+pub use self::record::Record;
+pub use self::samples::{Samples, quantile};
+pub use self::table::{Table, size, time};
+pub use self::usage::{cpu_time, own_cpu_time, resident_kib};

@@ -1,0 +1,91 @@
+//! The other process.
+
+use std::io;
+use std::process::{Child, Command};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::usage::{cpu_time, resident_kib};
+
+/// A child process that serves, until this is dropped.
+#[derive(Debug)]
+pub struct Service(Child);
+
+impl Service {
+    /// Starts this program once more, with other arguments.
+    ///
+    /// # Errors
+    ///
+    /// If the program cannot be found or started.
+    pub fn start<'a>(arguments: impl IntoIterator<Item = &'a str>) -> io::Result<Self> {
+        Command::new(std::env::current_exe()?).args(arguments).spawn().map(Self)
+    }
+
+    /// What has been started already.
+    pub fn of(child: Child) -> Self {
+        Self(child)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// The CPU time that it has used, in nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn cpu_time(&self) -> io::Result<u64> {
+        cpu_time(self.0.id())
+    }
+
+    /// Its resident memory, in KiB.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn resident_kib(&self) -> io::Result<u64> {
+        resident_kib(self.0.id())
+    }
+
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    ///
+    /// If it was waited for elsewhere.
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+
+    /// Lets it run no more, until it is [resumed](Self::resume): one that polls would take a CPU from others.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it run again.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        let id = i32::try_from(self.0.id()).map_err(io::Error::other)?;
+        Ok(kill(Pid::from_raw(id), signal)?)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

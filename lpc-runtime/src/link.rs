@@ -482,13 +482,14 @@ impl Link {
             // Whoever writes, or waits for the socket, takes it along.
             return false;
         }
-        let batch = mem::take(&mut outbox.queue);
-        let start = mem::take(&mut outbox.start);
-        let mut descriptors = mem::take(&mut outbox.descriptors);
+        let (batch, start, mut descriptors) = outbox.take();
         let (end, result) = self.write_batch(&batch, start, &mut descriptors, Until::Now);
         outbox.gone = outbox.total - (batch.len() - end) as u64;
         match result {
-            Ok(Went::All) => false,
+            Ok(Went::All) => {
+                outbox.keep(batch);
+                false
+            }
             Ok(_) => {
                 outbox.put_back(batch, end, descriptors);
                 true
@@ -535,24 +536,36 @@ impl Link {
         let until = self.until(deadline);
         let mut outbox = self.uncongested(deadline)?;
         outbox.tell(cpu::current());
-        if outbox.busy || outbox.stalled || outbox.len() > 0 {
+        let is_free = !outbox.busy && !outbox.stalled;
+        if !is_free || (outbox.len() > 0 && frame.len() < MUCH) {
             let mark = outbox.add(frame);
             return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
         }
-        // The common case: straight from the sender's buffer.
+        // Straight from the sender's buffer: the common case, and what is large is not copied to go behind what waits.
+        let (mut waiting, start, mut descriptors) = outbox.take();
         let mark = outbox.pass(frame.len());
         outbox.busy = true;
         outbox.gone = mark.0;
         drop(outbox);
-        let (len, result) = self.write(frame, None, until);
+        let (end, result) = self.write_batch(&waiting, start, &mut descriptors, until);
+        let (len, result) = match result {
+            Ok(Went::All) => self.write(frame, None, until),
+            short => (0, short),
+        };
         let mut outbox = self.outbox();
         outbox.busy = false;
-        outbox.gone = mark.0 - (frame.len() - len) as u64;
+        outbox.gone = mark.0 - (waiting.len() - end + frame.len() - len) as u64;
         match result {
-            Ok(Went::All) if outbox.len() == 0 && !outbox.broken => Ok((Flow::Sent, mark)),
-            Ok(Went::All) => Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark)),
+            Ok(Went::All) => {
+                outbox.keep(waiting);
+                if outbox.len() == 0 && !outbox.broken {
+                    return Ok((Flow::Sent, mark));
+                }
+                Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark))
+            }
             Ok(short) => {
-                outbox.put_back(frame[len..].to_vec(), 0, Vec::new());
+                waiting.extend_from_slice(&frame[len..]);
+                outbox.put_back(waiting, end, descriptors);
                 Ok((self.stop_short(outbox, short), mark))
             }
             Err(error) => Err(self.fail(outbox, error)),
@@ -681,10 +694,7 @@ impl Link {
                 return Ok(Flow::Stalled);
             }
             outbox.busy = true;
-            let spare = mem::take(&mut outbox.spare);
-            let mut batch = mem::replace(&mut outbox.queue, spare);
-            let start = mem::take(&mut outbox.start);
-            let mut descriptors = mem::take(&mut outbox.descriptors);
+            let (batch, start, mut descriptors) = outbox.take();
             let mark = outbox.total;
             outbox.gone = mark;
             if outbox.waiting > 0 {
@@ -696,11 +706,7 @@ impl Link {
             outbox.busy = false;
             outbox.gone = mark - (batch.len() - end) as u64;
             match result {
-                Ok(Went::All) if batch.capacity() <= KEPT => {
-                    batch.clear();
-                    outbox.spare = batch;
-                }
-                Ok(Went::All) => {}
+                Ok(Went::All) => outbox.keep(batch),
                 Ok(short) => {
                     outbox.put_back(batch, end, descriptors);
                     return Ok(self.stop_short(outbox, short));
@@ -892,6 +898,23 @@ impl Outbox {
         self.queue.len() - self.start
     }
 
+    /// What waits, from where on it does, and the descriptors that go with it.
+    fn take(&mut self) -> (Vec<u8>, usize, Vec<(usize, OwnedFd)>) {
+        if self.len() == 0 {
+            return Default::default();
+        }
+        let batch = mem::replace(&mut self.queue, mem::take(&mut self.spare));
+        (batch, mem::take(&mut self.start), mem::take(&mut self.descriptors))
+    }
+
+    /// Keeps a batch that went out for the next one.
+    fn keep(&mut self, mut batch: Vec<u8>) {
+        if (1..=KEPT).contains(&batch.capacity()) {
+            batch.clear();
+            self.spare = batch;
+        }
+    }
+
     /// Puts a batch that was written up to `start` back in front of what was queued since.
     fn put_back(&mut self, mut batch: Vec<u8>, start: usize, mut descriptors: Vec<(usize, OwnedFd)>) {
         if self.broken {
@@ -1007,6 +1030,61 @@ mod tests {
                 outbox.queue.len()
             );
         }
+    }
+
+    /// What was read, if it is `frames`, each of which may have the news of a CPU before it.
+    fn is_whole(mut read: &[u8], frames: &[Vec<u8>]) -> bool {
+        let news = frame::at(0).len();
+        frames.iter().all(|frame| {
+            if read.first() == Some(&0) {
+                read = &read[news..];
+            }
+            let (first, rest) = read.split_at(frame.len());
+            read = rest;
+            first == frame
+        }) && read.is_empty()
+    }
+
+    #[test]
+    fn a_large_frame_goes_behind_what_waits_and_is_not_copied_to() {
+        let (link, mut theirs) = link(Wait::Sleep);
+        let frames = [b"late".to_vec(), vec![7; 8 << 20]];
+        let mut read = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| theirs.read_to_end(&mut read).unwrap());
+            link.push_late(&frames[0]);
+            assert_eq!(link.send(&frames[1]).unwrap(), Flow::Sent);
+            let outbox = link.outbox();
+            assert!(outbox.queue.capacity() + outbox.spare.capacity() <= KEPT);
+            drop(outbox);
+            link.close();
+        });
+        assert!(is_whole(&read, &frames));
+    }
+
+    #[test]
+    fn what_a_full_socket_leaves_of_a_large_frame_goes_behind_what_waits() {
+        let (link, mut theirs) = link(Wait::Never);
+        let mut flow = Flow::Sent;
+        let mut frames: Vec<Vec<u8>> = Vec::new();
+        // Until one goes out in part only, with something small before each.
+        while flow == Flow::Sent {
+            let byte = 1 + frames.len() as u8;
+            frames.extend([vec![byte; 4], vec![byte; 60_000]]);
+            let [.., late, large] = &frames[..] else { unreachable!() };
+            link.push_late(late);
+            flow = link.send(large).unwrap();
+        }
+        let mut read = Vec::new();
+        while link.outbox().len() > 0 {
+            let mut part = [0; 30_000];
+            let len = theirs.read(&mut part).unwrap();
+            read.extend_from_slice(&part[..len]);
+            let _ = link.flush().unwrap();
+        }
+        link.close();
+        theirs.read_to_end(&mut read).unwrap();
+        assert!(is_whole(&read, &frames));
     }
 
     #[test]

@@ -7,13 +7,14 @@
 //! - `threads`, `tasks`: callers of clients whose calls block, and of those whose calls are futures.
 //! - `floors`: the least that each way can cost, without lpc.
 //! - `ours`: lpc.
-//! - `rivals`: what a user might pick instead. A file each.
+//! - `rivals`: what a user might pick instead. A file each, behind the feature of that name.
 //! - `report`: the tables.
 
 mod floors;
 mod ours;
 mod peer;
 mod report;
+#[cfg(feature = "rivals")]
 mod rivals;
 mod tasks;
 mod threads;
@@ -76,6 +77,7 @@ const START: Duration = Duration::from_secs(30);
 fn peers() -> Vec<Box<dyn Peer>> {
     let mut peers = floors::all();
     peers.extend(ours::all());
+    #[cfg(feature = "rivals")]
     peers.extend(rivals::all());
     peers
 }

@@ -1,7 +1,10 @@
 //! What a user might pick instead of lpc. Each is one file, and one line of [`all`].
 
+mod ipc_channel;
+mod tarpc;
+
 use super::peer::Peer;
 
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
-    Vec::new()
+    [tarpc::all(), ipc_channel::all()].into_iter().flatten().collect()
 }

@@ -1,10 +1,11 @@
 //! What a user might pick instead of lpc. Each is one file, and one line of [`all`].
 
+mod iceoryx2;
 mod ipc_channel;
 mod tarpc;
 
 use super::peer::Peer;
 
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
-    [tarpc::all(), ipc_channel::all()].into_iter().flatten().collect()
+    [tarpc::all(), ipc_channel::all(), iceoryx2::all()].into_iter().flatten().collect()
 }

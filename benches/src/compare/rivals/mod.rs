@@ -2,10 +2,11 @@
 
 mod iceoryx2;
 mod ipc_channel;
+mod remoc;
 mod tarpc;
 
 use super::peer::Peer;
 
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
-    [tarpc::all(), ipc_channel::all(), iceoryx2::all()].into_iter().flatten().collect()
+    [tarpc::all(), remoc::all(), ipc_channel::all(), iceoryx2::all()].into_iter().flatten().collect()
 }

@@ -4,12 +4,13 @@ mod iceoryx2;
 mod ipc_channel;
 mod remoc;
 mod tarpc;
+mod tonic;
 mod zbus;
 
 use super::peer::Peer;
 
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
-    [tarpc::all(), remoc::all(), zbus::all(), ipc_channel::all(), iceoryx2::all()]
+    [tarpc::all(), tonic::all(), remoc::all(), zbus::all(), ipc_channel::all(), iceoryx2::all()]
         .into_iter()
         .flatten()
         .collect()

@@ -85,7 +85,7 @@ impl End {
         // Before the look at whether the reader sleeps, which says so before it looks at this.
         words[WRITTEN].store(self.written, SeqCst);
         if words[SLEEPS].load(SeqCst) == 1 {
-            words[SLEEPS].store(0, Relaxed);
+            // The reader alone takes it back: here that could come after it has said so anew.
             let _ = futex::wake(&words[WRITTEN], futex::Flags::empty(), 1);
         }
     }

@@ -35,6 +35,7 @@
 //! | [`arena`], [`ledger`] | the pages that it gets there |
 //! | [`lent`] | the blocks that the peer goes on reading |
 //! | [`frame`] | what stands on the wire |
+//! | [`ring`] | the same without a system call, where both sides want that |
 //! | [`receiver`] | bytes and descriptors in, checked messages out |
 //! | [`calls`] | the calls that wait for their reply |
 //! | [`run_queue`] | the calls that run, and those that wait to |
@@ -56,6 +57,7 @@ pub mod limits;
 pub mod method;
 pub mod pace;
 pub mod receiver;
+pub mod ring;
 pub mod run_queue;
 pub mod spin;
 pub mod threshold;

@@ -1,4 +1,4 @@
-//! The ledger under every interleaving of its threads:
+//! The ledger and the quick lane's rings under every interleaving of their threads:
 //! `RUSTFLAGS="--cfg loom" cargo test -p lpc-core --test loom --release`.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -8,10 +8,14 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use loom::cell::UnsafeCell;
-use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use loom::sync::atomic::{AtomicBool, AtomicU64, fence};
+use loom::sync::{Condvar, Mutex};
 use loom::thread::{self, Thread};
 use lpc_core::arena::{Arena, PAGE};
+use lpc_core::frame::{self, Body, CallId};
 use lpc_core::ledger::{Lease, Ledger};
+use lpc_core::ring::{Consumer, Own, Peers, Producer, Taken};
 
 /// A segment of two pages, of which loom sees whether two threads write to one at once, or without an order.
 #[derive(Debug)]
@@ -178,5 +182,203 @@ fn a_segment_withdrawn_while_it_is_used_goes_when_it_is_not() {
         drop(lease);
         trims.join().unwrap();
         assert_eq!(ledger.trim(|_, _| {}), 0);
+    });
+}
+
+/// Slots of a ring: the least that can be full, and used again.
+const SLOTS: u64 = 2;
+
+/// One side's memory of the quick lane: its words, and for each slot a cell of which loom sees whether it is read while it is
+/// written, or without an order.
+struct Memory {
+    taken: AtomicU64,
+    asleep: AtomicU64,
+    slots: [Slot; SLOTS as usize],
+}
+
+struct Slot {
+    stamp: AtomicU64,
+    access: UnsafeCell<()>,
+    bytes: std::sync::Mutex<[u8; 248]>,
+}
+
+#[derive(Clone)]
+struct Side(Arc<Memory>);
+
+impl Side {
+    fn new() -> Self {
+        let slot = || Slot {
+            stamp: AtomicU64::new(0),
+            access: UnsafeCell::new(()),
+            bytes: std::sync::Mutex::new([0; 248]),
+        };
+        let slots = [slot(), slot()];
+        Self(Arc::new(Memory { taken: AtomicU64::new(0), asleep: AtomicU64::new(0), slots }))
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        match offset {
+            0 => &self.0.taken,
+            128 => &self.0.asleep,
+            _ => &self.0.slots[(offset - 4096) / 256].stamp,
+        }
+    }
+
+    /// The slot whose bytes stand at `offset`, and where in it.
+    fn slot(&self, offset: usize) -> (&Slot, usize) {
+        let offset = offset - 4096;
+        (&self.0.slots[offset / 256], offset % 256 - 8)
+    }
+}
+
+impl Own for Side {
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        let (slot, at) = self.slot(offset);
+        slot.access.with_mut(|_| slot.bytes.lock().unwrap()[at..at + bytes.len()].copy_from_slice(bytes));
+    }
+
+    fn store(&self, offset: usize, value: u64) {
+        self.word(offset).store(value, Release);
+    }
+
+    fn fence(&self) {
+        fence(SeqCst);
+    }
+}
+
+impl Peers for Side {
+    fn read(&self, offset: usize, into: &mut [u8]) {
+        let (slot, at) = self.slot(offset);
+        slot.access.with(|_| into.copy_from_slice(&slot.bytes.lock().unwrap()[at..at + into.len()]));
+    }
+
+    fn load(&self, offset: usize) -> u64 {
+        self.word(offset).load(Acquire)
+    }
+}
+
+/// What the socket is to the rings: bells that wait to be heard.
+#[derive(Default)]
+struct Bells {
+    waiting: Mutex<usize>,
+    rung: Condvar,
+}
+
+impl Bells {
+    fn ring(&self) {
+        *self.waiting.lock().unwrap() += 1;
+        self.rung.notify_one();
+    }
+
+    /// Sleeps until there is one. If none ever comes, loom says that the threads are in a deadlock.
+    fn hear(&self) {
+        let mut waiting = self.waiting.lock().unwrap();
+        while *waiting == 0 {
+            waiting = self.rung.wait(waiting).unwrap();
+        }
+        *waiting = 0;
+    }
+}
+
+fn small(number: u64) -> Vec<u8> {
+    let mut frame = Vec::new();
+    frame::begin_reply(&mut frame);
+    frame::seal(&mut frame, CallId::new(number), Body::Inline, &[]);
+    frame
+}
+
+/// The next frame's number, however long that takes.
+fn receive(consumer: &mut Consumer<Side, Side>, bells: &Bells) -> u64 {
+    let mut space = [0; 16];
+    loop {
+        match consumer.take(&mut space).unwrap() {
+            Taken::Frame(16) => return u64::from_le_bytes(space[8..].try_into().unwrap()),
+            Taken::Nothing if consumer.sleep() => {
+                bells.hear();
+                consumer.wake();
+            }
+            Taken::Nothing => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Sends a frame as soon as there is room.
+fn send(producer: &mut Producer<Side, Side>, bells: &Bells, number: u64) {
+    while !producer.put(&small(number)).unwrap() {
+        thread::yield_now();
+    }
+    if producer.has_to_wake() {
+        bells.ring();
+    }
+}
+
+fn ring() -> (Producer<Side, Side>, Consumer<Side, Side>) {
+    let (senders, receivers) = (Side::new(), Side::new());
+    (Producer::new(senders.clone(), receivers.clone(), SLOTS), Consumer::new(receivers, senders, SLOTS))
+}
+
+#[test]
+fn no_frame_in_a_ring_is_missed_by_who_goes_to_sleep() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ring();
+        let bells = Arc::new(Bells::default());
+        let sender = {
+            let bells = Arc::clone(&bells);
+            thread::spawn(move || (1..=2).for_each(|number| send(&mut producer, &bells, number)))
+        };
+        for number in 1..=2 {
+            assert_eq!(receive(&mut consumer, &bells), number);
+        }
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn a_slot_is_written_again_only_after_it_was_read() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ring();
+        let receiver = thread::spawn(move || {
+            let mut space = [0; 16];
+            let mut next = 1;
+            while next <= 3 {
+                match consumer.take(&mut space).unwrap() {
+                    Taken::Frame(16) => {
+                        assert_eq!(u64::from_le_bytes(space[8..].try_into().unwrap()), next);
+                        next += 1;
+                    }
+                    _ => thread::yield_now(),
+                }
+            }
+        });
+        for number in 1..=3 {
+            while !producer.put(&small(number)).unwrap() {
+                thread::yield_now();
+            }
+        }
+        receiver.join().unwrap();
+    });
+}
+
+/// A call and its reply, through two rings that share the sides' memory.
+#[test]
+fn two_sides_that_sleep_wake_each_other() {
+    loom::model(|| {
+        let (client, server) = (Side::new(), Side::new());
+        let bells = Arc::new([Bells::default(), Bells::default()]);
+        let serving = {
+            let mut calls = Consumer::new(server.clone(), client.clone(), SLOTS);
+            let mut replies = Producer::new(server.clone(), client.clone(), SLOTS);
+            let bells = Arc::clone(&bells);
+            thread::spawn(move || {
+                let call = receive(&mut calls, &bells[0]);
+                send(&mut replies, &bells[1], call);
+            })
+        };
+        let mut calls = Producer::new(client.clone(), server.clone(), SLOTS);
+        let mut replies = Consumer::new(client, server, SLOTS);
+        send(&mut calls, &bells[0], 5);
+        assert_eq!(receive(&mut replies, &bells[1]), 5);
+        serving.join().unwrap();
     });
 }

@@ -19,8 +19,12 @@
 //! | Refuse | both | 0 | a segment's number: it cannot be read here | | |
 //! | Resend | both | 0 | a call's id: the block of its Call or Reply cannot be read here | | |
 //! | Cancel | client | 0 | a call's id: nobody waits for its reply any more | | |
-//! | Closing | server | 0 | 0 | | |
+//! | Closing | server | 0 | slots taken from the client's ring | | |
 //! | At | both | 0 | the number of the CPU that the sender runs on | | |
+//! | Ring | both | 0 | 0 | | the sender's memory for the quick lane |
+//! | Bell | both | 0 | 0 | | |
+//! | Aside | both | 0 | 0 | | |
+//! | Switch | both | 0 | 0 | | |
 //!
 //! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies (Call); 4, loans
 //! (Call, Reply); 8, a deadline (Call).
@@ -45,6 +49,14 @@
 //!
 //! **CPUs.** At is a hint, sent in front of a Call or Reply where the last one no longer holds: who waits for a peer that
 //! runs on another CPU does better to look for its next frame for a moment than to sleep, see [`spin`](crate::spin).
+//!
+//! **The quick lane.** Where both sides said at the handshake that they want it, the client announces its memory for it (see
+//! [`ring`](crate::ring)) with Ring, and the server, once it has mapped that, its own. All that one side sends is still one
+//! sequence of frames, which begins in the socket. Switch, in the socket, says that it goes on in the ring; the client sends
+//! it first, when it has mapped the server's memory, so that the server knows that it may, too. In the ring, Aside says that
+//! the one frame that is next comes through the socket, and Switch, that all do until there is a Switch there. So a frame with
+//! a descriptor, one that is too large for the ring, and what comes while the ring is full, go through the socket. Bells, in
+//! the socket, wake who sleeps; they stand outside of the sequence and mean nothing.
 //!
 //! Where the peer cannot read the block of a body (its system has no descriptor or memory left for the segment), it asks
 //! with Resend for the same frame with the body in line: the same loans, which it did not take the first time. The block
@@ -113,6 +125,14 @@ pub enum Kind {
     Closing = 11,
     /// The sender runs on a CPU.
     At = 12,
+    /// The sender's memory for the quick lane.
+    Ring = 13,
+    /// There is something in the ring.
+    Bell = 14,
+    /// The next frame comes through the socket.
+    Aside = 15,
+    /// The next frames come through the ring; where this stands in the ring, through the socket.
+    Switch = 16,
 }
 
 impl Kind {
@@ -130,6 +150,10 @@ impl Kind {
             10 => Self::Cancel,
             11 => Self::Closing,
             12 => Self::At,
+            13 => Self::Ring,
+            14 => Self::Bell,
+            15 => Self::Aside,
+            16 => Self::Switch,
             _ => return None,
         })
     }
@@ -137,7 +161,7 @@ impl Kind {
     /// How many descriptors come with a frame of this kind: exactly these.
     #[must_use]
     pub const fn descriptors(self) -> usize {
-        matches!(self, Self::Segment) as usize
+        matches!(self, Self::Segment | Self::Ring) as usize
     }
 }
 
@@ -391,10 +415,34 @@ pub fn cancel(call: CallId) -> [u8; Header::LEN] {
     plain(Kind::Cancel, 0, 0, call.0)
 }
 
-/// A Closing frame.
+/// A Closing frame, from a server that took so many slots of the client's ring.
 #[must_use]
-pub fn closing() -> [u8; Header::LEN] {
-    plain(Kind::Closing, 0, 0, 0)
+pub fn closing(taken: u64) -> [u8; Header::LEN] {
+    plain(Kind::Closing, 0, 0, taken)
+}
+
+/// A Ring frame; the descriptor of the sender's memory goes with its first byte.
+#[must_use]
+pub fn ring() -> [u8; Header::LEN] {
+    plain(Kind::Ring, 0, 0, 0)
+}
+
+/// A Bell frame.
+#[must_use]
+pub fn bell() -> [u8; Header::LEN] {
+    plain(Kind::Bell, 0, 0, 0)
+}
+
+/// An Aside frame.
+#[must_use]
+pub fn aside() -> [u8; Header::LEN] {
+    plain(Kind::Aside, 0, 0, 0)
+}
+
+/// A Switch frame.
+#[must_use]
+pub fn switch() -> [u8; Header::LEN] {
+    plain(Kind::Switch, 0, 0, 0)
 }
 
 /// An At frame for the CPU of this number.
@@ -490,8 +538,8 @@ mod tests {
         let mut bytes = release(CallId(0));
         bytes[4] = 0;
         assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(0)));
-        bytes[4] = 13;
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(13)));
+        bytes[4] = 17;
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Kind(17)));
         bytes[4] = 5;
         bytes[5] = 16;
         assert_eq!(Header::decode(&bytes), Err(BadHeader::Flags(16)));

@@ -48,6 +48,8 @@ pub struct Hello {
     pub max_objects: u32,
     /// `Limits::lent` of the sender: how many bytes of objects it is willing to map.
     pub lent: u64,
+    /// `Limits::quick_lane` of the sender.
+    pub quick_lane: bool,
     /// For each method, in the same order, the hash of its argument and result formats; 0 where nothing is known of them.
     /// From a client: empty.
     pub fingerprints: Vec<u64>,
@@ -67,6 +69,7 @@ impl Hello {
             max_segments: limits.max_segments,
             max_objects: limits.max_objects,
             lent: limits.lent,
+            quick_lane: limits.quick_lane,
             fingerprints: Vec::new(),
             refusal: None,
         }
@@ -162,6 +165,7 @@ impl Hello {
             max_segments: limits.max_segments.min(self.max_segments),
             max_objects: limits.max_objects.min(self.max_objects),
             lent: limits.lent.min(self.lent),
+            quick_lane: limits.quick_lane && self.quick_lane,
             ..*limits
         }
     }
@@ -253,6 +257,7 @@ mod tests {
             max_objects: 24,
             lent: 25,
             max_calls: 26,
+            quick_lane: true,
         };
         let narrow = Limits {
             max_message: 10,
@@ -262,6 +267,7 @@ mod tests {
             max_objects: 14,
             lent: 15,
             max_calls: 16,
+            quick_lane: false,
         };
         let told = Hello::client("Documents", &narrow).narrow(&wide);
         assert_eq!(told, Limits { max_blocks: 23, max_calls: 26, ..narrow }, "those two are one's own");

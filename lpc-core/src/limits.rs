@@ -29,6 +29,8 @@ pub struct Limits {
     pub lent: u64,
     /// Calls of one client in flight over one connection. Default: 1024.
     pub max_calls: u32,
+    /// Whether small frames go through rings in shared memory where the peer wants that, too: the quick lane. Default: no.
+    pub quick_lane: bool,
 }
 
 impl Default for Limits {
@@ -41,6 +43,7 @@ impl Default for Limits {
             max_objects: 64,
             lent: 64 << 30,
             max_calls: 1024,
+            quick_lane: false,
         }
     }
 }

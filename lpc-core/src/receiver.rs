@@ -11,6 +11,7 @@ use crate::arena::PAGE;
 use crate::codec::Decoder;
 use crate::error::{Error, WireError};
 use crate::frame::{BadHeader, BlockRef, CallId, Header, Kind, MAX_LOANS, MAX_TABLE, OBJECT, TIME_LEFT};
+use crate::ring::{MAX_FRAME, RingViolation};
 
 /// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +50,42 @@ impl fmt::Display for Role {
 pub struct Receiver<F> {
     role: Role,
     limits: Limits,
-    /// Received bytes stand at `start..end`.
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
+    /// What came through the socket.
+    socket: Buffer,
+    /// What came through the ring: whole frames.
+    ring: Buffer,
+    source: Source,
+    /// The peer has announced its memory for the quick lane.
+    has_announced_ring: bool,
+    /// And it is mapped.
+    has_ring: bool,
     /// Received descriptors that no frame has claimed yet; `None` is one that was lost.
     descriptors: VecDeque<Option<F>>,
     /// The sizes of the segments and objects that the peer announced and did not retire, by number.
     announced: BTreeMap<u32, u64>,
 }
+
+/// Bytes that have arrived and were not taken yet: those at `start..end`.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+/// Where the peer's next frame comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The socket, until the peer says otherwise.
+    Socket,
+    /// The ring.
+    Ring,
+    /// The socket for one frame, and then the ring.
+    Aside,
+}
+
+/// Bytes of what is taken from the ring at once.
+const RING_BUFFER: usize = 2 * MAX_FRAME;
 
 /// What the buffer starts with and returns to: room for a body at the default threshold and then some.
 const BUFFER: usize = 32 << 10;
@@ -160,7 +188,17 @@ pub enum Incoming<'a, F> {
         call: CallId,
     },
     /// To a client: the server receives nothing more.
-    Closing,
+    Closing {
+        /// How many slots of the client's ring it has taken.
+        taken: u64,
+    },
+    /// The peer's memory for the quick lane.
+    Ring {
+        /// Its descriptor; `None` where the system had none left here for it.
+        descriptor: Option<F>,
+    },
+    /// What the peer sends goes on in the ring.
+    Switch,
     /// The peer runs on this CPU, or did a moment ago: a hint.
     At {
         /// Its number.
@@ -212,6 +250,12 @@ pub enum Violation {
     /// A Failure frame whose error does not decode.
     #[error("a failure that does not decode")]
     Failure(#[source] crate::codec::DecodeError),
+    /// A frame of the quick lane where there is none, or where it does not belong.
+    #[error("a {0:?} frame {1}")]
+    Quick(Kind, &'static str),
+    /// The ring holds what it cannot.
+    #[error(transparent)]
+    Ring(#[from] RingViolation),
     /// Descriptors that no frame declared.
     #[error("descriptors that no frame declared")]
     StrayDescriptors,
@@ -292,34 +336,69 @@ impl<F> Receiver<F> {
         Self {
             role,
             limits,
-            buffer: vec![0; BUFFER],
-            start: 0,
-            end: 0,
+            socket: Buffer { bytes: vec![0; BUFFER], start: 0, end: 0 },
+            ring: Buffer::default(),
+            source: Source::Socket,
+            has_announced_ring: false,
+            has_ring: false,
             descriptors: VecDeque::new(),
             announced: BTreeMap::new(),
         }
     }
 
-    /// Where the next bytes belong: never empty, and large enough for the rest of a frame that has begun to arrive,
-    /// as far as the bytes that did arrive justify the memory.
+    /// Where the next bytes from the socket belong: never empty, and large enough for the rest of a frame that has begun to
+    /// arrive, as far as the bytes that did arrive justify the memory.
     pub fn space(&mut self) -> &mut [u8] {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-            if self.buffer.len() > KEPT {
-                self.buffer = vec![0; BUFFER];
+        let Buffer { bytes, start, end } = &mut self.socket;
+        if start == end {
+            (*start, *end) = (0, 0);
+            if bytes.len() > KEPT {
+                *bytes = vec![0; BUFFER];
             }
         }
-        let have = self.end - self.start;
-        let missing = self.frame_len().map_or(Header::LEN, |len| len).saturating_sub(have);
-        if self.buffer.len() - self.end < missing.min(BUFFER) || self.end == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, have);
+        let have = *end - *start;
+        let missing = frame_len(&bytes[*start..*end]).unwrap_or(Header::LEN).saturating_sub(have);
+        if bytes.len() - *end < missing.min(BUFFER) || *end == bytes.len() {
+            bytes.copy_within(*start..*end, 0);
+            (*start, *end) = (0, have);
         }
         let wanted = (have + missing).min(have.saturating_mul(2)).max(BUFFER);
-        if self.end == self.buffer.len() || (self.start == 0 && self.buffer.len() < wanted) {
-            self.buffer.resize(wanted.max(self.end + 1), 0);
+        if *end == bytes.len() || (*start == 0 && bytes.len() < wanted) {
+            bytes.resize(wanted.max(*end + 1), 0);
         }
-        &mut self.buffer[self.end..]
+        &mut bytes[*end..]
+    }
+
+    /// The peer's memory for the quick lane is mapped: what it sends may go on there.
+    pub fn ring_is_mapped(&mut self) {
+        self.has_ring = true;
+    }
+
+    /// Where the next frame comes from, when [`next`](Self::next) has none.
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Where the next frames from the ring belong. As long as [`next`](Self::next) has none, and wants one from the
+    /// [ring](Source::Ring), there is space for any.
+    pub fn ring_space(&mut self) -> &mut [u8] {
+        let Buffer { bytes, start, end } = &mut self.ring;
+        if start == end {
+            (*start, *end) = (0, 0);
+            bytes.resize(RING_BUFFER, 0);
+        }
+        &mut bytes[*end..]
+    }
+
+    /// Says that a frame of `len` bytes was put at the start of [`ring_space`](Self::ring_space).
+    ///
+    /// # Panics
+    ///
+    /// If `len` is more than the space there was.
+    pub fn received_in_ring(&mut self, len: usize) {
+        assert!(len <= self.ring.bytes.len() - self.ring.end, "more was received than there was space for");
+        self.ring.end += len;
     }
 
     /// Says that `len` bytes were put at the start of [`space`](Self::space) and that `descriptors` came with them, and
@@ -338,8 +417,11 @@ impl<F> Receiver<F> {
         descriptors: impl IntoIterator<Item = F>,
         lost: bool,
     ) -> Result<(), Violation> {
-        assert!(len <= self.buffer.len() - self.end, "more was received than there was space for");
-        self.end += len;
+        assert!(
+            len <= self.socket.bytes.len() - self.socket.end,
+            "more was received than there was space for"
+        );
+        self.socket.end += len;
         for descriptor in descriptors {
             self.descriptors.push_back(Some(descriptor));
         }
@@ -353,13 +435,19 @@ impl<F> Receiver<F> {
     /// Whether nothing is left of a frame that has begun to arrive: where a connection may end in peace.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.start == self.end
+        self.socket.is_empty() && self.ring.is_empty()
+    }
+
+    /// Whether nothing has arrived yet of the next frame.
+    #[must_use]
+    pub fn is_between_frames(&self) -> bool {
+        self.current().is_empty()
     }
 
     /// Whether [`next`](Self::next) has something to give before more bytes arrive.
     #[must_use]
     pub fn has_next(&self) -> bool {
-        self.frame_len().is_some_and(|len| self.end - self.start >= len)
+        self.current().has_frame()
     }
 
     /// The next message, once it has arrived as a whole.
@@ -372,41 +460,49 @@ impl<F> Receiver<F> {
         reason = "what it gives borrows from it, which no iterator's items may"
     )]
     pub fn next(&mut self) -> Result<Option<Incoming<'_, F>>, Violation> {
-        let Some(header) = self.header()? else {
-            let stray = self.is_drained() && !self.descriptors.is_empty();
-            return if stray { Err(Violation::StrayDescriptors) } else { Ok(None) };
+        let (header, source, from) = loop {
+            let source = self.source;
+            let Some((header, from)) = self.next_frame()? else { return Ok(None) };
+            match (header.kind, source) {
+                (Kind::Bell, _) => {}
+                (Kind::Aside, _) => self.source = Source::Aside,
+                (Kind::Switch, Source::Ring) => self.source = Source::Socket,
+                (Kind::Switch, Source::Socket) => {
+                    self.source = Source::Ring;
+                    return Ok(Some(Incoming::Switch));
+                }
+                (Kind::Switch, Source::Aside) => {
+                    return Err(Violation::Quick(Kind::Switch, "where one frame was to come"));
+                }
+                _ => {
+                    if source == Source::Aside {
+                        self.source = Source::Ring;
+                    }
+                    break (header, source, from);
+                }
+            }
         };
-        if header.kind.descriptors() == 0
-            && !self.descriptors.is_empty()
-            && self.descriptors_are_of_this_frame()
-        {
-            return Err(Violation::StrayDescriptors);
-        }
         let len = header.len as usize;
-        if self.end - self.start - Header::LEN < len {
-            return Ok(None);
-        }
-        let from = self.start + Header::LEN;
-        self.start = from + len;
+        let at = (source, from, len);
         let call = header.call;
         Ok(Some(match header.kind {
             Kind::Call => {
-                let (payload, loans, time_left) = self.body(&header, from)?;
+                let (payload, loans, time_left) = self.body(&header, self.taken(at))?;
                 let Header { method, is_busy, .. } = header;
                 Incoming::Call { call, method, is_busy, time_left, payload, loans }
             }
             Kind::Reply => {
-                let (payload, loans, _) = self.body(&header, from)?;
+                let (payload, loans, _) = self.body(&header, self.taken(at))?;
                 Incoming::Reply { call, payload, loans }
             }
             Kind::Failure => {
-                let mut decoder = Decoder::new(&self.buffer[from..from + len]);
+                let mut decoder = Decoder::new(self.taken(at));
                 let error: WireError = decoder.next().map_err(Violation::Failure)?;
                 decoder.end().map_err(Violation::Failure)?;
                 Incoming::Failure { call, error: error.into() }
             }
             Kind::Segment => {
-                let words = self.buffer[from..from + len].as_chunks().0;
+                let words = self.taken(at).as_chunks().0;
                 let (offset, len) = match words {
                     [len] => (0, u64::from_le_bytes(*len)),
                     [offset, len] => (u64::from_le_bytes(*offset), u64::from_le_bytes(*len)),
@@ -435,8 +531,15 @@ impl<F> Receiver<F> {
             }
             Kind::Resend => Incoming::Resend { call },
             Kind::Cancel => Incoming::Cancel { call },
-            Kind::Closing => Incoming::Closing,
+            Kind::Closing => Incoming::Closing { taken: call.as_u64() },
             Kind::At => Incoming::At { cpu: call.as_u64() },
+            Kind::Ring => {
+                self.has_announced_ring = true;
+                Incoming::Ring {
+                    descriptor: self.descriptors.pop_front().ok_or(Violation::MissingDescriptor)?,
+                }
+            }
+            Kind::Bell | Kind::Aside | Kind::Switch => unreachable!("taken out above"),
             Kind::Refuse => match u32::try_from(call.as_u64()) {
                 Ok(segment) => Incoming::Refuse { segment },
                 Err(_) => return Err(Violation::Retire(call.as_u64())),
@@ -444,19 +547,70 @@ impl<F> Receiver<F> {
         }))
     }
 
-    /// The header of the frame that begins at `start`, its direction and length checked.
-    fn header(&self) -> Result<Option<Header>, Violation> {
-        let Some(bytes) = self.buffer[self.start..self.end].first_chunk() else { return Ok(None) };
+    /// What holds the next frame, or the beginning of it.
+    const fn current(&self) -> &Buffer {
+        match self.source {
+            Source::Ring => &self.ring,
+            Source::Socket | Source::Aside => &self.socket,
+        }
+    }
+
+    /// The bytes of a frame that was taken: from where, from which byte on, and how many.
+    fn taken(&self, (source, from, len): (Source, usize, usize)) -> &[u8] {
+        let buffer = if source == Source::Ring { &self.ring } else { &self.socket };
+        &buffer.bytes[from..from + len]
+    }
+
+    /// The header of the next frame, and where its bytes begin, once it is there as a whole.
+    fn next_frame(&mut self) -> Result<Option<(Header, usize)>, Violation> {
+        let in_ring = self.source == Source::Ring;
+        // Bells stand outside of the sequence of frames.
+        while in_ring && self.header(&self.socket, false)?.is_some_and(|header| header.kind == Kind::Bell) {
+            self.check_descriptors(Kind::Bell)?;
+            self.socket.start += Header::LEN;
+        }
+        if self.socket.is_empty() && !self.descriptors.is_empty() {
+            return Err(Violation::StrayDescriptors);
+        }
+        let Some(header) = self.header(self.current(), in_ring)? else { return Ok(None) };
+        if !in_ring {
+            self.check_descriptors(header.kind)?;
+        }
+        if !self.current().has_frame() {
+            return Ok(None);
+        }
+        let buffer = if in_ring { &mut self.ring } else { &mut self.socket };
+        let from = buffer.start + Header::LEN;
+        buffer.start = from + header.len as usize;
+        Ok(Some((header, from)))
+    }
+
+    /// Makes sure that the next frame from the socket brings the descriptors that it should.
+    ///
+    /// Descriptors come with the first byte of their frame, and a receive never goes on beyond the bytes that were sent with
+    /// descriptors (unix(7)); so those of a frame further back are here only if all of it is, too.
+    fn check_descriptors(&self, kind: Kind) -> Result<(), Violation> {
+        if kind.descriptors() == 0 && !self.descriptors.is_empty() && !self.socket.has_frame() {
+            return Err(Violation::StrayDescriptors);
+        }
+        Ok(())
+    }
+
+    /// The header of the frame that a buffer begins with, its direction and length checked.
+    fn header(&self, buffer: &Buffer, in_ring: bool) -> Result<Option<Header>, Violation> {
+        let Some(bytes) = buffer.unread().first_chunk() else { return Ok(None) };
         let header = Header::decode(bytes)?;
         let (kind, len) = (header.kind, u64::from(header.len));
         let for_us = match kind {
             Kind::Segment | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse | Kind::At => true,
+            Kind::Ring | Kind::Bell | Kind::Aside | Kind::Switch => true,
             Kind::Call | Kind::Release | Kind::Cancel => self.role == Role::Server,
             Kind::Reply | Kind::Failure | Kind::Closing => self.role == Role::Client,
         };
         if !for_us {
             return Err(Violation::Direction { kind, role: self.role });
         }
+        self.check_lane(kind, in_ring)?;
         let has_body = matches!(kind, Kind::Call | Kind::Reply);
         let is_of_call = header.is_busy || header.has_deadline;
         if (header.is_mapped || header.has_loans) && !has_body || is_of_call && kind != Kind::Call {
@@ -470,6 +624,7 @@ impl<F> Receiver<F> {
             Kind::Segment => (8, 8),
             Kind::Release | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse => (0, 0),
             Kind::Cancel | Kind::Closing | Kind::At => (0, 0),
+            Kind::Ring | Kind::Bell | Kind::Aside | Kind::Switch => (0, 0),
         };
         let limit = if header.has_loans { limit.saturating_add(MAX_TABLE) } else { limit };
         let time_left = if header.has_deadline { TIME_LEFT } else { 0 };
@@ -483,26 +638,26 @@ impl<F> Receiver<F> {
         Ok(Some(header))
     }
 
-    /// Header and body of the frame that begins at `start`, if its header is there.
-    fn frame_len(&self) -> Option<usize> {
-        let bytes = self.buffer[self.start..self.end].first_chunk()?;
-        Some(Header::decode(bytes).map_or(Header::LEN, |header| Header::LEN + header.len as usize))
-    }
-
-    /// Descriptors come with the first byte of their frame, and a receive never goes on beyond the bytes that were
-    /// sent with descriptors (unix(7)); so those of a frame further back are here only if all of it is, too.
-    fn descriptors_are_of_this_frame(&self) -> bool {
-        !self.has_next()
+    /// Makes sure that a frame may come the way that it came.
+    fn check_lane(&self, kind: Kind, in_ring: bool) -> Result<(), Violation> {
+        let reason = match kind {
+            Kind::Segment | Kind::Ring | Kind::Bell if in_ring => "in the ring",
+            Kind::Ring if !self.limits.quick_lane => "that nobody asked for",
+            Kind::Ring if self.has_announced_ring => "for a second time",
+            Kind::Bell | Kind::Switch if !self.has_ring => "without a ring",
+            Kind::Aside if !in_ring => "in the socket",
+            _ => return Ok(()),
+        };
+        Err(Violation::Quick(kind, reason))
     }
 
     /// Where the body of a Call or Reply stands, what is lent with it, and how long its caller still waits.
-    fn body(
+    fn body<'a>(
         &self,
         header: &Header,
-        from: usize,
-    ) -> Result<(Payload<'_>, Vec<BlockRef>, Option<Duration>), Violation> {
+        mut body: &'a [u8],
+    ) -> Result<(Payload<'a>, Vec<BlockRef>, Option<Duration>), Violation> {
         let (kind, len) = (header.kind, u64::from(header.len));
-        let mut body = &self.buffer[from..from + header.len as usize];
         let mut loans = Vec::new();
         let mut time_left = None;
         if header.has_deadline {
@@ -582,6 +737,27 @@ impl<F> Receiver<F> {
         self.announced.insert(slot, len);
         Ok(slot)
     }
+}
+
+impl Buffer {
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether it begins with a whole frame.
+    fn has_frame(&self) -> bool {
+        frame_len(self.unread()).is_some_and(|len| self.end - self.start >= len)
+    }
+}
+
+/// Header and body of the frame that begins with these bytes, if its header is there.
+fn frame_len(bytes: &[u8]) -> Option<usize> {
+    let bytes = bytes.first_chunk()?;
+    Some(Header::decode(bytes).map_or(Header::LEN, |header| Header::LEN + header.len as usize))
 }
 
 /// Parts the bytes of a frame in the body and the entries of the table of loans behind it.

@@ -47,8 +47,12 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("refuse", frame::refuse(1).into()),
         ("call with a loan and the time left", hurried),
         ("cancel", frame::cancel(CALL).into()),
-        ("closing", frame::closing().into()),
+        ("closing", frame::closing(7).into()),
         ("at", frame::at(3).into()),
+        ("ring", frame::ring().into()),
+        ("bell", frame::bell().into()),
+        ("aside", frame::aside().into()),
+        ("switch", frame::switch().into()),
     ]
 }
 
@@ -62,6 +66,7 @@ fn hellos() -> Vec<(&'static str, Vec<u8>)> {
         max_objects: 5,
         lent: 6,
         max_calls: 7,
+        quick_lane: true,
     };
     let server = Hello::server("Documents", &METHODS, &limits).with_fingerprints(vec![u64::MAX, 1]);
     let refusal = Some(Error::new(ErrorKind::PermissionDenied, "no").to_wire());

@@ -108,7 +108,9 @@ enum Seen {
     Refuse { segment: u32 },
     Resend { call: u64 },
     Cancel { call: u64 },
-    Closing,
+    Closing { taken: u64 },
+    Ring { descriptor: Option<u32> },
+    Switch,
     At { cpu: u64 },
 }
 
@@ -143,7 +145,9 @@ impl From<Incoming<'_, u32>> for Seen {
             Incoming::Refuse { segment } => Self::Refuse { segment },
             Incoming::Resend { call } => Self::Resend { call: call.as_u64() },
             Incoming::Cancel { call } => Self::Cancel { call: call.as_u64() },
-            Incoming::Closing => Self::Closing,
+            Incoming::Closing { taken } => Self::Closing { taken },
+            Incoming::Ring { descriptor } => Self::Ring { descriptor },
+            Incoming::Switch => Self::Switch,
             Incoming::At { cpu } => Self::At { cpu },
         }
     }
@@ -350,7 +354,7 @@ mod rules {
     #[test]
     fn a_kind_that_no_frame_has_is_refused() {
         for role in ROLES {
-            for kind in [0, 13, 14, b'H', 0x80, 0xff] {
+            for kind in [0, 17, 18, b'H', 0x80, 0xff] {
                 let violation = refused(role, &header(0, kind, 0, 0, 0));
                 assert!(
                     matches!(violation, Violation::Header(BadHeader::Kind(k)) if k == kind),
@@ -372,7 +376,7 @@ mod rules {
             (Role::Client, FAILURE) => (failure(1, &Error::other("oh")), 0),
             (Role::Server, CALL) => (raw(CALL, 0, 1, &[0; BlockRef::LEN]), MAPPED | BUSY | LOANS | DEADLINE),
             (Role::Server, RELEASE | CANCEL) => (raw(kind, 0, 1, b""), 0),
-            (Role::Client, CLOSING) => (frame::closing().to_vec(), 0),
+            (Role::Client, CLOSING) => (frame::closing(0).to_vec(), 0),
             _ => unreachable!("no such frame goes this way"),
         };
         let kinds = [
@@ -403,8 +407,8 @@ mod rules {
         server.feed(&frame::cancel(CallId::new(7)), &[]).unwrap();
         assert_eq!(server.seen, [Seen::Cancel { call: 7 }]);
         let mut client = Driver::new(Role::Client, limits());
-        client.feed(&frame::closing(), &[]).unwrap();
-        assert_eq!(client.seen, [Seen::Closing]);
+        client.feed(&frame::closing(9), &[]).unwrap();
+        assert_eq!(client.seen, [Seen::Closing { taken: 9 }]);
     }
 
     #[test]

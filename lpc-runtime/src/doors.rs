@@ -224,12 +224,14 @@ impl Doors {
             state.guests.values().map(|guest| (guest.socket.upgrade(), guest.link.upgrade())).collect();
         drop(state);
         for (socket, link) in guests {
+            // First: who is woken by the socket's end has to know what it means.
+            let says_so = link.filter(|link| link.close_entrance());
             if let Some(socket) = socket {
                 socket::shutdown(&*socket, Shutdown::Read);
             }
             // After that: what was received until now is answered, and nothing else.
-            if let Some(link) = link {
-                link.send_now(&frame::closing());
+            if let Some(link) = says_so {
+                link.send_now(&frame::closing(0));
             }
         }
         true
@@ -320,8 +322,8 @@ impl Guest {
         }
         let is_closing = state.is_closing;
         drop(state);
-        if is_closing {
-            link.send_now(&frame::closing());
+        if is_closing && link.close_entrance() {
+            link.send_now(&frame::closing(0));
         }
     }
 }

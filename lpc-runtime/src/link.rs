@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use lpc_core::arena::Arena;
 use lpc_core::frame;
 use lpc_core::lent::Lent;
+use lpc_core::ring::{MAX_FRAME, RingViolation, SLOTS};
 use lpc_core::{Error, ErrorKind, Limits, Result};
 use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
@@ -21,6 +22,7 @@ use crate::lane::objects::{Objects, Pin};
 use crate::lane::outgoing::Loaned;
 use crate::lane::peer::Object;
 use crate::lane::pool::{Pool, PoolBlock, Segment};
+use crate::lane::quick::{Consumer, OwnRing, PeersRing, Producer, Reading};
 use crate::lane::quota::Quota;
 use crate::shared::memory::Memory;
 use crate::stats::Counters;
@@ -74,6 +76,8 @@ pub(crate) struct Link {
     has_refused: AtomicBool,
     /// As the outbox's `broken`.
     is_broken: AtomicBool,
+    /// Nothing more is to be taken from the peer's ring than what is in it.
+    stop: Arc<AtomicBool>,
 }
 
 /// What a link is made with.
@@ -130,6 +134,36 @@ struct Outbox {
     gone: u64,
     /// The CPU that the peer was last told of.
     cpu: Option<u32>,
+    /// This side's memory for the quick lane, until the peer's is there.
+    offered: Option<OwnRing>,
+    ring: Option<Ring>,
+    /// What the peer says of its ring that cannot be.
+    violation: Option<RingViolation>,
+    /// How many slots of the ring the peer took, once it takes no more.
+    taken: Option<u64>,
+    entrance: Entrance,
+}
+
+/// What is sent through shared memory.
+#[derive(Debug)]
+struct Ring {
+    producer: Producer,
+    /// The peer has mapped it.
+    is_mapped: bool,
+    /// The next frame goes there, and not through the socket.
+    is_on: bool,
+}
+
+/// What is received from the peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Entrance {
+    /// What it sends through the socket.
+    #[default]
+    Socket,
+    /// What it sends through its ring, too.
+    Ring,
+    /// Nothing more.
+    Closed,
 }
 
 /// What became of a frame.
@@ -142,9 +176,14 @@ pub(crate) enum Flow {
     Stalled,
 }
 
-/// A frame's end in the stream of all that is sent: what tells whether it [may have gone](Link::may_have_gone) out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Mark(u64);
+/// A frame's end in all that is sent: what tells whether it [may have gone](Link::may_have_gone) out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// In the stream of bytes that go through the socket.
+    Socket(u64),
+    /// In the slots of the ring.
+    Ring(u64),
+}
 
 /// How long a writer waits for a socket that takes no more.
 #[derive(Clone, Copy, Debug)]
@@ -214,6 +253,7 @@ impl Link {
             refused: Mutex::default(),
             has_refused: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
+            stop: Arc::default(),
         })
     }
 
@@ -478,6 +518,10 @@ impl Link {
     /// is sent next, or when this is tried again.
     fn try_flush(&self) -> bool {
         let mut outbox = self.outbox();
+        if let Err(error) = self.ring_bell(&mut outbox) {
+            self.fail(outbox, error);
+            return false;
+        }
         if outbox.broken || outbox.busy || outbox.stalled || outbox.len() == 0 {
             // Whoever writes, or waits for the socket, takes it along.
             return false;
@@ -536,16 +580,21 @@ impl Link {
         let until = self.until(deadline);
         let mut outbox = self.uncongested(deadline)?;
         outbox.tell(cpu::current());
+        if let Some(mark) = outbox.put(frame, false) {
+            self.counters.sent_in_ring();
+            return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
+        }
         let is_free = !outbox.busy && !outbox.stalled;
         if !is_free || (outbox.len() > 0 && frame.len() < MUCH) {
-            let mark = outbox.add(frame);
+            let mark = outbox.queue(frame);
             return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
         }
         // Straight from the sender's buffer: the common case, and what is large is not copied to go behind what waits.
         let (mut waiting, start, mut descriptors) = outbox.take();
-        let mark = outbox.pass(frame.len());
+        let end_of_frame = outbox.pass(frame.len());
+        let mark = Mark::Socket(end_of_frame);
         outbox.busy = true;
-        outbox.gone = mark.0;
+        outbox.gone = end_of_frame;
         drop(outbox);
         let (end, result) = self.write_batch(&waiting, start, &mut descriptors, until);
         let (len, result) = match result {
@@ -554,7 +603,7 @@ impl Link {
         };
         let mut outbox = self.outbox();
         outbox.busy = false;
-        outbox.gone = mark.0 - (waiting.len() - end + frame.len() - len) as u64;
+        outbox.gone = end_of_frame - (waiting.len() - end + frame.len() - len) as u64;
         match result {
             Ok(Went::All) => {
                 outbox.keep(waiting);
@@ -574,16 +623,85 @@ impl Link {
 
     /// Whether the frame that ends there may have gone out as a whole.
     pub(crate) fn may_have_gone(&self, mark: Mark) -> bool {
-        mark.0 <= self.outbox().gone
+        let outbox = self.outbox();
+        match mark {
+            Mark::Socket(end) => end <= outbox.gone,
+            Mark::Ring(end) => outbox.taken.is_none_or(|taken| end <= taken),
+        }
     }
 
-    /// Sends nothing more, because the peer receives nothing more. Whoever writes at the moment stops.
-    pub(crate) fn stop_sending(&self) {
+    /// Sends nothing more, because the peer receives nothing more, and has taken so many slots of the ring. Whoever writes at
+    /// the moment stops.
+    pub(crate) fn stop_sending(&self, taken: u64) {
         if !self.birth.is_here() {
             return;
         }
-        self.give_up(self.outbox());
+        let mut outbox = self.outbox();
+        outbox.taken = Some(taken);
+        self.give_up(outbox);
         socket::shutdown(self.socket(), Shutdown::Write);
+    }
+
+    /// Has a client's quick lane begin, as far as that is for this side to do. Without memory there will be none.
+    pub(crate) fn offer_ring(&self) {
+        match OwnRing::create() {
+            Ok((own, descriptor)) => {
+                let mut outbox = self.outbox();
+                outbox.announce(&frame::ring(), descriptor);
+                outbox.offered = Some(own);
+                drop(outbox);
+                if self.try_flush() && !self.is_late.swap(true, AcqRel) {
+                    housekeeper::flush(self.tended());
+                }
+            }
+            Err(error) => tracing::warn!(%error, "no shared memory for a quick lane"),
+        }
+    }
+
+    /// The peer's memory for the quick lane is mapped. A client may send through its ring from now on; a server announces its
+    /// own, if it has memory for that.
+    pub(crate) fn take_ring(&self, peers: PeersRing) -> Option<Reading> {
+        let mut outbox = self.outbox();
+        let (own, is_mapped) = match outbox.offered.take() {
+            Some(own) => (own, true),
+            None => {
+                let (own, descriptor) = OwnRing::create()
+                    .inspect_err(|error| tracing::warn!(%error, "no shared memory for a quick lane"))
+                    .ok()?;
+                outbox.announce(&frame::ring(), descriptor);
+                (own, false)
+            }
+        };
+        if !outbox.broken {
+            let producer = Producer::new(own.clone(), peers.clone(), SLOTS);
+            outbox.ring = Some(Ring { producer, is_mapped, is_on: false });
+        }
+        Some(Reading::new(Consumer::new(own, peers, SLOTS), Arc::clone(&self.stop)))
+    }
+
+    /// What the peer sends goes on in its ring, so that it has mapped this side's, too. `false` where it has been told that
+    /// nothing more is received.
+    pub(crate) fn enter_ring(&self) -> bool {
+        let mut outbox = self.outbox();
+        if let Some(ring) = &mut outbox.ring {
+            ring.is_mapped = true;
+        }
+        if outbox.entrance == Entrance::Closed {
+            return false;
+        }
+        outbox.entrance = Entrance::Ring;
+        true
+    }
+
+    /// Nothing more is to be received than what has been sent already. Where that is for who reads the ring to say, it will;
+    /// otherwise it is for the caller, once the socket is shut.
+    pub(crate) fn close_entrance(&self) -> bool {
+        let mut outbox = self.outbox();
+        let entrance = mem::replace(&mut outbox.entrance, Entrance::Closed);
+        if entrance == Entrance::Ring {
+            self.stop.store(true, Release);
+        }
+        entrance == Entrance::Socket
     }
 
     fn until(&self, deadline: Option<Instant>) -> Until {
@@ -613,12 +731,17 @@ impl Link {
     }
 
     /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if much is
-    /// queued already, it is sent at once.
+    /// queued already, or it goes through the ring, it is sent at once.
     pub(crate) fn push(&self, frame: &[u8]) -> io::Result<(Flow, Mark)> {
         let mut outbox = self.uncongested(None)?;
         outbox.tell(cpu::current());
         let mark = outbox.add(frame);
-        let flow = if outbox.len() < MUCH { Flow::Sent } else { self.drain(outbox, self.until(None))? };
+        let in_ring = matches!(mark, Mark::Ring(_));
+        if in_ring {
+            self.counters.sent_in_ring();
+        }
+        let flow =
+            if outbox.len() < MUCH && !in_ring { Flow::Sent } else { self.drain(outbox, self.until(None))? };
         Ok((flow, mark))
     }
 
@@ -681,8 +804,23 @@ impl Link {
         if outbox.broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(outbox) }
     }
 
+    /// Queues a bell where the peer sleeps and has something in the ring.
+    fn ring_bell(&self, outbox: &mut Outbox) -> io::Result<()> {
+        if let Some(violation) = outbox.violation.take() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, violation));
+        }
+        if outbox.ring.as_mut().is_some_and(|ring| ring.producer.has_to_wake()) {
+            self.counters.rang();
+            outbox.queue(&frame::bell());
+        }
+        Ok(())
+    }
+
     /// Writes the queue until it is empty or the socket takes no more, unless somebody else is at it.
     fn drain<'l>(&'l self, mut outbox: MutexGuard<'l, Outbox>, until: Until) -> io::Result<Flow> {
+        if let Err(error) = self.ring_bell(&mut outbox) {
+            return Err(self.fail(outbox, error));
+        }
         loop {
             if outbox.broken {
                 return Err(io::ErrorKind::BrokenPipe.into());
@@ -827,8 +965,8 @@ impl Link {
 
     fn give_up(&self, mut outbox: MutexGuard<'_, Outbox>) {
         self.is_broken.store(true, Release);
-        let Outbox { busy, waiting, total, gone, .. } = *outbox;
-        *outbox = Outbox { broken: true, busy, waiting, total, gone, ..Outbox::default() };
+        let Outbox { busy, waiting, total, gone, taken, entrance, .. } = *outbox;
+        *outbox = Outbox { broken: true, busy, waiting, total, gone, taken, entrance, ..Outbox::default() };
         drop(outbox);
         self.taken.notify_all();
     }
@@ -861,18 +999,41 @@ fn quota_is_used_up() -> io::Error {
 }
 
 impl Outbox {
-    /// Queues a frame, if anything takes it any more.
+    /// Puts a frame into the ring, or queues it.
     fn add(&mut self, frame: &[u8]) -> Mark {
+        match self.put(frame, false) {
+            Some(mark) => mark,
+            None => self.queue(frame),
+        }
+    }
+
+    /// Puts a frame into the ring, if it goes there; otherwise the next one in the socket's queue is to be this one.
+    fn put(&mut self, frame: &[u8], has_descriptor: bool) -> Option<Mark> {
+        let is_idle = !self.busy && !self.stalled && self.len() == 0;
+        let ring = self.ring.as_mut()?;
+        let mut is_switched = false;
+        let put = ring.put(frame, has_descriptor, is_idle, &mut is_switched);
+        if is_switched {
+            self.queue(&frame::switch());
+        }
+        put.unwrap_or_else(|violation| {
+            self.violation = Some(violation);
+            None
+        })
+    }
+
+    /// Queues a frame for the socket, if anything takes it any more.
+    fn queue(&mut self, frame: &[u8]) -> Mark {
         if !self.broken {
             self.queue.extend_from_slice(frame);
         }
-        self.pass(frame.len())
+        Mark::Socket(self.pass(frame.len()))
     }
 
-    /// Counts a frame that goes into the stream now.
-    fn pass(&mut self, len: usize) -> Mark {
+    /// Counts a frame that goes into the socket's stream now. Says where it ends.
+    fn pass(&mut self, len: usize) -> u64 {
         self.total += len as u64;
-        Mark(self.total)
+        self.total
     }
 
     /// Tells the peer on which CPU this side is awake, if it does not know.
@@ -887,10 +1048,11 @@ impl Outbox {
 
     /// Queues a frame that brings a descriptor.
     fn announce(&mut self, frame: &[u8], descriptor: OwnedFd) {
+        let _ = self.put(frame, true);
         if !self.broken {
             self.descriptors.push((self.queue.len(), descriptor));
         }
-        self.add(frame);
+        self.queue(frame);
     }
 
     /// Bytes that wait.
@@ -934,6 +1096,39 @@ impl Outbox {
         descriptors.extend(self.descriptors.drain(..).map(|(place, descriptor)| (place + moved, descriptor)));
         batch.extend_from_slice(&self.queue);
         (self.queue, self.start, self.descriptors) = (batch, start, descriptors);
+    }
+}
+
+impl Ring {
+    /// Puts a frame into the ring, if it can go there; otherwise says there that the socket is where to look.
+    ///
+    /// What is sent goes on in the ring (`is_switched`) when the socket `is_idle` and the ring empty: so it does not go back and
+    /// forth while the peer is busy.
+    fn put(
+        &mut self,
+        frame: &[u8],
+        has_descriptor: bool,
+        is_idle: bool,
+        is_switched: &mut bool,
+    ) -> Result<Option<Mark>, RingViolation> {
+        let fits = !has_descriptor && frame.len() <= MAX_FRAME;
+        if !self.is_on {
+            if !fits || !self.is_mapped || !is_idle || !self.producer.is_empty()? {
+                return Ok(None);
+            }
+            self.is_on = true;
+            *is_switched = true;
+        }
+        if fits && self.producer.put(frame)? {
+            return Ok(Some(Mark::Ring(self.producer.written())));
+        }
+        // One frame through the socket; all, where there is no room for more.
+        if !fits && self.producer.put(&frame::aside())? {
+            return Ok(None);
+        }
+        self.producer.put_last(&frame::switch())?;
+        self.is_on = false;
+        Ok(None)
     }
 }
 

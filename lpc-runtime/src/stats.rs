@@ -42,6 +42,21 @@ pub struct Stats {
     pub fallbacks: u64,
     /// How this side waited for the other's messages.
     pub waits: Waits,
+    /// What went through the [quick lane](crate::blocking::ClientBuilder::quick_lane).
+    pub quick: Quick,
+}
+
+/// Messages that went through the rings of the quick lane rather than the socket: calls and replies whose bodies count as the
+/// socket's in [`Lanes`], or stand in shared memory, and what else the two sides tell each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quick {
+    /// From this side.
+    pub sent: u64,
+    /// To this side.
+    pub received: u64,
+    /// How often this side had to wake the other one through the socket.
+    pub bells: u64,
 }
 
 /// How often one side waited for the other's next message, and what came of it.
@@ -219,6 +234,9 @@ pub(crate) struct Counters {
     found: AtomicU64,
     missed: AtomicU64,
     slept: AtomicU64,
+    quick_sent: AtomicU64,
+    quick_received: AtomicU64,
+    bells: AtomicU64,
     sent: LaneCounters,
     received: LaneCounters,
 }
@@ -260,6 +278,18 @@ impl Counters {
         self.slept.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn sent_in_ring(&self) {
+        self.quick_sent.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn received_in_ring(&self, frames: u64) {
+        self.quick_received.fetch_add(frames, Relaxed);
+    }
+
+    pub(crate) fn rang(&self) {
+        self.bells.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn sent(&self, lane: Lane, bytes: usize) {
         self.sent.add(lane, bytes);
     }
@@ -279,6 +309,11 @@ impl Counters {
                 found: self.found.load(Relaxed),
                 missed: self.missed.load(Relaxed),
                 slept: self.slept.load(Relaxed),
+            },
+            quick: Quick {
+                sent: self.quick_sent.load(Relaxed),
+                received: self.quick_received.load(Relaxed),
+                bells: self.bells.load(Relaxed),
             },
         }
     }

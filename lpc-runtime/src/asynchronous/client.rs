@@ -263,6 +263,9 @@ impl Shared {
             state: Mutex::new(State { calls: Calls::new(), full: Vec::new(), over: None, has_ended: false }),
         });
         shared.link.link().tended_by(housekeeper::weak(&shared));
+        if shared.link.link().limits().quick_lane {
+            shared.link.link().offer_ring();
+        }
         // Made here: a task that is dropped before its first turn has to end the connection too.
         let guard = EndOnDrop(Arc::clone(&shared));
         tokio::spawn(drive(guard, socket, inbox));
@@ -717,9 +720,9 @@ async fn receive(shared: &Shared, socket: &tokio::net::UnixStream, inbox: &mut I
                 Message::Reply { call, body } => shared.deliver(call, Ok(body))?,
                 Message::Failure { call, error } => shared.deliver(call, Err(error))?,
                 Message::Resend { call } => shared.resend(call)?,
-                Message::Closing => {
+                Message::Closing { taken } => {
                     shared.state().over.get_or_insert_with(calling::closing);
-                    shared.link.link().stop_sending();
+                    shared.link.link().stop_sending(taken);
                     shared.send_failed();
                 }
                 // `Receiver` lets none of these through to a client.

@@ -118,7 +118,7 @@ impl<D: Implementation> Connection<D> {
                     Message::Reply { call, .. } | Message::Failure { call, .. } => {
                         return Err(Violation::UnknownCall(call).into());
                     }
-                    Message::Closing => unreachable!("`Receiver` lets none through to a server"),
+                    Message::Closing { .. } => unreachable!("`Receiver` lets none through to a server"),
                 }
             }
         }

@@ -17,7 +17,6 @@ use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
-use nix::poll::PollFlags;
 
 use super::redial::Redial;
 use super::{ClientBuilder, ServerBuilder, greeting};
@@ -34,7 +33,7 @@ use crate::port::Port;
 use crate::service::{Description, Dispatch, Dispatcher, Encoder, Outcome};
 use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
-use crate::sys::socket::{self, Wait};
+use crate::sys::socket::Wait;
 
 /// A connection to a service in another process: what a generated client, such as `DocumentsClient`, is made of.
 ///
@@ -248,6 +247,9 @@ impl Shared {
             state: Mutex::new(state),
         });
         shared.link.tended_by(housekeeper::weak(&shared));
+        if shared.link.limits().quick_lane {
+            shared.link.offer_ring();
+        }
         Ok(shared)
     }
 
@@ -525,9 +527,9 @@ impl Shared {
                 Message::Reply { call, body } => (call, Answer::Reply(Ok(body))),
                 Message::Failure { call, error } => (call, Answer::Reply(Err(error))),
                 Message::Resend { call } => (call, Answer::Resend),
-                Message::Closing => {
+                Message::Closing { taken } => {
                     self.state().over.get_or_insert_with(calling::closing);
-                    self.link.stop_sending();
+                    self.link.stop_sending(taken);
                     self.send_failed();
                     is_closing = true;
                     continue;
@@ -624,7 +626,7 @@ impl Shared {
     /// Reads what arrives within `time`, for others.
     fn look(&self, inbox: &mut Inbox, time: Duration) -> Result<()> {
         self.link.flush_late();
-        socket::wait(self.link.socket(), PollFlags::POLLIN, Some(time))?;
+        inbox.wait(self.link.socket(), Some(time))?;
         let _ = self.hand_out(inbox, None, &mut None)?;
         // A server that never stops does not keep who looks for others.
         for _ in 0..MAX_LOOKS {

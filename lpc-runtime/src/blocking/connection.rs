@@ -123,7 +123,7 @@ impl Connection {
                 Message::Reply { call, .. } | Message::Failure { call, .. } => {
                     return Err(Violation::UnknownCall(call).into());
                 }
-                Message::Closing => unreachable!("`Receiver` lets none through to a server"),
+                Message::Closing { .. } => unreachable!("`Receiver` lets none through to a server"),
             };
             let led = match arrival {
                 Arrival::Runs(call, is_alone) => self.begin(call, is_alone, inbox, workers)?,

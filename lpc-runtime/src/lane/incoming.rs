@@ -6,12 +6,13 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lpc_core::frame::{self, CallId, OBJECT};
-use lpc_core::receiver::{Incoming, Receiver, Role};
+use lpc_core::receiver::{Incoming, Receiver, Role, Source, Violation};
 use lpc_core::{Error, ErrorKind, Limits};
 use nix::poll::PollFlags;
 
 use crate::lane::arrived::{Announced, Arrived, Unreadable};
 use crate::lane::peer::{Object, Segment};
+use crate::lane::quick::{self, PeersRing, Read, Reading};
 use crate::lane::quota::{Charge, Quota};
 use crate::lane::watch::Watch;
 use crate::link::Link;
@@ -40,6 +41,8 @@ pub(crate) struct Inbox {
     /// The last one slept as long as that.
     overslept: bool,
     watch: Watch,
+    /// The peer's ring.
+    ring: Option<Reading>,
 }
 
 /// A message of the peer that is for the driver.
@@ -51,7 +54,7 @@ pub(crate) enum Message {
     Release { call: CallId },
     Resend { call: CallId },
     Cancel { call: CallId },
-    Closing,
+    Closing { taken: u64 },
 }
 
 /// What one look at the socket brought.
@@ -70,6 +73,7 @@ pub(crate) enum Filled {
 impl Inbox {
     /// What arrives on the other end of `link`'s socket.
     pub(crate) fn new(role: Role, limits: Limits, is_trusted: bool, link: &Arc<Link>) -> Self {
+        let limits = Limits { quick_lane: link.limits().quick_lane, ..limits };
         Self {
             receiver: Receiver::new(role, limits),
             control: Control::new(),
@@ -84,11 +88,15 @@ impl Inbox {
             sleep: None,
             overslept: false,
             watch: Watch::new(link.spin()),
+            ring: None,
         }
     }
 
-    /// Receives once.
+    /// Receives once, from the ring if that is where the peer sends to, and has sent something.
     pub(crate) fn fill(&mut self, socket: impl AsFd, wait: Wait) -> Result<Filled, FillError> {
+        if self.read_ring()? {
+            return Ok(Filled::Some);
+        }
         let space = self.receiver.space();
         let room = space.len();
         let received = match socket::receive(socket, space, &mut self.control, &mut self.descriptors, wait) {
@@ -104,7 +112,8 @@ impl Inbox {
         };
         let Received { len, is_short } = received;
         if len == 0 {
-            return Ok(Filled::End);
+            // What it has sent before stands in the ring.
+            return if self.read_ring()? { Ok(Filled::Some) } else { Ok(self.end_ring()) };
         }
         // A receive stops behind bytes that came with descriptors, whatever follows them.
         let is_all = len < room && self.descriptors.is_empty() && !is_short;
@@ -127,14 +136,24 @@ impl Inbox {
     ) -> Result<Filled, FillError> {
         let left =
             |until: Option<Instant>| until.map(|until| until.saturating_duration_since(Instant::now()));
-        if self.receiver.is_drained() {
+        if self.read_ring()? {
+            return Ok(Filled::Some);
+        }
+        if self.receiver.is_between_frames() {
             let filled = self.look(socket, left(deadline))?;
             if filled != Filled::Nothing {
                 return Ok(filled);
             }
+        }
+        if self.receiver.is_drained() {
+            if !self.fall_asleep() {
+                return self.try_fill(socket, Wait::Never);
+            }
             self.count_sleep();
             self.sleep_at_most(socket, left(deadline)).map_err(FillError::Io)?;
-            return self.try_fill(socket, Wait::Sleep);
+            let filled = self.try_fill(socket, Wait::Sleep);
+            self.wake_up();
+            return filled;
         }
         let filled = self.try_fill(socket, Wait::Never)?;
         if filled != Filled::Nothing {
@@ -142,10 +161,78 @@ impl Inbox {
         }
         let stalled = self.stalled_at(stall);
         let until = deadline.into_iter().chain(stalled).min();
-        if socket::wait(socket, PollFlags::POLLIN, left(until)).map_err(FillError::Io)? {
+        if self.wait(socket, left(until))? {
             return self.try_fill(socket, Wait::Never);
         }
         if until == stalled { Err(FillError::Peer(stopped(stall))) } else { Ok(Filled::Nothing) }
+    }
+
+    /// Waits until there is something to receive, and no longer than `time`.
+    pub(crate) fn wait(&mut self, socket: BorrowedFd<'_>, time: Option<Duration>) -> Result<bool, FillError> {
+        if !self.fall_asleep() {
+            return Ok(true);
+        }
+        let waited = socket::wait(socket, PollFlags::POLLIN, time).map_err(FillError::Io);
+        self.wake_up();
+        waited
+    }
+
+    /// Has the peer wake this side through the socket; `false` where there is something in the ring.
+    pub(crate) fn fall_asleep(&mut self) -> bool {
+        match &mut self.ring {
+            Some(ring) if self.receiver.source() == Source::Ring => ring.sleep(),
+            _ => true,
+        }
+    }
+
+    /// This side looks at the ring again by itself.
+    pub(crate) fn wake_up(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.wake();
+        }
+    }
+
+    /// Whether the peer's next message comes through its ring.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn reads_ring(&self) -> bool {
+        self.receiver.source() == Source::Ring
+    }
+
+    /// Takes what is in the ring, if that is where the peer's next frame comes from.
+    pub(crate) fn read_ring(&mut self) -> Result<bool, FillError> {
+        if self.receiver.source() != Source::Ring {
+            return Ok(false);
+        }
+        let Some(ring) = &mut self.ring else { return Ok(false) };
+        let read = ring
+            .read(&mut self.receiver)
+            .map_err(|violation| FillError::Peer(Violation::from(violation).into()))?;
+        match read {
+            Read::Some(frames) => self.counters.received_in_ring(frames),
+            Read::Nothing => {}
+            Read::Over { frames, taken } => {
+                self.counters.received_in_ring(frames);
+                self.tell_closing(taken);
+            }
+        }
+        Ok(!self.receiver.is_between_frames())
+    }
+
+    /// The peer's end of the stream.
+    fn end_ring(&mut self) -> Filled {
+        if let Some(ring) = &mut self.ring
+            && let Some(taken) = ring.end_if_stopping()
+        {
+            self.tell_closing(taken);
+        }
+        Filled::End
+    }
+
+    /// Says that nothing more is received, and how much of the ring was taken.
+    fn tell_closing(&self, taken: u64) {
+        if let Some(link) = self.link.upgrade() {
+            link.send_now(&frame::closing(taken));
+        }
     }
 
     /// Looks for something to receive, as long as that pays, and no longer than `left`.
@@ -167,6 +254,15 @@ impl Inbox {
 
     /// Tries to receive a few times in a row: reading the clock after each try would take a sixth of the time.
     pub(crate) fn try_fill_some(&mut self, socket: impl AsFd) -> Result<Filled, FillError> {
+        if self.receiver.source() == Source::Ring {
+            for _ in 0..RING_TRIES {
+                if self.read_ring()? {
+                    return Ok(Filled::Some);
+                }
+                std::hint::spin_loop();
+            }
+            return Ok(Filled::Nothing);
+        }
         for _ in 0..TRIES - 1 {
             let filled = self.try_fill(socket.as_fd(), Wait::Never)?;
             if filled != Filled::Nothing {
@@ -179,7 +275,7 @@ impl Inbox {
     /// How long to [try](Self::try_fill) to receive before sleeping. Where it is more than no time, what came of it is to be
     /// [said](Self::looked).
     pub(crate) fn time_to_look(&mut self) -> Duration {
-        if self.receiver.is_drained() { self.watch.time() } else { Duration::ZERO }
+        if self.receiver.is_between_frames() { self.watch.time() } else { Duration::ZERO }
     }
 
     /// Something was there after so long, or nothing in time.
@@ -274,7 +370,9 @@ impl Inbox {
                 Incoming::Failure { call, error } => return Ok(Some(Message::Failure { call, error })),
                 Incoming::Release { call } => return Ok(Some(Message::Release { call })),
                 Incoming::Cancel { call } => return Ok(Some(Message::Cancel { call })),
-                Incoming::Closing => return Ok(Some(Message::Closing)),
+                Incoming::Closing { taken } => return Ok(Some(Message::Closing { taken })),
+                Incoming::Ring { descriptor } => self.add_ring(descriptor)?,
+                Incoming::Switch => self.enter_ring(),
             }
         }
     }
@@ -291,7 +389,7 @@ impl Inbox {
 
     /// What the end of the stream means here: an error where it cuts a message in two.
     pub(crate) fn ended(&self) -> Result<(), Error> {
-        if self.receiver.is_drained() {
+        if self.receiver.is_drained() && self.receiver.source() != Source::Aside {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Disconnected, "the other side hung up in the middle of a message"))
@@ -326,6 +424,39 @@ impl Inbox {
         }
         self.announced.add_segment(number, segment);
         Ok(())
+    }
+
+    /// Maps the peer's memory for the quick lane. Where that cannot be, all goes through the socket as before.
+    fn add_ring(&mut self, descriptor: Option<OwnedFd>) -> Result<(), Error> {
+        let (Some(descriptor), Ok(charge)) = (descriptor, self.charge(quick::COST)) else {
+            tracing::warn!("no descriptor or quota (user_pool_limit) left for a peer's quick lane");
+            return Ok(());
+        };
+        let peers = match PeersRing::open(&descriptor, charge) {
+            Ok(peers) => peers,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(refused("its memory for the quick lane", &error));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a peer's memory for the quick lane cannot be mapped");
+                return Ok(());
+            }
+        };
+        self.ring = self.link.upgrade().and_then(|link| link.take_ring(peers));
+        if self.ring.is_some() {
+            self.receiver.ring_is_mapped();
+        }
+        Ok(())
+    }
+
+    /// What the peer sends goes on in its ring.
+    fn enter_ring(&mut self) {
+        let may = self.link.upgrade().is_some_and(|link| link.enter_ring());
+        if let Some(ring) = &mut self.ring
+            && !may
+        {
+            ring.end();
+        }
     }
 
     fn charge(&self, len: u64) -> Result<Option<Charge>, ()> {
@@ -381,6 +512,9 @@ impl Inbox {
         Ok(())
     }
 }
+
+/// Looks at the ring between two looks at the clock.
+const RING_TRIES: u32 = 32;
 
 /// Tries to receive between two looks at the clock: about a microsecond.
 const TRIES: u32 = 4;

@@ -11,5 +11,6 @@ pub(crate) mod objects;
 pub(crate) mod outgoing;
 pub(crate) mod peer;
 pub(crate) mod pool;
+pub(crate) mod quick;
 pub(crate) mod quota;
 pub(crate) mod watch;

@@ -3,7 +3,8 @@
 //! [`OwnMapping`] is the sender's: the only writable mapping of its file, now and ever (see [`memfd`](super::memfd)).
 //! [`PeerMapping`] is the receiver's: read-only. The peer may write to it at any time, so bytes are copied out, and the
 //! copy is what gets parsed; a reference into it is made only where the bytes cannot change, or the user vouches for that.
-//! [`Draft`] becomes memory that nobody can write to any more.
+//! [`Draft`] becomes memory that nobody can write to any more. [`OwnWords`] and [`PeerWords`] are memory that one side writes
+//! while the other one reads: all of it word by word, atomically, which needs nobody's promise.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -11,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use nix::sys::mman::{MmapAdvise, madvise};
@@ -196,6 +198,48 @@ impl PeerMapping {
         // SAFETY: in bounds, initialised by the system, mapped as long as `self` lives, whose borrow the result has;
         // constant by the caller's promise.
         unsafe { slice::from_raw_parts(from, len) }
+    }
+}
+
+/// Words that this process alone writes, and a peer reads meanwhile.
+#[derive(Debug)]
+pub(crate) struct OwnWords(MmapRaw);
+
+impl OwnWords {
+    /// `len` bytes of zeroes, and the descriptor by which the peer gets at them.
+    pub(crate) fn create(len: usize) -> io::Result<(Self, OwnedFd)> {
+        let file = memfd::create(len as u64)?;
+        let mapping = MmapOptions::new().len(len).map_raw(&file)?;
+        memfd::seal(file.as_fd())?;
+        Ok((Self(mapping), file))
+    }
+
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the whole mapping, as far as it is made of words: at a page's start, readable and writable, initialised (a
+        // memfd begins as zeroes), there as long as `self`. Nothing in this process refers to it otherwise, and no other
+        // process can write to it.
+        unsafe { slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() / 8) }
+    }
+}
+
+/// Words that a peer writes, at any time.
+#[derive(Debug)]
+pub(crate) struct PeerWords(MmapRaw);
+
+impl PeerWords {
+    /// Maps what a peer says to be `len` bytes of words.
+    pub(crate) fn open(file: &OwnedFd, len: usize) -> io::Result<Self> {
+        memfd::check(file, len as u64)?;
+        Ok(Self(MmapOptions::new().len(len).map_raw_read_only(file)?))
+    }
+
+    /// The word of this number, at the moment. Relaxed: what comes after needs a fence.
+    pub(crate) fn load(&self, number: usize) -> u64 {
+        assert!(number < self.0.len() / 8, "read outside of shared words");
+        // SAFETY: in bounds by the check above, at a multiple of 8 of a page's start, readable as long as `self` lives; its
+        // size is sealed, so no page of it can vanish. Other processes write to it; this one never does, and of atomic
+        // accesses a relaxed load of a word is the one that read-only memory allows (`std::sync::atomic`).
+        unsafe { &*self.0.as_ptr().cast::<AtomicU64>().add(number) }.load(Relaxed)
     }
 }
 

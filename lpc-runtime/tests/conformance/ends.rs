@@ -33,8 +33,8 @@ fn shutdown_answers_what_runs_and_then_closes() {
                 std::thread::yield_now();
             }
             probe.open_now(1);
-            waiting.join().unwrap().unwrap();
-            assert!(late.join().unwrap().unwrap_err().is_disconnected());
+            let r = waiting.join().unwrap(); assert!(r.is_ok(), "{setup:?} {r:?}");
+            let r = late.join().unwrap(); assert!(r.as_ref().is_err_and(|e| e.is_disconnected()), "{setup:?} {r:?}");
         });
         server.join().unwrap();
         assert!(!server.port.exists(), "the socket is removed");

@@ -54,14 +54,18 @@ pub struct Setup {
     pub user_pool_limit: u64,
     pub deadline: Option<Duration>,
     pub spin: Duration,
+    /// Both sides want it.
+    pub quick_lane: bool,
 }
 
-/// Every combination of drivers and ways, with the default settings.
+/// Every combination of drivers and ways, without the quick lane and with it, and else with the default settings.
 pub fn all() -> Vec<Setup> {
     let mut setups = Vec::new();
     for client in [Driver::Blocking, Driver::Tokio] {
         for server in [Driver::Blocking, Driver::Tokio] {
-            for way in [Way::Port, Way::Pair] {
+            for (way, quick_lane) in
+                [(Way::Port, false), (Way::Pair, false), (Way::Port, true), (Way::Pair, true)]
+            {
                 setups.push(Setup {
                     client,
                     server,
@@ -77,6 +81,7 @@ pub fn all() -> Vec<Setup> {
                     user_pool_limit: 8 << 30,
                     deadline: None,
                     spin: Duration::from_micros(20),
+                    quick_lane,
                 });
             }
         }
@@ -165,6 +170,7 @@ impl Setup {
         let builder = builder
             .threshold(self.threshold)
             .spin(self.spin)
+            .quick_lane(self.quick_lane)
             .max_message(self.max_message)
             .pool_limit(self.pool_limit)
             .max_concurrent_calls(self.max_concurrent_calls)
@@ -180,6 +186,7 @@ impl Setup {
         let builder = builder
             .threshold(self.threshold)
             .spin(self.spin)
+            .quick_lane(self.quick_lane)
             .max_message(self.max_message)
             .pool_limit(self.pool_limit)
             .at_quota(self.at_quota)

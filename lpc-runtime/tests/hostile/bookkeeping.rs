@@ -41,7 +41,7 @@ attacks! { Greeted;
     };
     a_flood_of_cancellations_of_nothing: server, Borne, |peer| flood(peer, &frame::cancel(CallId::new(77)));
     a_cancellation_by_a_server: client, CutOff(Protocol), |peer| peer.send(&frame::cancel(CallId::new(77)));
-    a_client_that_says_it_closes: server, CutOff(Protocol), |peer| peer.send(&frame::closing());
+    a_client_that_says_it_closes: server, CutOff(Protocol), |peer| peer.send(&frame::closing(0));
     a_flood_of_cpus_that_no_machine_has: both, Borne, |peer| {
         let mut frame = frame::at(u32::MAX);
         flood(peer, &frame);

@@ -736,12 +736,12 @@ impl Link {
         let mut outbox = self.uncongested(None)?;
         outbox.tell(cpu::current());
         let mark = outbox.add(frame);
-        let in_ring = matches!(mark, Mark::Ring(_));
-        if in_ring {
+        if let Mark::Ring(_) = mark {
             self.counters.sent_in_ring();
+            // It is out, whatever becomes of the bell.
+            return Ok((self.drain(outbox, self.until(None)).unwrap_or(Flow::Sent), mark));
         }
-        let flow =
-            if outbox.len() < MUCH && !in_ring { Flow::Sent } else { self.drain(outbox, self.until(None))? };
+        let flow = if outbox.len() < MUCH { Flow::Sent } else { self.drain(outbox, self.until(None))? };
         Ok((flow, mark))
     }
 

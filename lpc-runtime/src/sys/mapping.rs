@@ -55,7 +55,7 @@ pub(crate) struct OwnMapping(MmapRaw);
 impl OwnMapping {
     /// A new segment of `len` bytes, and the descriptor by which the peer gets at it.
     pub(crate) fn create(len: u64) -> io::Result<(Self, OwnedFd)> {
-        let file = memfd::create(len)?;
+        let file = memfd::create(memfd::BODIES, len)?;
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mapping = MmapOptions::new().len(len).map_raw(&file)?;
         memfd::seal(file.as_fd())?;
@@ -208,7 +208,7 @@ pub(crate) struct OwnWords(MmapRaw);
 impl OwnWords {
     /// `len` bytes of zeroes, and the descriptor by which the peer gets at them.
     pub(crate) fn create(len: usize) -> io::Result<(Self, OwnedFd)> {
-        let file = memfd::create(len as u64)?;
+        let file = memfd::create(memfd::QUICK_LANE, len as u64)?;
         let mapping = MmapOptions::new().len(len).map_raw(&file)?;
         memfd::seal(file.as_fd())?;
         Ok((Self(mapping), file))
@@ -253,7 +253,7 @@ pub(crate) struct Draft {
 impl Draft {
     /// `len` zero bytes; more than none.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
-        let file = memfd::create(len as u64)?;
+        let file = memfd::create(memfd::BODIES, len as u64)?;
         let mapping = MmapOptions::new().len(len).map_raw(&file)?;
         ask_for_huge_pages(&mapping);
         Ok(Self { mapping, file })
@@ -317,7 +317,7 @@ mod tests {
         let (pipe, _other) = nix::unistd::pipe().unwrap();
         assert!(error(pipe, 4096).contains("no memfd"));
         assert!(error(std::fs::File::open("/dev/zero").unwrap().into(), 4096).contains("no memfd"));
-        assert!(error(memfd::create(4096).unwrap(), 4096).contains("lacks seals"));
+        assert!(error(memfd::create(memfd::BODIES, 4096).unwrap(), 4096).contains("lacks seals"));
         let (_own, file) = OwnMapping::create(4096).unwrap();
         assert!(error(file, 8192).contains("4096 bytes, 8192 were announced"));
     }
@@ -338,7 +338,7 @@ mod tests {
         let mapping = PeerMapping::of_file(&file, 4999, 3).unwrap();
         // SAFETY: frozen.
         assert_eq!(unsafe { mapping.bytes(0, 3) }, [0, 7, 0]);
-        assert_eq!(memfd::inspect(memfd::create(9).unwrap(), 0, 9).unwrap(), Changing);
+        assert_eq!(memfd::inspect(memfd::create(memfd::BODIES, 9).unwrap(), 0, 9).unwrap(), Changing);
     }
 
     #[test]
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_read_beyond_the_end_of_a_file_gives_zeroes() {
-        let file = memfd::create(3).unwrap();
+        let file = memfd::create(memfd::BODIES, 3).unwrap();
         nix::unistd::write(&file, b"abc").unwrap();
         let mut bytes = [9; 5];
         memfd::read_at(file.as_fd(), &mut bytes, 1).unwrap();

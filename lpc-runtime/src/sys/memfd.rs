@@ -16,8 +16,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
-/// The name in `/proc/PID/maps`.
-const NAME: &CStr = c"lpc";
+/// What a file is for: its name in `/proc/PID/maps`.
+pub(crate) const BODIES: &CStr = c"lpc";
+pub(crate) const QUICK_LANE: &CStr = c"lpc-quick-lane";
 
 /// Not executable, and not to be made so; since Linux 6.3.
 const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(0x8);
@@ -32,10 +33,10 @@ const SEGMENT: SealFlag = SealFlag::F_SEAL_SHRINK
 const FROZEN: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_WRITE);
 
 /// A new file of `len` zero bytes, none of which takes memory yet.
-pub(crate) fn create(len: u64) -> io::Result<OwnedFd> {
+pub(crate) fn create(name: &CStr, len: u64) -> io::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let file = match memfd_create(NAME, flags | NOEXEC_SEAL) {
-        Err(nix::Error::EINVAL) => memfd_create(NAME, flags)?,
+    let file = match memfd_create(name, flags | NOEXEC_SEAL) {
+        Err(nix::Error::EINVAL) => memfd_create(name, flags)?,
         result => result?,
     };
     let len = i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;

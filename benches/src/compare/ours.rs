@@ -1,6 +1,4 @@
-//! lpc: both drivers, bodies that are copied, read in place, or lent.
-//!
-//! The quick lane will be another peer here, once there is one.
+//! lpc: both drivers, with the quick lane and without, bodies that are copied, read in place, or lent.
 #![allow(unsafe_code)] // The promise that `trust` asks for.
 
 use std::path::Path;
@@ -102,25 +100,30 @@ struct Lpc {
     tokio: Option<Flavour>,
     trusts: bool,
     lends: bool,
+    quick: bool,
 }
 
 /// Of every limit on bytes: enough for the largest body, and what is encoded beside it.
 const ROOM: u64 = 1 << 30;
 
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
-    let copying = |name, tokio| Lpc { name, tokio, trusts: false, lends: false };
+    let copying = |name, tokio| Lpc { name, tokio, trusts: false, lends: false, quick: false };
     let blocking = copying("lpc blocking", None);
     let current = copying("lpc tokio current", Some(Flavour::CurrentThread));
     let multi = copying("lpc tokio multi", Some(Flavour::MultiThread));
     let with = |name, lpc, lends| Lpc { name, trusts: true, lends, ..lpc };
+    let quick = |name, lpc| Lpc { name, quick: true, ..lpc };
     [
         blocking,
+        quick("lpc blocking quick", blocking),
         with("lpc blocking trust", blocking, false),
         with("lpc blocking loan", blocking, true),
         current,
+        quick("lpc tokio current quick", current),
         with("lpc tokio current trust", current, false),
         with("lpc tokio current loan", current, true),
         multi,
+        quick("lpc tokio multi quick", multi),
     ]
     .into_iter()
     .map(|lpc| Box::new(lpc) as Box<dyn Peer>)
@@ -129,9 +132,9 @@ pub(crate) fn all() -> Vec<Box<dyn Peer>> {
 
 /// Sets what both builders of both drivers have.
 macro_rules! configured {
-    ($builder:expr, $trusts:expr) => {{
-        let builder = $builder.max_message(ROOM).pool_limit(ROOM);
-        if $trusts {
+    ($builder:expr, $lpc:expr) => {{
+        let builder = $builder.max_message(ROOM).pool_limit(ROOM).quick_lane($lpc.quick);
+        if $lpc.trusts {
             // SAFETY: the other process is this same program, and lpc alone writes to what it sends.
             unsafe { builder.trust(|_peer| true) }
         } else {
@@ -153,11 +156,11 @@ impl Peer for Lpc {
     fn serve(&self, place: &Path) -> Result<()> {
         if let Some(flavour) = self.tokio {
             return Ok(flavour.runtime()?.block_on(async {
-                let server = configured!(lpc::Server::builder(), self.trusts).bind(place)?;
+                let server = configured!(lpc::Server::builder(), self).bind(place)?;
                 server.serve::<asynchronous::WorkService, _>(Worker).await
             })?);
         }
-        let server = configured!(lpc::blocking::Server::builder(), self.trusts).bind(place)?;
+        let server = configured!(lpc::blocking::Server::builder(), self).bind(place)?;
         Ok(server.serve::<blocking::WorkService, _>(Worker)?)
     }
 
@@ -165,12 +168,12 @@ impl Peer for Lpc {
         let (lpc, place) = (*self, place.to_owned());
         let Some(flavour) = self.tokio else {
             return Ok(Box::new(Threads::new(move || {
-                let client = configured!(blocking::WorkClient::builder(), lpc.trusts).connect(&place)?;
+                let client = configured!(blocking::WorkClient::builder(), lpc).connect(&place)?;
                 Ok(Client { client, lends: lpc.lends })
             })?));
         };
         Ok(Box::new(Tasks::new(flavour, move || {
-            let builder = configured!(asynchronous::WorkClient::builder(), lpc.trusts);
+            let builder = configured!(asynchronous::WorkClient::builder(), lpc);
             let place = place.clone();
             async move { Ok(Client { client: builder.connect(&place).await?, lends: lpc.lends }) }
         })?))

@@ -1,5 +1,6 @@
 //! The quick lane's memory: what [`lpc_core::ring`] reckons with, in mappings.
 
+use std::hint::spin_loop;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -91,6 +92,9 @@ impl Peers for PeersRing {
     }
 }
 
+/// Looks at the ring between two looks at the clock.
+const TRIES: u32 = 32;
+
 /// The ring of what the peer sends, as its reader has it.
 #[derive(Debug)]
 pub(crate) struct Reading {
@@ -126,6 +130,9 @@ impl Reading {
         if self.left.is_none() && self.stop.load(Acquire) {
             self.left = Some(SLOTS);
         }
+        if self.left.is_none() && !self.consumer.is_ready() {
+            return Ok(Read::Nothing);
+        }
         let before = self.consumer.taken();
         let mut frames = 0;
         while receiver.ring_space().len() >= Header::LEN
@@ -143,6 +150,16 @@ impl Reading {
             }
         }
         Ok(if frames > 0 { Read::Some(frames) } else { Read::Nothing })
+    }
+
+    /// Looks at the ring until there is something, for a microsecond or so.
+    pub(crate) fn wait_a_moment(&self) {
+        for _ in 0..TRIES {
+            if self.consumer.is_ready() {
+                return;
+            }
+            spin_loop();
+        }
     }
 
     /// Takes nothing more. Gives the slots taken where that is to be said.

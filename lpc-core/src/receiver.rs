@@ -450,6 +450,23 @@ impl<F> Receiver<F> {
         self.current().has_frame()
     }
 
+    /// Makes sure that nothing but bells has come through the socket, where all that is in the ring was taken and the next
+    /// frame should come through that.
+    ///
+    /// # Errors
+    ///
+    /// A frame came through the socket.
+    pub fn check_turn(&mut self) -> Result<(), Violation> {
+        if self.source != Source::Ring || !self.ring.is_empty() {
+            return Ok(());
+        }
+        self.skip_bells()?;
+        match self.header(&self.socket, false)? {
+            Some(header) => Err(Violation::Quick(header.kind, "in the socket, where the ring is read")),
+            None => Ok(()),
+        }
+    }
+
     /// The next message, once it has arrived as a whole.
     ///
     /// # Errors
@@ -564,10 +581,8 @@ impl<F> Receiver<F> {
     /// The header of the next frame, and where its bytes begin, once it is there as a whole.
     fn next_frame(&mut self) -> Result<Option<(Header, usize)>, Violation> {
         let in_ring = self.source == Source::Ring;
-        // Bells stand outside of the sequence of frames.
-        while in_ring && self.header(&self.socket, false)?.is_some_and(|header| header.kind == Kind::Bell) {
-            self.check_descriptors(Kind::Bell)?;
-            self.socket.start += Header::LEN;
+        if in_ring {
+            self.skip_bells()?;
         }
         if self.socket.is_empty() && !self.descriptors.is_empty() {
             return Err(Violation::StrayDescriptors);
@@ -583,6 +598,15 @@ impl<F> Receiver<F> {
         let from = buffer.start + Header::LEN;
         buffer.start = from + header.len as usize;
         Ok(Some((header, from)))
+    }
+
+    /// Bells stand outside of the sequence of frames.
+    fn skip_bells(&mut self) -> Result<(), Violation> {
+        while self.header(&self.socket, false)?.is_some_and(|header| header.kind == Kind::Bell) {
+            self.check_descriptors(Kind::Bell)?;
+            self.socket.start += Header::LEN;
+        }
+        Ok(())
     }
 
     /// Makes sure that the next frame from the socket brings the descriptors that it should.

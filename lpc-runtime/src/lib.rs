@@ -111,7 +111,7 @@ pub use crate::greeting::Credentials;
 pub use crate::port::Port;
 pub use crate::reconnect::{ConnectionEvent, Reconnect};
 pub use crate::shared::{Plain, Shared, SharedMut, View};
-pub use crate::stats::{Lanes, Sizes, Stats, Traffic, Waits};
+pub use crate::stats::{Lanes, Quick, Sizes, Stats, Traffic, Waits};
 
 /// What generated code names. Not for others, and not stable.
 #[doc(hidden)]

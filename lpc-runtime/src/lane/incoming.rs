@@ -120,6 +120,10 @@ impl Inbox {
         self.receiver
             .received(len, self.descriptors.drain(..), is_short)
             .map_err(|violation| FillError::Peer(violation.into()))?;
+        // Before it sends anything but a bell, the peer says so in the ring.
+        if !self.read_ring()? && self.ring.as_ref().is_some_and(|ring| !ring.is_over()) {
+            self.receiver.check_turn().map_err(|violation| FillError::Peer(violation.into()))?;
+        }
         Ok(if is_all { Filled::All } else { Filled::Some })
     }
 

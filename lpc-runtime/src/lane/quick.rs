@@ -169,6 +169,11 @@ impl Reading {
         is_stopping.then(|| self.consumer.taken())
     }
 
+    /// Whether nothing more is taken.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// Takes nothing, which has been said.
     pub(crate) fn end(&mut self) {
         self.is_over = true;

@@ -23,6 +23,7 @@ mod loans;
 mod pairs;
 mod pressure;
 mod probe;
+mod quick;
 mod quotas;
 mod reconnecting;
 mod strangers;

@@ -109,8 +109,9 @@ pub fn outlive(client: Driver) -> lpc::Result<()> {
             before = Some(Holdings::settled(std::process::id()));
             times.clear();
         }
-        let mut vault = Vault::start(server, Knobs::default());
-        let client = AnyVault::connect(client, vault.port())?;
+        let knobs = Knobs { is_quick: kill % 2 == 0, ..Knobs::default() };
+        let mut vault = Vault::start(server, knobs);
+        let client = AnyVault::connect_with(client, vault.port(), knobs)?;
         let callers: Vec<_> = (0..CALLERS)
             .map(|_| {
                 let (client, random) = (client.clone(), Random::new(random.next()));
@@ -183,7 +184,7 @@ fn calls_of_a_killed_server_end_tokio_to_tokio() {
 /// Clients of both drivers, four at a time.
 fn kill_clients(server: Driver) {
     const AT_ONCE: usize = 4;
-    let vault = Vault::start(server, Knobs { is_hasty: true, ..Knobs::default() });
+    let vault = Vault::start(server, Knobs { is_hasty: true, is_quick: true, ..Knobs::default() });
     let honest = Honest::start(vault.client(Driver::Blocking));
     let seed = seed();
     let mut random = Random::new(seed);

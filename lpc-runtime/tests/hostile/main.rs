@@ -33,6 +33,7 @@ mod handshake;
 mod kills;
 mod log;
 mod objects;
+mod quick;
 mod replies;
 mod roles;
 mod segments;

@@ -143,7 +143,7 @@ macro_rules! both {
 }
 
 pub fn on_server(attack: &Attack, driver: Driver) {
-    let server = Vault::start(driver, Knobs { is_hasty: true, ..Knobs::default() });
+    let server = Vault::start(driver, Knobs { is_hasty: true, is_quick: true, ..Knobs::default() });
     let honest = Honest::start(server.client(Driver::Blocking));
     let clients: Vec<_> = (0..WARM).map(|_| call_for_all(server.client(Driver::Blocking))).collect();
     drop(clients);

@@ -78,6 +78,11 @@ pub fn file_of(len: u64) -> OwnedFd {
     file.into()
 }
 
+/// What a peer by hand says of itself: it takes what it can get.
+fn wishes() -> Limits {
+    Limits { quick_lane: true, ..Limits::default() }
+}
+
 /// A client of a vault, or a server of one.
 #[derive(Debug)]
 pub struct Peer {
@@ -140,7 +145,7 @@ impl Answer {
 
 impl Peer {
     pub fn connect(port: &str) -> Self {
-        Self::connect_with(port, &Limits::default())
+        Self::connect_with(port, &wishes())
     }
 
     /// One that says that these are its limits.
@@ -155,7 +160,7 @@ impl Peer {
     pub fn accept(listener: &UnixListener) -> Self {
         let mut peer = Self::stranger(Role::Server, listener.accept().unwrap().0);
         peer.hello();
-        peer.send(&server_hello("Vault", &Limits::default()));
+        peer.send(&server_hello("Vault", &wishes()));
         assert!(peer.is_asked(), "a client that hangs up before it calls");
         peer
     }
@@ -355,6 +360,7 @@ impl Peer {
                 Kind::Resend => return Answer::Resend { call },
                 Kind::Segment => self.seen += 1,
                 Kind::Retire | Kind::Return | Kind::Refuse | Kind::Closing | Kind::At => {}
+                Kind::Ring | Kind::Bell | Kind::Aside | Kind::Switch => {}
                 Kind::Call | Kind::Release | Kind::Cancel => panic!("{header:?} from a server"),
             }
         }

@@ -260,19 +260,23 @@ pub struct Knobs {
     pub is_trusting: bool,
     /// Peers have two seconds to say who they are, and shared memory is given back soon.
     pub is_hasty: bool,
+    /// It wants the quick lane.
+    pub is_quick: bool,
 }
 
 impl Knobs {
     fn encode(self) -> String {
-        let Self { pool, user_pool, message, is_kept, is_trusting, is_hasty } = self;
+        let Self { pool, user_pool, message, is_kept, is_trusting, is_hasty, is_quick } = self;
         let number = |value: Option<u64>| value.map_or(String::from("-"), |value| value.to_string());
         let numbers = [pool, user_pool, message].map(number).join(" ");
-        format!("{numbers} {is_kept} {is_trusting} {is_hasty}")
+        format!("{numbers} {is_kept} {is_trusting} {is_hasty} {is_quick}")
     }
 
     fn decode(text: &str) -> Self {
         let words: Vec<_> = text.split(' ').collect();
-        let [pool, user_pool, message, is_kept, is_trusting, is_hasty] = words[..] else { panic!("{text}") };
+        let [pool, user_pool, message, is_kept, is_trusting, is_hasty, is_quick] = words[..] else {
+            panic!("{text}")
+        };
         let number = |text: &str| text.parse().ok();
         Self {
             pool: number(pool),
@@ -281,6 +285,7 @@ impl Knobs {
             is_kept: is_kept == "true",
             is_trusting: is_trusting == "true",
             is_hasty: is_hasty == "true",
+            is_quick: is_quick == "true",
         }
     }
 }
@@ -293,7 +298,7 @@ const HASTE: Duration = Duration::from_secs(2);
 
 macro_rules! with_knobs {
     ($builder:expr, $knobs:expr) => {{
-        let mut builder = $builder.handshake_timeout(PATIENCE);
+        let mut builder = $builder.handshake_timeout(PATIENCE).quick_lane($knobs.is_quick);
         if let Some(bytes) = $knobs.pool {
             builder = builder.pool_limit(bytes);
         }

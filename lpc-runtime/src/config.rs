@@ -40,6 +40,7 @@
 //! | bytes of a connection and direction (`pool_limit`) | 512 MiB | both, the narrower | arguments wait (`at_quota`), results take the socket; a peer that exceeds it is disconnected |
 //! | bytes of arguments that are copied at once (`pool_limit`) | 512 MiB | server | further calls wait |
 //! | bytes of all connections of a user (`user_pool_limit`) | 8 GiB | server | bodies take the socket |
+//! | memory of a connection's quick lane (`quick_lane`), both directions; it counts in `user_pool_limit` | off; 136 KiB | both | without it all takes the socket |
 //! | segments of a connection and direction | 64 | both, the narrower | as for `pool_limit` |
 //! | blocks of a connection that are out | 65,536 | sender | as for `pool_limit` |
 //! | loans in one message | 1024 | both | sender: further ones are copied; receiver: the connection is closed |

@@ -120,10 +120,6 @@ impl Inbox {
         self.receiver
             .received(len, self.descriptors.drain(..), is_short)
             .map_err(|violation| FillError::Peer(violation.into()))?;
-        // Before it sends anything but a bell, the peer says so in the ring.
-        if !self.read_ring()? && self.ring.as_ref().is_some_and(|ring| !ring.is_over()) {
-            self.receiver.check_turn().map_err(|violation| FillError::Peer(violation.into()))?;
-        }
         Ok(if is_all { Filled::All } else { Filled::Some })
     }
 
@@ -213,6 +209,10 @@ impl Inbox {
             .map_err(|violation| FillError::Peer(Violation::from(violation).into()))?;
         match read {
             Read::Some(frames) => self.counters.received_in_ring(frames),
+            // Before it sends anything but bells through the socket, the peer says so in the ring.
+            Read::Nothing if !ring.is_over() => {
+                self.receiver.check_turn().map_err(|violation| FillError::Peer(violation.into()))?;
+            }
             Read::Nothing => {}
             Read::Over { frames, taken } => {
                 self.counters.received_in_ring(frames);

@@ -171,7 +171,7 @@ impl<O: Own, P: Peers> Producer<O, P> {
         // Together with the one in `Consumer::sleep`: either the peer sees what was sent, or it is seen to sleep here.
         self.own.fence();
         let asleep = self.peers.load(ASLEEP_AT);
-        if asleep % 2 == 0 || asleep == self.rung {
+        if asleep.is_multiple_of(2) || asleep == self.rung {
             return false;
         }
         self.rung = asleep;
@@ -285,7 +285,7 @@ impl<O: Own, P: Peers> Consumer<O, P> {
 
     /// Says that this side is awake.
     pub fn wake(&mut self) {
-        if self.asleep % 2 == 1 {
+        if !self.asleep.is_multiple_of(2) {
             self.asleep += 1;
             self.own.store(ASLEEP_AT, self.asleep);
         }

@@ -236,10 +236,12 @@ impl PeerWords {
     /// The word of this number, at the moment. Relaxed: what comes after needs a fence.
     pub(crate) fn load(&self, number: usize) -> u64 {
         assert!(number < self.0.len() / 8, "read outside of shared words");
-        // SAFETY: in bounds by the check above, at a multiple of 8 of a page's start, readable as long as `self` lives; its
-        // size is sealed, so no page of it can vanish. Other processes write to it; this one never does, and of atomic
-        // accesses a relaxed load of a word is the one that read-only memory allows (`std::sync::atomic`).
-        unsafe { &*self.0.as_ptr().cast::<AtomicU64>().add(number) }.load(Relaxed)
+        // SAFETY: in bounds by the check above.
+        let word = unsafe { self.0.as_ptr().cast::<AtomicU64>().add(number) };
+        // SAFETY: at a multiple of 8 of a page's start, readable as long as `self` lives; its size is sealed, so no page of it
+        // can vanish. Other processes write to it; this one never does, and of atomic accesses a relaxed load of a word is the
+        // one that read-only memory allows (`std::sync::atomic`).
+        unsafe { &*word }.load(Relaxed)
     }
 }
 

@@ -84,7 +84,7 @@ fn more_calls_than_the_ring_holds_are_all_answered() {
                 .map(|number| {
                     let client = &client;
                     scope.spawn(move || {
-                        assert_eq!(client.echo(&number.to_le_bytes()).unwrap(), number.to_le_bytes())
+                        assert_eq!(client.echo(&number.to_le_bytes()).unwrap(), number.to_le_bytes());
                     })
                 })
                 .collect();

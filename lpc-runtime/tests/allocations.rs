@@ -78,31 +78,36 @@ const SLACK: u64 = CALLS / 10;
 /// Both sides are in this process, so that both are counted. One test, so that nothing else is.
 #[test]
 fn a_small_call_takes_nothing_from_the_heap_but_its_task() {
-    let client = AdderClient::builder().in_process(Plain).unwrap();
-    let calls = || {
-        for _ in 0..CALLS {
-            assert_eq!(client.add(20, 22).unwrap(), 42);
-            assert_eq!(client.count("nine byte").unwrap(), 9);
-        }
-        COUNT.load(SeqCst)
-    };
-    let before = calls();
-    let taken = calls() - before;
-    assert!(taken < SLACK, "{taken} by {} blocking calls", 2 * CALLS);
-
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let taken = runtime.block_on(async {
-        use asynchronous::Adder;
-        let client = asynchronous::AdderClient::builder().in_process(Plain).await.unwrap();
-        let calls = async || {
+    for quick_lane in [false, true] {
+        let client = AdderClient::builder().quick_lane(quick_lane).in_process(Plain).unwrap();
+        let calls = || {
             for _ in 0..CALLS {
-                assert_eq!(client.add(20, 22).await.unwrap(), 42);
-                assert_eq!(client.count("nine byte").await.unwrap(), 9);
+                assert_eq!(client.add(20, 22).unwrap(), 42);
+                assert_eq!(client.count("nine byte").unwrap(), 9);
             }
             COUNT.load(SeqCst)
         };
-        let before = calls().await;
-        calls().await - before
-    });
-    assert!(taken < 2 * CALLS + SLACK, "{taken} by {} async calls", 2 * CALLS);
+        let before = calls();
+        let taken = calls() - before;
+        assert!(taken < SLACK, "{taken} by {} blocking calls, quick lane: {quick_lane}", 2 * CALLS);
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for quick_lane in [false, true] {
+        let taken = runtime.block_on(async {
+            use asynchronous::Adder;
+            let client =
+                asynchronous::AdderClient::builder().quick_lane(quick_lane).in_process(Plain).await.unwrap();
+            let calls = async || {
+                for _ in 0..CALLS {
+                    assert_eq!(client.add(20, 22).await.unwrap(), 42);
+                    assert_eq!(client.count("nine byte").await.unwrap(), 9);
+                }
+                COUNT.load(SeqCst)
+            };
+            let before = calls().await;
+            calls().await - before
+        });
+        assert!(taken < 2 * CALLS + SLACK, "{taken} by {} async calls, quick lane: {quick_lane}", 2 * CALLS);
+    }
 }

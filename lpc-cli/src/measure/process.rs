@@ -6,7 +6,8 @@ use std::process::{Child, Command};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::usage::{cpu_time, resident_kib};
+use super::Samples;
+use super::usage::{cpu_time, own_cpu_time, resident_kib};
 
 /// A child process that serves, until this is dropped.
 #[derive(Debug)]
@@ -39,6 +40,23 @@ impl Service {
     /// If it has ended.
     pub fn cpu_time(&self) -> io::Result<u64> {
         cpu_time(self.0.id())
+    }
+
+    /// Makes calls to it, and says what they took: their times, and the CPU time of both processes for each of them, in
+    /// nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// If the calls fail, or it has ended.
+    pub fn observe<E: From<io::Error>>(
+        &self,
+        calls: impl FnOnce() -> Result<Samples, E>,
+    ) -> Result<(Samples, u64), E> {
+        let used = own_cpu_time()? + self.cpu_time()?;
+        let samples = calls()?;
+        let used = (own_cpu_time()? + self.cpu_time()?).saturating_sub(used);
+        let count = samples.len() as u64;
+        Ok((samples, used / count.max(1)))
     }
 
     /// Its resident memory, in KiB.

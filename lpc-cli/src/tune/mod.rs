@@ -1,0 +1,147 @@
+//! Which threshold between the lanes suits this machine.
+//!
+//! # Layout
+//!
+//! - `route`: what is measured of lpc. `lanes`, `trust`: how.
+//! - `carrier`: what carries bodies to another process.
+//! - `rounds`: measuring, in interleaved rounds.
+//! - `curve`: where the costs of the two lanes cross.
+//! - `advice`: which threshold to set.
+//! - `report`: what is printed.
+
+mod advice;
+mod carrier;
+mod curve;
+mod lanes;
+mod report;
+mod rounds;
+mod route;
+mod trust;
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use lpc_cli::measure::{Pinning, Sizes, pin};
+
+use self::rounds::{Plan, Sample};
+use self::route::{Bodies, Lane, Receiver, Route};
+use crate::{Result, print, say};
+
+/// Finds the threshold that suits this machine: measures both lanes between two processes
+///
+/// Bodies of each size travel between this process and another one, on the socket lane and on the mapping lane; every byte is
+/// written on one side and read on the other. The report has the cost of each lane by size, the crossover (the size from which
+/// on the mapping lane wins), and the threshold that is never far from the better lane, wherever the two processes run.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The first and the last of sizes each twice the one before; units are B, KiB, MiB and GiB
+    #[arg(long, value_name = "FROM..TO", default_value = "256B..1MiB", value_parser = sizes)]
+    sizes: Sizes<2>,
+    /// Where the two processes run; several are separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "together,apart,free")]
+    pinning: Vec<Pinning>,
+    /// What the receiver does with bodies in shared memory
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "copying,trusting")]
+    receiver: Vec<Receiver>,
+    /// What carries the bodies
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "requests,replies")]
+    bodies: Vec<Bodies>,
+    /// Rounds: in each, both lanes are measured at every size, one after the other
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// How long a lane is measured at one size in one round, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(..=60_000))]
+    share: u64,
+    /// A first impression in seconds: 3 rounds, 3 ms a size
+    #[arg(long, conflicts_with_all = ["rounds", "share"])]
+    quick: bool,
+    /// Prints a line of JSON for each size, lane and round, and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+/// The other process of one lane.
+#[derive(clap::Args)]
+pub(crate) struct Served {
+    #[command(flatten)]
+    route: Route,
+    #[arg(long)]
+    cpu: Option<usize>,
+}
+
+/// The largest body that can be asked for.
+const LARGEST: u64 = 256 << 20;
+
+fn sizes(text: &str) -> std::result::Result<Sizes<2>, String> {
+    let sizes = Sizes::parse(text)?;
+    if sizes.largest() > LARGEST { Err("sizes end at 256MiB".into()) } else { Ok(sizes) }
+}
+
+pub(crate) fn serve(served: &Served) -> Result<()> {
+    if let Some(cpu) = served.cpu {
+        pin(cpu).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
+    }
+    lanes::serve(served.route)
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let plan = arguments.plan();
+    let mut pinnings = Vec::new();
+    for pinning in firsts(&arguments.pinning) {
+        match pinning.cpus().map_err(|error| format!("cannot tell which CPUs there are: {error}"))? {
+            Some(cpus) => pinnings.push((pinning, cpus)),
+            None => say(&format!("{pinning}: left out, this process may use one CPU only")),
+        }
+    }
+    if pinnings.is_empty() {
+        return Err("nothing to measure: two CPUs are needed for `--pinning apart`".into());
+    }
+    let bar = ProgressBar::new(plan.steps() * pinnings.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{prefix:>8} {wide_bar} {percent}% {eta} {msg}")?);
+    let mut samples = Vec::new();
+    for (pinning, cpus) in pinnings {
+        bar.set_prefix(pinning.to_string());
+        rounds::measure(&plan, pinning, cpus, &bar, &mut |sample: Sample| {
+            if arguments.json {
+                print(&sample.record.json_line())?;
+            }
+            samples.push(sample);
+            Ok(())
+        })?;
+    }
+    bar.finish_and_clear();
+    if arguments.json {
+        return Ok(());
+    }
+    let comparisons = report::comparisons(&samples);
+    print(&report::text(&comparisons, plan.rounds))
+}
+
+impl Arguments {
+    fn plan(&self) -> Plan<'_> {
+        let mut routes = Vec::new();
+        for receiver in firsts(&self.receiver) {
+            for bodies in firsts(&self.bodies) {
+                routes.extend(Lane::value_variants().iter().map(|lane| Route {
+                    bodies,
+                    receiver,
+                    lane: *lane,
+                }));
+            }
+        }
+        let (rounds, share) = if self.quick { (3, 3) } else { (self.rounds, self.share) };
+        Plan { routes, sizes: self.sizes.as_slice(), rounds, share: Duration::from_millis(share) }
+    }
+}
+
+/// Each value once, in the order in which they come first.
+fn firsts<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
+    let mut firsts = Vec::new();
+    for value in values {
+        if !firsts.contains(value) {
+            firsts.push(*value);
+        }
+    }
+    firsts
+}

@@ -1,0 +1,214 @@
+//! What is printed.
+
+use std::fmt::Write;
+
+use lpc::Threshold;
+use lpc_cli::measure::{Pinning, Table, quantile, size};
+
+use super::advice::{self, Comparison};
+use super::curve::{Crossover, Curve, Point};
+use super::firsts;
+use super::rounds::Sample;
+use super::route::{Bodies, Lane, Receiver};
+
+/// The two lanes side by side: for each pinning, receiver and kind of bodies, in the order in which they were measured.
+pub(super) fn comparisons(samples: &[Sample]) -> Vec<Comparison> {
+    let key = |sample: &Sample| (sample.record.pinning, sample.route.receiver, sample.route.bodies);
+    let keys: Vec<_> = samples.iter().map(key).collect();
+    let comparison = |of @ (pinning, receiver, bodies)| {
+        let of: Vec<_> = samples.iter().filter(|sample| key(sample) == of).collect();
+        let sizes: Vec<_> = of.iter().map(|sample| sample.record.size).collect();
+        let rounds: Vec<_> = of.iter().map(|sample| sample.record.round).collect();
+        let curve = |is_wanted: &dyn Fn(u32) -> bool| {
+            let cost = |size, lane| {
+                let of = of.iter().filter(|sample| sample.route.lane == lane && sample.record.size == size);
+                let of = of.filter(|sample| is_wanted(sample.record.round));
+                let mut costs: Vec<_> = of.map(|sample| sample.record.p50_ns).collect();
+                costs.sort_unstable();
+                quantile(&costs, 0.5)
+            };
+            let point = |size: &u64| {
+                let (socket, mapping) = (cost(*size, Lane::Socket)?, cost(*size, Lane::Mapping)?);
+                Some(Point { size: *size, socket, mapping })
+            };
+            Curve(firsts(&sizes).iter().filter_map(point).collect())
+        };
+        let rounds = firsts(&rounds).into_iter().map(|wanted| curve(&|round| round == wanted)).collect();
+        Comparison { pinning, receiver, bodies, median: curve(&|_round| true), rounds }
+    };
+    firsts(&keys).into_iter().map(comparison).collect()
+}
+
+/// Tables of costs, of crossovers, of thresholds; and how to set one.
+pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
+    let mut text = format!(
+        "Microseconds a call, medians of {rounds} interleaved rounds; every byte is written on one side and read on the other.\n"
+    );
+    let pairs: Vec<_> = comparisons.iter().map(|of| (of.pinning, of.receiver)).collect();
+    for (pinning, receiver) in firsts(&pairs) {
+        let of: Vec<_> =
+            comparisons.iter().filter(|of| (of.pinning, of.receiver) == (pinning, receiver)).collect();
+        let _ = write!(text, "\n{pinning} ({}), receiver {receiver}\n\n{}", place(pinning), costs(&of));
+    }
+    let _ = write!(
+        text,
+        "\nThe mapping lane wins from this size on (in the middle half of the rounds: from, to)\n\n{}",
+        crossovers(comparisons)
+    );
+    let _ = write!(
+        text,
+        "\nThresholds, and how much more than the better lane they cost at worst\n\n{}",
+        thresholds(comparisons)
+    );
+    let receivers: Vec<_> = comparisons.iter().map(|of| of.receiver).collect();
+    for receiver in firsts(&receivers) {
+        let _ = write!(
+            text,
+            "\nTo set it, where the receiver is {receiver}:\n\n{}",
+            settings(comparisons, receiver)
+        );
+    }
+    text
+}
+
+fn place(pinning: Pinning) -> &'static str {
+    match pinning {
+        Pinning::Together => "both processes on one CPU",
+        Pinning::Apart => "each on a CPU of its own",
+        Pinning::Free => "wherever the system puts them",
+    }
+}
+
+/// A line a size.
+fn costs(of: &[&Comparison]) -> Table {
+    let columns =
+        of.iter().flat_map(|of| [format!("{}: socket", of.bodies), "mapping".into(), "ratio".into()]);
+    let mut table = Table::new(["size".to_owned()].into_iter().chain(columns));
+    let points = of.first().map_or(&[][..], |of| &of.median.0);
+    for (line, point) in points.iter().enumerate() {
+        let cells = of.iter().filter_map(|of| of.median.0.get(line)).flat_map(|point| {
+            let [socket, mapping] = [point.socket, point.mapping].map(microseconds);
+            [socket, mapping, format!("{:.2}", point.ratio())]
+        });
+        table.row([size(point.size)].into_iter().chain(cells));
+    }
+    table
+}
+
+fn microseconds(nanoseconds: u64) -> String {
+    format!("{:.1}", nanoseconds as f64 / 1e3)
+}
+
+/// A line a pinning.
+fn crossovers(comparisons: &[Comparison]) -> Table {
+    let kinds: Vec<_> = comparisons.iter().map(|of| (of.receiver, of.bodies)).collect();
+    let kinds = firsts(&kinds);
+    let columns = kinds.iter().map(|(receiver, bodies)| format!("{bodies}, {receiver}"));
+    let mut table = Table::new([String::new()].into_iter().chain(columns));
+    let pinnings: Vec<_> = comparisons.iter().map(|of| of.pinning).collect();
+    for pinning in firsts(&pinnings) {
+        let of = kinds.iter().filter_map(|kind| {
+            comparisons.iter().find(|of| of.pinning == pinning && (of.receiver, of.bodies) == *kind)
+        });
+        table.row([pinning.to_string()].into_iter().chain(of.map(crossing_with_spread)));
+    }
+    table
+}
+
+fn crossing_with_spread(of: &Comparison) -> String {
+    let crossing = crossing(of, of.median.crossover());
+    match of.spread() {
+        Some(spread) => {
+            let [from, to] = spread.map(|crossover| self::crossing(of, crossover));
+            format!("{crossing} ({from}, {to})")
+        }
+        None => crossing,
+    }
+}
+
+/// In words.
+pub(super) fn crossing(of: &Comparison, crossover: Crossover) -> String {
+    match crossover {
+        Crossover::Always => {
+            of.median.0.first().map_or("all".into(), |first| format!("<={}", size(first.size)))
+        }
+        Crossover::Never => of.median.0.last().map_or("none".into(), |last| format!(">{}", size(last.size))),
+        Crossover::At(bytes) => about(bytes),
+    }
+}
+
+/// A size with two or three digits.
+fn about(bytes: u64) -> String {
+    let units = [("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let Some((name, unit)) = units.into_iter().find(|(_, unit)| bytes >= *unit) else {
+        return format!("{bytes}B");
+    };
+    let value = bytes as f64 / unit as f64;
+    let digits = usize::from(value < 9.95);
+    format!("{value:.digits$}{name}")
+}
+
+/// A line a receiver and kind of bodies, and one for both kinds together.
+fn thresholds(comparisons: &[Comparison]) -> Table {
+    let mut table = Table::new([
+        "for".to_owned(),
+        "recommended".to_owned(),
+        "at worst".to_owned(),
+        format!("built in: {} at worst", Threshold::DEFAULT),
+    ]);
+    let receivers: Vec<_> = comparisons.iter().map(|of| of.receiver).collect();
+    for receiver in firsts(&receivers) {
+        for bodies in [Some(Bodies::Requests), Some(Bodies::Replies), None] {
+            let of = among(comparisons, receiver, bodies);
+            let Some(recommended) = advice::recommended(&of) else { continue };
+            let name = bodies.map_or("both".to_owned(), |bodies| bodies.to_string());
+            table.row([
+                format!("{name}, {receiver}"),
+                recommended.to_string(),
+                loss(recommended, &of),
+                loss(Threshold::DEFAULT, &of),
+            ]);
+        }
+    }
+    table
+}
+
+/// Those of one receiver, and of these bodies or of both kinds; none for both kinds if only one was measured.
+fn among(comparisons: &[Comparison], receiver: Receiver, bodies: Option<Bodies>) -> Vec<&Comparison> {
+    let of = comparisons.iter().filter(|of| of.receiver == receiver);
+    let of: Vec<_> = of.filter(|of| bodies.is_none_or(|bodies| of.bodies == bodies)).collect();
+    let is_one_kind = of.iter().all(|one| one.bodies == of[0].bodies);
+    if bodies.is_none() && is_one_kind { Vec::new() } else { of }
+}
+
+fn loss(threshold: Threshold, of: &[&Comparison]) -> String {
+    advice::worst(threshold, of).map_or_else(String::new, |loss| {
+        format!("{:.0}% ({}, {})", loss.part * 100.0, size(loss.size), loss.pinning)
+    })
+}
+
+/// The code, or the variable, that sets what is recommended.
+fn settings(comparisons: &[Comparison], receiver: Receiver) -> String {
+    let recommended = |bodies| advice::recommended(&among(comparisons, receiver, bodies));
+    let mut text = String::new();
+    if let Some(threshold) = recommended(Some(Bodies::Requests)) {
+        let _ = writeln!(text, "  requests  the client's builder(){}", setter(threshold));
+    }
+    if let Some(threshold) = recommended(Some(Bodies::Replies)) {
+        let _ = writeln!(text, "  replies   the server's builder(){}", setter(threshold));
+    }
+    if let Some(threshold) = recommended(None) {
+        let _ = writeln!(
+            text,
+            "  both      LPC_THRESHOLD={threshold} in the environment, or #[lpc(threshold = \"{threshold}\")] on a method"
+        );
+    }
+    text
+}
+
+fn setter(threshold: Threshold) -> String {
+    match threshold {
+        Threshold::OFF => ".threshold(Threshold::OFF)".into(),
+        _ => format!(".threshold(Threshold::bytes({}))", threshold.as_bytes()),
+    }
+}

@@ -8,16 +8,23 @@
 //! - `curve`: where the costs of the two lanes cross.
 //! - `advice`: which threshold to set.
 //! - `report`: what is printed.
+//! - `scale`, `sketch`, `picture`: cost against size, drawn in the terminal and as SVG.
 
 mod advice;
 mod carrier;
 mod curve;
 mod lanes;
+mod picture;
 mod report;
 mod rounds;
 mod route;
+mod scale;
+mod sketch;
 mod trust;
 
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -56,6 +63,9 @@ pub(crate) struct Arguments {
     /// A first impression in seconds: 3 rounds, 3 ms a size
     #[arg(long, conflicts_with_all = ["rounds", "share"])]
     quick: bool,
+    /// Draws cost against size into this file, whose name ends in `.svg`
+    #[arg(long, value_name = "FILE", value_parser = svg)]
+    plot: Option<PathBuf>,
     /// Prints a line of JSON for each size, lane and round, and nothing else
     #[arg(long)]
     json: bool,
@@ -78,6 +88,12 @@ fn sizes(text: &str) -> std::result::Result<Sizes<2>, String> {
     if sizes.largest() > LARGEST { Err("sizes end at 256MiB".into()) } else { Ok(sizes) }
 }
 
+fn svg(text: &str) -> std::result::Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let is_svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
+    if is_svg { Ok(path) } else { Err("only SVG can be written: let the name end in `.svg`".into()) }
+}
+
 pub(crate) fn serve(served: &Served) -> Result<()> {
     if let Some(cpu) = served.cpu {
         pin(cpu).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
@@ -87,6 +103,8 @@ pub(crate) fn serve(served: &Served) -> Result<()> {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let plan = arguments.plan();
+    // Before a minute is spent on measuring.
+    let plot = arguments.plot.as_deref().map(|path| Plot::create(path)).transpose()?;
     let mut pinnings = Vec::new();
     for pinning in firsts(&arguments.pinning) {
         match pinning.cpus().map_err(|error| format!("cannot tell which CPUs there are: {error}"))? {
@@ -111,11 +129,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         })?;
     }
     bar.finish_and_clear();
+    let comparisons = report::comparisons(&samples);
+    if let Some(plot) = plot {
+        plot.write(&picture::svg(&comparisons))?;
+    }
     if arguments.json {
         return Ok(());
     }
-    let comparisons = report::comparisons(&samples);
     print(&report::text(&comparisons, plan.rounds))
+}
+
+/// Where the picture goes.
+struct Plot<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Plot<'a> {
+    fn create(path: &'a Path) -> Result<Self> {
+        let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    fn write(mut self, text: &str) -> Result<()> {
+        let written = self.file.write_all(text.as_bytes());
+        Ok(written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))?)
+    }
 }
 
 impl Arguments {

@@ -10,6 +10,7 @@ use super::curve::{Crossover, Curve, Point};
 use super::firsts;
 use super::rounds::Sample;
 use super::route::{Bodies, Lane, Receiver};
+use super::sketch::sketch;
 
 /// The two lanes side by side: for each pinning, receiver and kind of bodies, in the order in which they were measured.
 pub(super) fn comparisons(samples: &[Sample]) -> Vec<Comparison> {
@@ -50,6 +51,11 @@ pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
             comparisons.iter().filter(|of| (of.pinning, of.receiver) == (pinning, receiver)).collect();
         let _ = write!(text, "\n{pinning} ({}), receiver {receiver}\n\n{}", place(pinning), costs(&of));
     }
+    // Of each pinning one drawing: the others look much like it, and `--plot` has them all.
+    for pinning in firsts(&comparisons.iter().map(|of| of.pinning).collect::<Vec<_>>()) {
+        let first = comparisons.iter().find(|of| of.pinning == pinning);
+        first.into_iter().for_each(|of| text.extend(["\n", &sketch(of)]));
+    }
     let _ = write!(
         text,
         "\nThe mapping lane wins from this size on (in the middle half of the rounds: from, to)\n\n{}",
@@ -71,7 +77,7 @@ pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
     text
 }
 
-fn place(pinning: Pinning) -> &'static str {
+pub(super) fn place(pinning: Pinning) -> &'static str {
     match pinning {
         Pinning::Together => "both processes on one CPU",
         Pinning::Apart => "each on a CPU of its own",

@@ -33,6 +33,9 @@ enum Command {
     /// The other process of one lane of `tune`
     #[command(hide = true)]
     ServeLane(tune::Served),
+    /// The other process of one mechanism of `tune`
+    #[command(hide = true)]
+    ServeMechanism(tune::ServedByOther),
 }
 
 /// Standard output has been closed by who read it, as `head` does: no failure.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Tune(arguments) => tune::run(&arguments),
         Command::ServeLane(served) => tune::serve(&served),
+        Command::ServeMechanism(served) => tune::serve_other(&served),
     };
     match done {
         Err(error) if !error.is::<Unread>() => {

@@ -20,8 +20,8 @@ pub(super) trait Carrier {
     }
 }
 
-/// A carrier and its other process, which ends with this.
+/// A carrier and its other process, which ends with this: first, so that it never sees a carrier that is half gone.
 pub(super) struct Opened {
-    pub(super) carrier: Box<dyn Carrier>,
     pub(super) service: Service,
+    pub(super) carrier: Box<dyn Carrier>,
 }

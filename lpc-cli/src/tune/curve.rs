@@ -42,7 +42,7 @@ impl Curve {
             let (below, above) = points.split_at(split);
             let below = below.iter().map(|point| -point.ratio().ln());
             let above = above.iter().map(|point| point.ratio().ln());
-            below.chain(above).map(|loss| loss.max(0.0)).sum::<f64>()
+            below.chain(above).fold(0.0, |all, loss| all + loss.max(0.0))
         };
         let split = (0..=points.len()).min_by(|one, other| loss(*one).total_cmp(&loss(*other))).unwrap_or(0);
         match points.split_at(split) {

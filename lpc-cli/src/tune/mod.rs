@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - `route`: what is measured of lpc. `lanes`, `trust`: how.
-//! - `carrier`: what carries bodies to another process.
+//! - `carrier`: what carries bodies to another process. `mechanisms`: those of the system.
 //! - `rounds`: measuring, in interleaved rounds.
 //! - `curve`: where the costs of the two lanes cross.
 //! - `advice`: which threshold to set.
@@ -14,6 +14,7 @@ mod advice;
 mod carrier;
 mod curve;
 mod lanes;
+mod mechanisms;
 mod picture;
 mod report;
 mod rounds;
@@ -31,7 +32,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use lpc_cli::measure::{Pinning, Sizes, pin};
 
-use self::rounds::{Plan, Sample};
+use self::rounds::{Plan, Sample, Way};
 use self::route::{Bodies, Lane, Receiver, Route};
 use crate::{Result, print, say};
 
@@ -63,6 +64,9 @@ pub(crate) struct Arguments {
     /// A first impression in seconds: 3 rounds, 3 ms a size
     #[arg(long, conflicts_with_all = ["rounds", "share"])]
     quick: bool,
+    /// Measures, beside the lanes, what the system offers for requests: pipe, sockets, message queues, shared memory
+    #[arg(long)]
+    mechanisms: bool,
     /// Draws cost against size into this file, whose name ends in `.svg`
     #[arg(long, value_name = "FILE", value_parser = svg)]
     plot: Option<PathBuf>,
@@ -76,6 +80,19 @@ pub(crate) struct Arguments {
 pub(crate) struct Served {
     #[command(flatten)]
     route: Route,
+    #[arg(long)]
+    cpu: Option<usize>,
+}
+
+/// The other process of one mechanism.
+#[derive(clap::Args)]
+pub(crate) struct ServedByOther {
+    #[arg(long)]
+    name: String,
+    #[arg(long)]
+    largest: usize,
+    #[arg(long, default_value = "")]
+    place: String,
     #[arg(long)]
     cpu: Option<usize>,
 }
@@ -95,10 +112,21 @@ fn svg(text: &str) -> std::result::Result<PathBuf, String> {
 }
 
 pub(crate) fn serve(served: &Served) -> Result<()> {
-    if let Some(cpu) = served.cpu {
-        pin(cpu).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?;
-    }
+    stay_on(served.cpu)?;
     lanes::serve(served.route)
+}
+
+pub(crate) fn serve_other(served: &ServedByOther) -> Result<()> {
+    stay_on(served.cpu)?;
+    let mechanism = mechanisms::all().into_iter().find(|mechanism| mechanism.name() == served.name);
+    mechanism.ok_or("there is no such mechanism")?.serve(&served.place, served.largest)
+}
+
+fn stay_on(cpu: Option<usize>) -> Result<()> {
+    match cpu {
+        Some(cpu) => Ok(pin(cpu).map_err(|error| format!("cannot run on CPU {cpu}: {error}"))?),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -136,7 +164,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         return Ok(());
     }
-    print(&report::text(&comparisons, plan.rounds))
+    print(&report::text(&comparisons, plan.rounds))?;
+    if arguments.mechanisms { print(&report::mechanisms(&samples, &plan)) } else { Ok(()) }
 }
 
 /// Where the picture goes.
@@ -159,18 +188,18 @@ impl<'a> Plot<'a> {
 
 impl Arguments {
     fn plan(&self) -> Plan<'_> {
-        let mut routes = Vec::new();
+        let mut ways = Vec::new();
         for receiver in firsts(&self.receiver) {
             for bodies in firsts(&self.bodies) {
-                routes.extend(Lane::value_variants().iter().map(|lane| Route {
-                    bodies,
-                    receiver,
-                    lane: *lane,
-                }));
+                let lanes = Lane::value_variants().iter();
+                ways.extend(lanes.map(|lane| Way::Lpc(Route { bodies, receiver, lane: *lane })));
             }
         }
+        if self.mechanisms {
+            ways.extend(mechanisms::all().map(Way::Other));
+        }
         let (rounds, share) = if self.quick { (3, 3) } else { (self.rounds, self.share) };
-        Plan { routes, sizes: self.sizes.as_slice(), rounds, share: Duration::from_millis(share) }
+        Plan { ways, sizes: self.sizes.as_slice(), rounds, share: Duration::from_millis(share) }
     }
 }
 

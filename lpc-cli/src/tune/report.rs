@@ -3,30 +3,33 @@
 use std::fmt::Write;
 
 use lpc::Threshold;
-use lpc_cli::measure::{Pinning, Table, quantile, size};
+use lpc_cli::measure::{Pinning, Record, Table, quantile, size};
 
 use super::advice::{self, Comparison};
 use super::curve::{Crossover, Curve, Point};
 use super::firsts;
-use super::rounds::Sample;
-use super::route::{Bodies, Lane, Receiver};
+use super::mechanisms::Limit;
+use super::rounds::{Plan, Sample, Way};
+use super::route::{Bodies, Lane, Receiver, Route};
 use super::sketch::sketch;
 
 /// The two lanes side by side: for each pinning, receiver and kind of bodies, in the order in which they were measured.
 pub(super) fn comparisons(samples: &[Sample]) -> Vec<Comparison> {
-    let key = |sample: &Sample| (sample.record.pinning, sample.route.receiver, sample.route.bodies);
+    let of_lanes = samples.iter().filter_map(|sample| match sample.way {
+        Way::Lpc(route) => Some((route, &sample.record)),
+        Way::Other(_) => None,
+    });
+    let samples: Vec<(Route, &Record)> = of_lanes.collect();
+    let key = |(route, record): &(Route, &Record)| (record.pinning, route.receiver, route.bodies);
     let keys: Vec<_> = samples.iter().map(key).collect();
     let comparison = |of @ (pinning, receiver, bodies)| {
         let of: Vec<_> = samples.iter().filter(|sample| key(sample) == of).collect();
-        let sizes: Vec<_> = of.iter().map(|sample| sample.record.size).collect();
-        let rounds: Vec<_> = of.iter().map(|sample| sample.record.round).collect();
+        let sizes: Vec<_> = of.iter().map(|(_, record)| record.size).collect();
+        let rounds: Vec<_> = of.iter().map(|(_, record)| record.round).collect();
         let curve = |is_wanted: &dyn Fn(u32) -> bool| {
             let cost = |size, lane| {
-                let of = of.iter().filter(|sample| sample.route.lane == lane && sample.record.size == size);
-                let of = of.filter(|sample| is_wanted(sample.record.round));
-                let mut costs: Vec<_> = of.map(|sample| sample.record.p50_ns).collect();
-                costs.sort_unstable();
-                quantile(&costs, 0.5)
+                let of = of.iter().filter(|(route, record)| route.lane == lane && record.size == size);
+                median(of.map(|(_, record)| *record).filter(|record| is_wanted(record.round)))
             };
             let point = |size: &u64| {
                 let (socket, mapping) = (cost(*size, Lane::Socket)?, cost(*size, Lane::Mapping)?);
@@ -38,6 +41,13 @@ pub(super) fn comparisons(samples: &[Sample]) -> Vec<Comparison> {
         Comparison { pinning, receiver, bodies, median: curve(&|_round| true), rounds }
     };
     firsts(&keys).into_iter().map(comparison).collect()
+}
+
+/// Of the rounds' times.
+fn median<'a>(of: impl Iterator<Item = &'a Record>) -> Option<u64> {
+    let mut costs: Vec<_> = of.map(|record| record.p50_ns).collect();
+    costs.sort_unstable();
+    quantile(&costs, 0.5)
 }
 
 /// Tables of costs, of crossovers, of thresholds; and how to set one.
@@ -103,6 +113,45 @@ fn costs(of: &[&Comparison]) -> Table {
 
 fn microseconds(nanoseconds: u64) -> String {
     format!("{:.1}", nanoseconds as f64 / 1e3)
+}
+
+/// Tables of what the system offers, beside lpc's lanes: for each pinning one, with no more than seven sizes. Where a way has a
+/// limit, that stands instead of a figure.
+pub(super) fn mechanisms(samples: &[Sample], plan: &Plan<'_>) -> String {
+    let mut text = "\nWhat the system offers for requests, beside the lanes; every way but lpc's sleeps while it waits\n".to_owned();
+    let sizes: Vec<u64> = plan.sizes.iter().copied().step_by(plan.sizes.len().div_ceil(7).max(1)).collect();
+    let is_shown = |way: &Way| !matches!(way, Way::Lpc(Route { bodies: Bodies::Replies, .. }));
+    let mut limits = String::new();
+    for pinning in firsts(&samples.iter().map(|sample| sample.record.pinning).collect::<Vec<_>>()) {
+        let heading = [String::new()].into_iter().chain(sizes.iter().map(|bytes| size(*bytes)));
+        let mut table = Table::new(heading);
+        for way in plan.ways.iter().copied().filter(is_shown) {
+            let limit = way.limit().ok().flatten();
+            let cells = sizes.iter().map(|size| {
+                let of = samples.iter().map(|sample| &sample.record).filter(|record| {
+                    record.pinning == pinning
+                        && record.peer == way.peer()
+                        && record.work == Bodies::Requests.work()
+                        && record.size == *size
+                });
+                let is_over = |limit: &Limit| *size > limit.bytes;
+                match (median(of), limit.filter(is_over)) {
+                    (Some(cost), _) => microseconds(cost),
+                    (None, Some(limit)) => format!("max {}", self::size(limit.bytes)),
+                    (None, None) => "-".into(),
+                }
+            });
+            table.row([way.peer().to_owned()].into_iter().chain(cells));
+        }
+        let _ = write!(text, "\n{pinning} ({})\n\n{table}", place(pinning));
+    }
+    for way in &plan.ways {
+        if let Ok(Some(limit)) = way.limit() {
+            let _ = writeln!(limits, "  {}: {limit}", way.peer());
+        }
+    }
+    text.extend(["\nLimits of the system here:\n\n", &limits]);
+    text
 }
 
 /// A line a pinning.

@@ -69,7 +69,7 @@ mod tests {
     fn marks_lie_on_the_axis_and_are_few() {
         let sizes = |from, to| Scale::of([from, to].into_iter(), 1.0).unwrap().sizes();
         assert_eq!(sizes(256, 4096), [256, 1024, 4096]);
-        assert_eq!(sizes(256, 1 << 28), [4096, 65536, 1 << 20, 1 << 24, 1 << 28]);
+        assert_eq!(sizes(256, 1 << 28), [256, 4096, 65536, 1 << 20, 1 << 24, 1 << 28]);
         let times = |from, to| Scale::of([from, to].into_iter(), 1.0).unwrap().times();
         assert_eq!(times(4_000, 60_000), [5_000, 10_000, 20_000, 50_000]);
         assert_eq!(times(900, 100_000_000), [1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]);

@@ -35,7 +35,7 @@ pub(super) fn sketch(of: &Comparison) -> String {
     }
     let mut labels = vec![String::new(); HEIGHT];
     for mark in up.times() {
-        labels[HEIGHT - 1 - up.at(mark) as usize / 4] = time(mark);
+        labels[HEIGHT - 1 - up.at(mark).round() as usize / 4] = time(mark);
     }
     let mut text = format!(
         "{}, {}, receiver {}: ── mapping lane, ┈┈ socket lane\n\n",
@@ -47,7 +47,7 @@ pub(super) fn sketch(of: &Comparison) -> String {
         let _ = writeln!(text, "{label:>MARGIN$} {axis}{}", row.trim_end());
     }
     let marks = across.sizes();
-    let column = |bytes| across.at(bytes) as usize / 2;
+    let column = |bytes| across.at(bytes).round() as usize / 2;
     let is_marked = |at| if marks.iter().any(|mark| column(*mark) == at) { '┬' } else { '─' };
     let axis: String = (0..WIDTH).map(is_marked).collect();
     let _ = writeln!(text, "{:MARGIN$} └{axis}", "");

@@ -263,7 +263,7 @@ fn no_message_queue_is_left_of_it_when_it_is_killed() {
         let record: Record = serde_json::from_str(&line.unwrap()).unwrap();
         record
     });
-    // The second round has come: whatever there is of the system's has been used.
+    // What comes last: the queues have been used.
     assert!(
         used.take_while(|record| record.round == 1).any(|record| record.peer == "fresh memfd for each call")
     );

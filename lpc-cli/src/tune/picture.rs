@@ -6,7 +6,7 @@ use lpc::Threshold;
 use lpc_cli::measure::{size, time};
 
 use super::advice::Comparison;
-use super::curve::{Crossover, Point};
+use super::curve::Crossover;
 use super::firsts;
 use super::report::{crossing, place};
 use super::scale::Scale;
@@ -162,15 +162,24 @@ fn panel(svg: &mut String, of: &Comparison, across: Scale, up: Scale) {
         HEIGHT + 34.0,
         escaped(&crossing(of, crossover))
     );
-    let lanes: [(&str, fn(&Point) -> u64); 2] =
-        [("socket", |point| point.socket), ("mapping", |point| point.mapping)];
-    for (class, cost) in lanes {
-        let places = of.median.0.iter().map(|point| (across.at(point.size), HEIGHT - up.at(cost(point))));
-        let line: Vec<_> = places.clone().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let _ = writeln!(svg, "<polyline class=\"{class} line\" points=\"{}\"/>", line.join(" "));
-        for (x, y) in places {
-            let _ = writeln!(svg, "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>");
-        }
+    line(
+        svg,
+        "socket",
+        of.median.0.iter().map(|point| (across.at(point.size), HEIGHT - up.at(point.socket))),
+    );
+    line(
+        svg,
+        "mapping",
+        of.median.0.iter().map(|point| (across.at(point.size), HEIGHT - up.at(point.mapping))),
+    );
+}
+
+/// Through all these points, each of them marked.
+fn line(svg: &mut String, class: &str, points: impl Iterator<Item = (f64, f64)> + Clone) {
+    let places: Vec<_> = points.clone().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    let _ = writeln!(svg, "<polyline class=\"{class} line\" points=\"{}\"/>", places.join(" "));
+    for (x, y) in points {
+        let _ = writeln!(svg, "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>");
     }
 }
 
@@ -182,7 +191,7 @@ fn escaped(text: &str) -> String {
 mod tests {
     use lpc_cli::measure::Pinning;
 
-    use super::super::curve::Curve;
+    use super::super::curve::{Curve, Point};
     use super::super::route::{Bodies, Receiver};
     use super::*;
 
@@ -203,7 +212,7 @@ mod tests {
         for (at, _) in svg.match_indices('<') {
             let element = svg[at + 1..].split_once('>').expect("an element is not ended").0;
             let name = element.trim_start_matches('/').split([' ', '/']).next().unwrap();
-            assert!(element.matches('"').count() % 2 == 0, "quotes of {element:?}");
+            assert!(element.matches('"').count().is_multiple_of(2), "quotes of {element:?}");
             if element.starts_with('/') {
                 assert_eq!(open.pop(), Some(name), "ends what is not open");
             } else if !element.ends_with('/') {

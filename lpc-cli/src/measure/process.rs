@@ -1,7 +1,7 @@
 //! The other process.
 
 use std::io;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -68,13 +68,13 @@ impl Service {
         resident_kib(self.0.id())
     }
 
-    /// Whether it has ended.
+    /// How it has ended, if it has.
     ///
     /// # Errors
     ///
     /// If it was waited for elsewhere.
-    pub fn has_ended(&mut self) -> io::Result<bool> {
-        Ok(self.0.try_wait()?.is_some())
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.0.try_wait()
     }
 
     /// Lets it run no more, until it is [resumed](Self::resume): one that polls would take a CPU from others.

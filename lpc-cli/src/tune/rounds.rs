@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use lpc_cli::measure::{Pinning, Record, Samples, sum_of};
+use lpc_cli::measure::{Pinning, Record, Samples, check, sum_of};
 
 use super::carrier::Opened;
 use super::lanes;
@@ -172,7 +172,7 @@ impl Running {
         let mut own = vec![0; usize::try_from(size)?];
         let mut calls = |share| {
             Samples::one_by_one(share, |seed| {
-                Ok::<_, crate::Failure>((carrier.carry(&mut own, seed)?, sum_of(own.len(), seed)))
+                Ok::<_, crate::Failure>(check(carrier.carry(&mut own, seed)?, sum_of(own.len(), seed))?)
             })
         };
         // Whatever ran last has put other memory into the caches.

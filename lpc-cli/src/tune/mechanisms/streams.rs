@@ -53,7 +53,7 @@ impl Mechanism for Tcp {
             match listener.accept() {
                 Ok((stream, _address)) => break stream,
                 Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error.into()),
-                Err(_) if service.has_ended()? || started.elapsed() > PATIENCE => {
+                Err(_) if service.ended()?.is_some() || started.elapsed() > PATIENCE => {
                     return Err("the other process does not connect".into());
                 }
                 Err(_) => thread::sleep(Duration::from_millis(1)),

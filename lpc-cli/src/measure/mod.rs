@@ -6,7 +6,7 @@
 //! - [`Pinning`]: which CPUs the two run on.
 //! - [`Sizes`]: of which sizes bodies are.
 //! - [`Samples`], [`check`], [`quantile`]: times of calls, and what is said of them.
-//! - [`cpu_time`], [`own_cpu_time`], [`resident_kib`]: what a process uses.
+//! - [`cpu_time`], [`resident_kib`]: what a process uses.
 //! - [`produce`], [`sum`], [`sum_of`], [`Seeds`]: bytes that are written and read, and the proof that they were.
 //! - [`Record`], [`Table`]: what is printed.
 
@@ -26,4 +26,4 @@ pub use self::record::Record;
 pub use self::samples::{Samples, check, quantile};
 pub use self::sizes::Sizes;
 pub use self::table::{Table, size, time};
-pub use self::usage::{cpu_time, own_cpu_time, resident_kib};
+pub use self::usage::{cpu_time, resident_kib};

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lpc_cli::measure::{Pinning, Record};
+use lpc_cli::measure::{Pinning, Record, pin};
 
 /// Enough to have every kind of line: three sizes, one round, as few calls as there can be.
 const SMALL: [&str; 5] = ["tune", "--sizes=1KiB..4KiB", "--rounds=1", "--share=0", "--pinning=together"];
@@ -228,6 +228,30 @@ fn help_is_no_error() {
 
 /// Would take hours.
 const ENDLESS: [&str; 5] = ["tune", "--sizes=1KiB..4KiB", "--rounds=10000", "--share=100", "--json"];
+
+#[test]
+fn on_one_cpu_nothing_is_measured_apart() {
+    let on_one_cpu = || {
+        let [cpu, _] = Pinning::Together.cpus().unwrap().unwrap();
+        pin(cpu.unwrap()).unwrap();
+        let apart = SMALL.map(|argument| argument.replace("together", "apart"));
+        let both = SMALL.map(|argument| argument.replace("together", "apart,together"));
+        [apart, both].map(|arguments| Run::new(arguments.iter().map(String::as_str)).output())
+    };
+    // In a thread of its own: the others keep their CPUs.
+    let [apart, both] = thread::spawn(on_one_cpu).join().unwrap();
+    assert_eq!((apart.status.code(), text(&apart.stdout)), (Some(1), ""));
+    assert!(
+        text(&apart.stderr).contains("nothing to measure: two CPUs are needed"),
+        "{}",
+        text(&apart.stderr)
+    );
+    assert_eq!(
+        (both.status.code(), text(&both.stderr)),
+        (Some(0), "lpc: apart: left out, this process may use one CPU only\n")
+    );
+    assert!(!text(&both.stdout).contains("apart ("));
+}
 
 #[test]
 fn output_that_nobody_reads_ends_it_quietly() {

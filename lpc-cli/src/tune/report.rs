@@ -78,11 +78,12 @@ pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
     );
     let receivers: Vec<_> = comparisons.iter().map(|of| of.receiver).collect();
     for receiver in firsts(&receivers) {
-        let _ = write!(
-            text,
-            "\nTo set it, where the receiver is {receiver}:\n\n{}",
-            settings(comparisons, receiver)
-        );
+        let does = match receiver {
+            Receiver::Copying => "copies",
+            Receiver::Trusting => "trusts the sender",
+        };
+        let _ =
+            write!(text, "\nTo set it, where the receiver {does}:\n\n{}", settings(comparisons, receiver));
     }
     text
 }

@@ -111,7 +111,8 @@ pub(super) fn measure(
     sink: &mut (dyn FnMut(Sample) -> Result<()> + Send),
 ) -> Result<()> {
     thread::scope(|scope| {
-        let measuring = scope.spawn(|| measure_here(plan, pinning, cpus, bar, sink));
+        let measuring =
+            thread::Builder::new().spawn_scoped(scope, || measure_here(plan, pinning, cpus, bar, sink))?;
         measuring.join().unwrap_or_else(|panic| resume_unwind(panic))
     })
 }

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::{Answer, Limit, Mechanism, PATIENCE, end_with_the_caller, start};
 use crate::Result;
+use crate::tune::LARGEST;
 use crate::tune::carrier::{Carrier, Opened};
 
 pub(super) struct Datagram;
@@ -32,7 +33,7 @@ impl Mechanism for Datagram {
     }
 
     fn serve(&self, _place: &str, largest: usize) -> Result<()> {
-        end_with_the_caller(|| ());
+        end_with_the_caller(|| ())?;
         Messages(io::stdout().as_fd().try_clone_to_owned()?.into()).answer(largest)
     }
 }
@@ -63,7 +64,7 @@ impl Mechanism for SequencedPacket {
 fn pair(kind: SocketType) -> io::Result<(File, OwnedFd)> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
     // The system makes as much of it as it allows.
-    sockopt::set_socket_send_buffer_size(&ours, super::super::LARGEST as usize)?;
+    sockopt::set_socket_send_buffer_size(&ours, LARGEST as usize)?;
     sockopt::set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE))?;
     Ok((ours.into(), theirs))
 }

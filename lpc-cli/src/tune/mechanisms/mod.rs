@@ -99,12 +99,13 @@ fn start(command: &mut Command) -> io::Result<Service> {
 }
 
 /// In the other process: ends it, after `clean`, when standard input ends, because the caller has.
-fn end_with_the_caller(clean: impl FnOnce() + Send + 'static) {
-    thread::spawn(move || {
+fn end_with_the_caller(clean: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let watching = thread::Builder::new().spawn(move || {
         let _ = io::stdin().read(&mut [0]);
         clean();
         std::process::exit(0);
     });
+    watching.map(drop)
 }
 
 #[cfg(test)]

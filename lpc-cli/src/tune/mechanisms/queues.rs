@@ -1,6 +1,7 @@
 //! Message queues: one for bodies, one for answers.
 
 use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -42,7 +43,7 @@ impl Mechanism for Posix {
     }
 
     fn serve(&self, place: &str, largest: usize) -> Result<()> {
-        end_with_the_caller(|| ());
+        end_with_the_caller(|| ())?;
         let open = |name: String| mq_open(&*name, MQ_OFlag::O_RDWR, Mode::empty(), None);
         let (bodies, answers) = (open(format!("{place}-bodies"))?, open(format!("{place}-answers"))?);
         mq_send(&answers, &Answer::default(), 0)?;
@@ -115,21 +116,21 @@ impl Mechanism for SystemV {
         let [bodies, answers] = queues;
         let place = format!("--place={bodies},{answers}");
         // A signal from the terminal is for this process alone: the other one removes the queues when this one has ended.
-        std::os::unix::process::CommandExt::process_group(command, 0);
+        command.process_group(0);
         let (pipe, held) = io::pipe()?;
         let service = start(command.arg(place).stdin(Stdio::piped()).stdout(held))?;
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             // Nothing is written to it: it ends with the other process, for whose answer nobody need wait then.
             let _ = { pipe }.read(&mut [0]);
             queues.iter().for_each(|queue| queue.remove());
-        });
+        })?;
         Ok(Opened { carrier: Box::new(caller), service })
     }
 
     fn serve(&self, place: &str, largest: usize) -> Result<()> {
         let (bodies, answers) = place.split_once(',').ok_or("two queues are needed")?;
         let queues: [Queue; 2] = [bodies.parse()?, answers.parse()?];
-        end_with_the_caller(move || queues.iter().for_each(|queue| queue.remove()));
+        end_with_the_caller(move || queues.iter().for_each(|queue| queue.remove()))?;
         let [bodies, answers] = queues;
         let mut message = Message::with_room(largest.max(size_of::<Answer>()));
         loop {

@@ -8,7 +8,7 @@ use lpc_cli::measure::{size, time};
 use super::advice::Comparison;
 use super::curve::Crossover;
 use super::firsts;
-use super::report::{crossing, place};
+use super::report::crossing;
 use super::scale::Scale;
 
 /// Of one panel's area of lines, and of what is around it.
@@ -19,8 +19,9 @@ const TOP: f64 = 34.0;
 const RIGHT: f64 = 22.0;
 const BOTTOM: f64 = 56.0;
 
-/// Of the title and the legend above all panels.
-const HEAD: f64 = 62.0;
+/// Of the title and the legend above all panels, and what they take in width.
+const HEAD: f64 = 82.0;
+const LEGEND: f64 = 480.0;
 
 /// Classes instead of attributes, so that a reader's dark mode is one rule each.
 const STYLE: &str = "
@@ -57,7 +58,8 @@ pub(super) fn svg(comparisons: &[Comparison]) -> String {
     let pinnings = firsts(&comparisons.iter().map(|of| of.pinning).collect::<Vec<_>>());
     let kinds = firsts(&comparisons.iter().map(|of| (of.receiver, of.bodies)).collect::<Vec<_>>());
     let (columns, rows) = (pinnings.len().max(1) as f64, kinds.len() as f64);
-    let (width, height) = (columns * (LEFT + WIDTH + RIGHT), HEAD + rows * (TOP + HEIGHT + BOTTOM));
+    let (width, height) =
+        ((columns * (LEFT + WIDTH + RIGHT)).max(LEGEND), HEAD + rows * (TOP + HEIGHT + BOTTOM));
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          role=\"img\">\n<title>What a call costs by the size of its body, on either lane</title>\n<style>{STYLE}</style>\n\
@@ -89,23 +91,21 @@ fn head(svg: &mut String) {
         svg,
         "<text class=\"title\" x=\"{LEFT}\" y=\"26\">What a call costs by the size of its body</text>"
     );
-    let y = 46;
-    let mut x = LEFT;
+    let _ = writeln!(svg, "<rect class=\"spread\" x=\"{LEFT}\" y=\"59\" width=\"20\" height=\"14\"/>");
     let entries = [
-        ("socket line", "socket lane", 92.0),
-        ("mapping line", "mapping lane", 104.0),
-        ("crossover", "crossover", 84.0),
-        ("built-in", "built-in threshold", 0.0),
+        (0.0, 46, "socket line", "socket lane"),
+        (124.0, 46, "mapping line", "mapping lane"),
+        (258.0, 46, "built-in", "built-in threshold"),
+        (0.0, 66, "crossover", "crossover, with the middle half of its rounds"),
     ];
-    for (class, name, width) in entries {
+    for (x, y, class, name) in entries {
+        let x = LEFT + x;
         let _ = writeln!(
             svg,
-            "<line class=\"{class}\" x1=\"{x}\" y1=\"{y}\" x2=\"{}\" y2=\"{y}\"/><text x=\"{}\" y=\"{}\">{name}</text>",
-            x + 20.0,
+            "<path class=\"{class}\" d=\"M{x} {y}h20\"/><text x=\"{}\" y=\"{}\">{name}</text>",
             x + 26.0,
             y + 4
         );
-        x += 26.0 + width;
     }
 }
 
@@ -113,11 +113,8 @@ fn head(svg: &mut String) {
 fn panel(svg: &mut String, of: &Comparison, across: Scale, up: Scale) {
     let _ = writeln!(
         svg,
-        "<text class=\"panel\" x=\"0\" y=\"-8\">{}, receiver {}, {}<tspan class=\"faint\"> ({})</tspan></text>",
-        of.bodies,
-        of.receiver,
-        of.pinning,
-        place(of.pinning)
+        "<text class=\"panel\" x=\"0\" y=\"-8\">{}, receiver {}, {}</text>",
+        of.bodies, of.receiver, of.pinning
     );
     for mark in across.sizes() {
         let x = across.at(mark);
@@ -228,7 +225,7 @@ mod tests {
         let svg = svg(&[comparison(Pinning::Together, &costs), comparison(Pinning::Apart, &costs)]);
         assert_eq!(left_open(&svg), Vec::<&str>::new());
         let count = |text: &str| svg.matches(text).count();
-        assert_eq!((count("<polyline"), count("<circle"), count("class=\"spread\"")), (4, 12, 2));
+        assert_eq!((count("<polyline"), count("<circle"), count("class=\"spread\"")), (4, 12, 3));
         assert_eq!(count(">2.0KiB</text>"), 2, "{svg}");
         for text in
             ["requests, receiver copying, apart", "10.0 µs", "1KiB", "socket lane", "prefers-color-scheme"]

@@ -88,7 +88,7 @@ pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
     text
 }
 
-pub(super) fn place(pinning: Pinning) -> &'static str {
+fn place(pinning: Pinning) -> &'static str {
     match pinning {
         Pinning::Together => "both processes on one CPU",
         Pinning::Apart => "each on a CPU of its own",

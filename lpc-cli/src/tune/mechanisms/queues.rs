@@ -130,7 +130,8 @@ impl Mechanism for SystemV {
     fn serve(&self, place: &str, largest: usize) -> Result<()> {
         let (bodies, answers) = place.split_once(',').ok_or("two queues are needed")?;
         let queues: [Queue; 2] = [bodies.parse()?, answers.parse()?];
-        end_with_the_caller(move || queues.iter().for_each(|queue| queue.remove()))?;
+        // That of the answers first: without the other one this process ends.
+        end_with_the_caller(move || queues.iter().rev().for_each(|queue| queue.remove()))?;
         let [bodies, answers] = queues;
         let mut message = Message::with_room(largest.max(size_of::<Answer>()));
         loop {

@@ -5,7 +5,7 @@
 //! - [`Service`]: the other process, which is this program once more.
 //! - [`Pinning`]: which CPUs the two run on.
 //! - [`Sizes`]: of which sizes bodies are.
-//! - [`Samples`], [`check`], [`quantile`]: times of calls, and what is said of them.
+//! - [`Samples`], [`check`], [`quantile`], [`median`]: times of calls, and what is said of them.
 //! - [`cpu_time`], [`resident_kib`]: what a process uses.
 //! - [`produce`], [`sum`], [`sum_of`], [`Seeds`]: bytes that are written and read, and the proof that they were.
 //! - [`Record`], [`Table`]: what is printed.
@@ -23,7 +23,7 @@ pub use self::bytes::{Seeds, produce, sum, sum_of};
 pub use self::pinning::{Pinning, pin};
 pub use self::process::Service;
 pub use self::record::Record;
-pub use self::samples::{Samples, check, quantile};
+pub use self::samples::{Samples, check, median, quantile};
 pub use self::sizes::Sizes;
-pub use self::table::{Table, size, time};
+pub use self::table::{Table, firsts, size, time};
 pub use self::usage::{cpu_time, resident_kib};

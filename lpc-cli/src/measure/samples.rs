@@ -94,6 +94,17 @@ pub fn quantile<T: Copy>(sorted: &[T], at: f64) -> Option<T> {
     sorted.get(rank.saturating_sub(1)).copied()
 }
 
+/// The [`quantile`] in the middle.
+///
+/// ```
+/// assert_eq!(lpc_cli::measure::median([9, 1, 5]), Some(5));
+/// ```
+pub fn median(values: impl IntoIterator<Item = u64>) -> Option<u64> {
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_unstable();
+    quantile(&values, 0.5)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

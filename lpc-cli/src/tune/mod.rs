@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use lpc_cli::measure::{Pinning, Sizes, pin};
+use lpc_cli::measure::{Pinning, Sizes, firsts, pin};
 
 use self::rounds::{Plan, Sample, Way};
 use self::route::{Bodies, Lane, Receiver, Route};
@@ -134,7 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // Before a minute is spent on measuring.
     let plot = arguments.plot.as_deref().map(|path| Plot::create(path)).transpose()?;
     let mut pinnings = Vec::new();
-    for pinning in firsts(&arguments.pinning) {
+    for pinning in firsts(arguments.pinning.iter().copied()) {
         match pinning.cpus().map_err(|error| format!("cannot tell which CPUs there are: {error}"))? {
             Some(cpus) => pinnings.push((pinning, cpus)),
             None => say(&format!("{pinning}: left out, this process may use one CPU only")),
@@ -176,12 +176,14 @@ struct Plot<'a> {
 
 impl<'a> Plot<'a> {
     fn create(path: &'a Path) -> Result<Self> {
-        let file = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        // What is there stays until there is something better.
+        let file = File::options().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         Ok(Self { path, file })
     }
 
     fn write(mut self, text: &str) -> Result<()> {
-        let written = self.file.write_all(text.as_bytes());
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all(text.as_bytes()));
         Ok(written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))?)
     }
 }
@@ -189,8 +191,8 @@ impl<'a> Plot<'a> {
 impl Arguments {
     fn plan(&self) -> Plan<'_> {
         let mut ways = Vec::new();
-        for receiver in firsts(&self.receiver) {
-            for bodies in firsts(&self.bodies) {
+        for receiver in firsts(self.receiver.iter().copied()) {
+            for bodies in firsts(self.bodies.iter().copied()) {
                 let lanes = Lane::value_variants().iter();
                 ways.extend(lanes.map(|lane| Way::Lpc(Route { bodies, receiver, lane: *lane })));
             }
@@ -201,15 +203,4 @@ impl Arguments {
         let (rounds, share) = if self.quick { (3, 3) } else { (self.rounds, self.share) };
         Plan { ways, sizes: self.sizes.as_slice(), rounds, share: Duration::from_millis(share) }
     }
-}
-
-/// Each value once, in the order in which they come first.
-fn firsts<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
-    let mut firsts = Vec::new();
-    for value in values {
-        if !firsts.contains(value) {
-            firsts.push(*value);
-        }
-    }
-    firsts
 }

@@ -3,11 +3,10 @@
 use std::fmt::Write;
 
 use lpc::Threshold;
-use lpc_cli::measure::{size, time};
+use lpc_cli::measure::{firsts, size, time};
 
 use super::advice::Comparison;
 use super::curve::Crossover;
-use super::firsts;
 use super::report::crossing;
 use super::scale::Scale;
 
@@ -55,8 +54,8 @@ const STYLE: &str = "
 
 /// The whole picture.
 pub(super) fn svg(comparisons: &[Comparison]) -> String {
-    let pinnings = firsts(&comparisons.iter().map(|of| of.pinning).collect::<Vec<_>>());
-    let kinds = firsts(&comparisons.iter().map(|of| (of.receiver, of.bodies)).collect::<Vec<_>>());
+    let pinnings = firsts(comparisons.iter().map(|of| of.pinning));
+    let kinds = firsts(comparisons.iter().map(|of| (of.receiver, of.bodies)));
     let (columns, rows) = (pinnings.len().max(1) as f64, kinds.len() as f64);
     let (width, height) =
         ((columns * (LEFT + WIDTH + RIGHT)).max(LEGEND), HEAD + rows * (TOP + HEIGHT + BOTTOM));

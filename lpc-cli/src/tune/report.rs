@@ -3,11 +3,10 @@
 use std::fmt::Write;
 
 use lpc::Threshold;
-use lpc_cli::measure::{Pinning, Record, Table, quantile, size};
+use lpc_cli::measure::{Pinning, Record, Table, firsts, median, size};
 
 use super::advice::{self, Comparison};
 use super::curve::{Crossover, Curve, Point};
-use super::firsts;
 use super::mechanisms::Limit;
 use super::rounds::{Plan, Sample, Way};
 use super::route::{Bodies, Lane, Receiver, Route};
@@ -21,33 +20,26 @@ pub(super) fn comparisons(samples: &[Sample]) -> Vec<Comparison> {
     });
     let samples: Vec<(Route, &Record)> = of_lanes.collect();
     let key = |(route, record): &(Route, &Record)| (record.pinning, route.receiver, route.bodies);
-    let keys: Vec<_> = samples.iter().map(key).collect();
+    let keys = firsts(samples.iter().map(key));
     let comparison = |of @ (pinning, receiver, bodies)| {
         let of: Vec<_> = samples.iter().filter(|sample| key(sample) == of).collect();
-        let sizes: Vec<_> = of.iter().map(|(_, record)| record.size).collect();
-        let rounds: Vec<_> = of.iter().map(|(_, record)| record.round).collect();
+        let sizes = firsts(of.iter().map(|(_, record)| record.size));
+        let rounds = firsts(of.iter().map(|(_, record)| record.round));
         let curve = |is_wanted: &dyn Fn(u32) -> bool| {
             let cost = |size, lane| {
                 let of = of.iter().filter(|(route, record)| route.lane == lane && record.size == size);
-                median(of.map(|(_, record)| *record).filter(|record| is_wanted(record.round)))
+                median(of.filter(|(_, record)| is_wanted(record.round)).map(|(_, record)| record.p50_ns))
             };
             let point = |size: &u64| {
                 let (socket, mapping) = (cost(*size, Lane::Socket)?, cost(*size, Lane::Mapping)?);
                 Some(Point { size: *size, socket, mapping })
             };
-            Curve(firsts(&sizes).iter().filter_map(point).collect())
+            Curve(sizes.iter().filter_map(point).collect())
         };
-        let rounds = firsts(&rounds).into_iter().map(|wanted| curve(&|round| round == wanted)).collect();
+        let rounds = rounds.into_iter().map(|wanted| curve(&|round| round == wanted)).collect();
         Comparison { pinning, receiver, bodies, median: curve(&|_round| true), rounds }
     };
-    firsts(&keys).into_iter().map(comparison).collect()
-}
-
-/// Of the rounds' times.
-fn median<'a>(of: impl Iterator<Item = &'a Record>) -> Option<u64> {
-    let mut costs: Vec<_> = of.map(|record| record.p50_ns).collect();
-    costs.sort_unstable();
-    quantile(&costs, 0.5)
+    keys.into_iter().map(comparison).collect()
 }
 
 /// Tables of costs, of crossovers, of thresholds; and how to set one.
@@ -55,14 +47,14 @@ pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
     let mut text = format!(
         "Microseconds a call, medians of {rounds} interleaved rounds; every byte is written on one side and read on the other.\n"
     );
-    let pairs: Vec<_> = comparisons.iter().map(|of| (of.pinning, of.receiver)).collect();
-    for (pinning, receiver) in firsts(&pairs) {
+    let pairs = firsts(comparisons.iter().map(|of| (of.pinning, of.receiver)));
+    for (pinning, receiver) in pairs {
         let of: Vec<_> =
             comparisons.iter().filter(|of| (of.pinning, of.receiver) == (pinning, receiver)).collect();
         let _ = write!(text, "\n{pinning} ({}), receiver {receiver}\n\n{}", place(pinning), costs(&of));
     }
     // Of each pinning one drawing: the others look much like it, and `--plot` has them all.
-    for pinning in firsts(&comparisons.iter().map(|of| of.pinning).collect::<Vec<_>>()) {
+    for pinning in firsts(comparisons.iter().map(|of| of.pinning)) {
         let first = comparisons.iter().find(|of| of.pinning == pinning);
         first.into_iter().for_each(|of| text.extend(["\n", &sketch(of)]));
     }
@@ -76,8 +68,8 @@ pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
         "\nThresholds, and how much more than the better lane they cost at worst\n\n{}",
         thresholds(comparisons)
     );
-    let receivers: Vec<_> = comparisons.iter().map(|of| of.receiver).collect();
-    for receiver in firsts(&receivers) {
+    let receivers = firsts(comparisons.iter().map(|of| of.receiver));
+    for receiver in receivers {
         let does = match receiver {
             Receiver::Copying => "copies",
             Receiver::Trusting => "trusts the sender",
@@ -123,7 +115,7 @@ pub(super) fn mechanisms(samples: &[Sample], plan: &Plan<'_>) -> String {
     let sizes: Vec<u64> = plan.sizes.iter().copied().step_by(plan.sizes.len().div_ceil(7).max(1)).collect();
     let is_shown = |way: &Way| !matches!(way, Way::Lpc(Route { bodies: Bodies::Replies, .. }));
     let mut limits = String::new();
-    for pinning in firsts(&samples.iter().map(|sample| sample.record.pinning).collect::<Vec<_>>()) {
+    for pinning in firsts(samples.iter().map(|sample| sample.record.pinning)) {
         let heading = [String::new()].into_iter().chain(sizes.iter().map(|bytes| size(*bytes)));
         let mut table = Table::new(heading);
         for way in plan.ways.iter().copied().filter(is_shown) {
@@ -136,7 +128,7 @@ pub(super) fn mechanisms(samples: &[Sample], plan: &Plan<'_>) -> String {
                         && record.size == *size
                 });
                 let is_over = |limit: &Limit| *size > limit.bytes;
-                match (median(of), limit.filter(is_over)) {
+                match (median(of.map(|record| record.p50_ns)), limit.filter(is_over)) {
                     (Some(cost), _) => microseconds(cost),
                     (None, Some(limit)) => format!("max {}", self::size(limit.bytes)),
                     (None, None) => "-".into(),
@@ -157,12 +149,11 @@ pub(super) fn mechanisms(samples: &[Sample], plan: &Plan<'_>) -> String {
 
 /// A line a pinning.
 fn crossovers(comparisons: &[Comparison]) -> Table {
-    let kinds: Vec<_> = comparisons.iter().map(|of| (of.receiver, of.bodies)).collect();
-    let kinds = firsts(&kinds);
+    let kinds = firsts(comparisons.iter().map(|of| (of.receiver, of.bodies)));
     let columns = kinds.iter().map(|(receiver, bodies)| format!("{bodies}, {receiver}"));
     let mut table = Table::new([String::new()].into_iter().chain(columns));
-    let pinnings: Vec<_> = comparisons.iter().map(|of| of.pinning).collect();
-    for pinning in firsts(&pinnings) {
+    let pinnings = firsts(comparisons.iter().map(|of| of.pinning));
+    for pinning in pinnings {
         let of = kinds.iter().filter_map(|kind| {
             comparisons.iter().find(|of| of.pinning == pinning && (of.receiver, of.bodies) == *kind)
         });
@@ -212,8 +203,8 @@ fn thresholds(comparisons: &[Comparison]) -> Table {
         "at worst".to_owned(),
         format!("built in: {} at worst", Threshold::DEFAULT),
     ]);
-    let receivers: Vec<_> = comparisons.iter().map(|of| of.receiver).collect();
-    for receiver in firsts(&receivers) {
+    let receivers = firsts(comparisons.iter().map(|of| of.receiver));
+    for receiver in receivers {
         for bodies in [Some(Bodies::Requests), Some(Bodies::Replies), None] {
             let of = among(comparisons, receiver, bodies);
             let Some(recommended) = advice::recommended(&of) else { continue };

@@ -146,17 +146,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let bar = ProgressBar::new(plan.steps() * pinnings.len() as u64);
     bar.set_style(ProgressStyle::with_template("{prefix:>8} {wide_bar} {percent}% {eta} {msg}")?);
     let mut samples = Vec::new();
-    for (pinning, cpus) in pinnings {
+    let mut sink = |sample: Sample| {
+        if arguments.json {
+            bar.suspend(|| print(&sample.record.json_line()))?;
+        }
+        samples.push(sample);
+        Ok(())
+    };
+    let measured = pinnings.into_iter().try_for_each(|(pinning, cpus)| {
         bar.set_prefix(pinning.to_string());
-        rounds::measure(&plan, pinning, cpus, &bar, &mut |sample: Sample| {
-            if arguments.json {
-                print(&sample.record.json_line())?;
-            }
-            samples.push(sample);
-            Ok(())
-        })?;
-    }
+        rounds::measure(&plan, pinning, cpus, &bar, &mut sink)
+    });
     bar.finish_and_clear();
+    measured?;
     let comparisons = report::comparisons(&samples);
     if let Some(plot) = plot {
         plot.write(&picture::svg(&comparisons))?;

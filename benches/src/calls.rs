@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use lpc::Threshold;
+use lpc_cli::measure::Service;
 
 use crate::service::blocking::{Work, WorkClient};
-use crate::service::{self, Serving, asynchronous};
+use crate::service::{self, asynchronous};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -30,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
         let client = asynchronous::WorkClient::builder();
         started = runtime.block_on(async {
             let (client, child) = client.spawn(&mut command).await?;
-            let _child = Serving(child);
+            let _child = Service::of(child);
             let started = Instant::now();
             for call in 0..arguments.count {
                 if bytes.is_empty() {
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
         })?;
     } else {
         let (client, child) = WorkClient::builder().spawn(&mut command)?;
-        let _child = Serving(child);
+        let _child = Service::of(child);
         started = Instant::now();
         for call in 0..arguments.count {
             if bytes.is_empty() {

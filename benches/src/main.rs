@@ -4,7 +4,6 @@
 //!
 //! - `compare`: lpc beside its floors and its rivals.
 //! - `service`: the service under measurement, as the child process serves it.
-//! - `lanes`: cost by size on either lane, from which the default threshold comes.
 //! - `large`: large arguments and results, beside the same work done without lpc.
 //! - `memory`: what a server holds while its clients are idle, and after they have gone.
 //! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
@@ -15,7 +14,6 @@
 mod calls;
 mod compare;
 mod compile;
-mod lanes;
 mod large;
 mod memory;
 mod service;
@@ -38,8 +36,6 @@ struct Arguments {
 enum Work {
     /// lpc beside its floors and its rivals, on the same work
     Compare(compare::Arguments),
-    /// Cost of a call by size of its argument or result, on the socket lane and on the mapping lane
-    Lanes(lanes::Arguments),
     /// Cost of large arguments and results, beside the same work done without lpc
     Large(large::Arguments),
     /// What a server holds while its clients are idle, and after they have gone
@@ -52,15 +48,12 @@ enum Work {
     Calls(calls::Arguments),
     /// What `#[service]` adds to the time of a build and to the size of the program
     Compile(compile::Arguments),
-    /// The other process of `lanes`, `stress` and `calls`
+    /// The other process of `stress` and `calls`
     #[command(hide = true)]
     Serve {
         /// With the async driver
         #[arg(long)]
         tokio: bool,
-        /// On this CPU only
-        #[arg(long)]
-        cpu: Option<usize>,
     },
     /// The other process of one peer of `compare`
     #[command(hide = true)]
@@ -80,14 +73,13 @@ fn main() -> ExitCode {
     let done: Result<(), Box<dyn Error + Send + Sync>> = match Arguments::parse().work {
         Work::Compare(arguments) => compare::run(&arguments),
         Work::ServePeer(served) => compare::serve(&served),
-        Work::Lanes(arguments) => lanes::run(&arguments).map_err(Into::into),
         Work::Large(arguments) => large::run(&arguments).map_err(Into::into),
         Work::Memory(arguments) => memory::run(&arguments).map_err(Into::into),
         Work::Stress(arguments) => stress::run(&arguments).map_err(Into::into),
         Work::Soak(arguments) => soak::run(&arguments).map_err(Into::into),
         Work::Calls(arguments) => calls::run(&arguments).map_err(Into::into),
         Work::Compile(arguments) => compile::run(&arguments).map_err(Into::into),
-        Work::Serve { tokio, cpu } => service::serve(tokio, cpu).map_err(Into::into),
+        Work::Serve { tokio } => service::serve(tokio).map_err(Into::into),
         Work::ServeRow(served) => large::serve(&served).map_err(Into::into),
         Work::ServePort(served) => memory::serve(&served).map_err(Into::into),
         Work::SoakClient(calling) => soak::call(&calling).map_err(Into::into),

@@ -7,10 +7,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use lpc_cli::measure::{Service, sum};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::service::blocking::{Work, WorkClient, WorkService};
-use crate::service::{self, Serving, Worker, asynchronous};
+use crate::service::{self, Worker, asynchronous};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -80,7 +81,7 @@ fn idle(clients: usize, seconds: u32, server: &Server) -> lpc::Result<()> {
     Figures::print_heading("at");
     start.print("start");
     for client in &clients {
-        assert_eq!(client.upload(&bytes)?, service::sum(&bytes), "other bytes arrived");
+        assert_eq!(client.upload(&bytes)?, sum(&bytes), "other bytes arrived");
     }
     server.figures()?.print("used");
     for second in 1..=seconds {
@@ -129,7 +130,7 @@ fn rounds(rounds: usize, every: usize, server: &Server) -> lpc::Result<()> {
 /// A server in a process of its own.
 struct Server {
     port: PathBuf,
-    child: Serving,
+    child: Service,
     /// Of the port.
     _directory: tempfile::TempDir,
 }
@@ -143,7 +144,7 @@ impl Server {
     }
 
     fn figures(&self) -> lpc::Result<Figures> {
-        let process = PathBuf::from(format!("/proc/{}", self.child.0.id()));
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
         let status = std::fs::read_to_string(process.join("status"))?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
         let resident = resident.and_then(|kibibytes| kibibytes.trim().parse().ok());
@@ -156,20 +157,21 @@ impl Server {
 }
 
 /// A server of this port, which clients can connect to.
-pub(crate) fn start(port: &Path, tokio: bool) -> lpc::Result<Serving> {
+pub(crate) fn start(port: &Path, tokio: bool) -> lpc::Result<Service> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args([Path::new("serve-port"), Path::new("--port"), port]).stdout(Stdio::piped());
     if tokio {
         command.arg("--tokio");
     }
-    let mut child = Serving(command.spawn()?);
-    let output = child.0.stdout.take().expect("it is piped");
+    let mut child = command.spawn()?;
+    let output = child.stdout.take().expect("it is piped");
+    let service = Service::of(child);
     let mut line = String::new();
     BufReader::new(output).read_line(&mut line)?;
     if line != READY {
         return Err(std::io::Error::other("the server does not start").into());
     }
-    Ok(child)
+    Ok(service)
 }
 
 /// What a process holds.

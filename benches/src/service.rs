@@ -1,10 +1,9 @@
 //! The service under measurement, once for each driver, served by a child process.
 
-use std::process::{Child, Command};
+use std::process::Command;
 
 use lpc::Threshold;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use lpc_cli::measure::sum;
 
 pub(crate) mod blocking {
     /// The work, as blocking calls.
@@ -86,55 +85,13 @@ impl asynchronous::Work for Worker {
     }
 }
 
-/// Reads every byte, eight at a time. Never inlined, so that it is the same code wherever it is measured.
-#[inline(never)]
-pub(crate) fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let words = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(u64::from_ne_bytes(*word)));
-    rest.iter().fold(words, |sum, byte| sum.wrapping_add(u64::from(*byte)))
-}
-
 /// Serves the parent process.
-pub(crate) fn serve(tokio: bool, cpu: Option<usize>) -> lpc::Result<()> {
-    if let Some(cpu) = cpu {
-        pin(cpu)?;
-    }
+pub(crate) fn serve(tokio: bool) -> lpc::Result<()> {
     if tokio {
         runtime()?.block_on(lpc::serve_parent::<asynchronous::WorkService, _>(Worker))
     } else {
         lpc::blocking::serve_parent::<blocking::WorkService, _>(Worker)
     }
-}
-
-/// Where the two processes run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Pinning {
-    Together,
-    Apart,
-    Free,
-}
-
-impl Pinning {
-    /// The CPU of the service's process. The caller's is 0, where it has one.
-    pub(crate) fn service_cpu(self) -> Option<usize> {
-        match self {
-            Self::Together => Some(0),
-            Self::Apart => Some(1),
-            Self::Free => None,
-        }
-    }
-
-    /// Pins the caller.
-    pub(crate) fn pin_caller(self) -> lpc::Result<()> {
-        if self == Self::Free { Ok(()) } else { pin(0) }
-    }
-}
-
-/// Keeps this thread, and those that it starts, on one CPU.
-pub(crate) fn pin(cpu: usize) -> lpc::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).map_err(std::io::Error::from)?;
-    Ok(())
 }
 
 pub(crate) fn runtime() -> lpc::Result<tokio::runtime::Runtime> {
@@ -149,14 +106,4 @@ pub(crate) fn command(tokio: bool, threshold: Threshold) -> lpc::Result<Command>
         command.arg("--tokio");
     }
     Ok(command)
-}
-
-/// A child process that serves, until it is dropped.
-pub(crate) struct Serving(pub(crate) Child);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use lpc::ErrorKind;
 
 use crate::memory;
+use lpc_cli::measure::{Service, sum};
+
 use crate::service::blocking::Work as _;
-use crate::service::{self, Serving, asynchronous, blocking};
+use crate::service::{self, asynchronous, blocking};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -85,12 +87,12 @@ fn soak(arguments: &Arguments, tokio: bool) -> lpc::Result<bool> {
     while started.elapsed() < time || server.len() < 8 {
         thread::sleep(period);
         for child in lasting.iter_mut().chain(&mut mortals) {
-            if let Some(status) = child.0.try_wait()? {
+            if let Some(status) = child.ended()? {
                 return Err(lpc::Error::other(format!("a client ended by itself: {status}")));
             }
         }
-        server.push(Figures::of(steady.0.id())?);
-        long_lived.push(Figures::of(lasting[0].0.id())?);
+        server.push(Figures::of(steady.id())?);
+        long_lived.push(Figures::of(lasting[0].id())?);
         let (now, its) = (server[server.len() - 1], long_lived[long_lived.len() - 1]);
         eprintln!("{driver} {:>5} s: server {now}; client {its}", started.elapsed().as_secs());
         let at = (random.next() % MORTALS) as usize;
@@ -122,13 +124,13 @@ fn soak(arguments: &Arguments, tokio: bool) -> lpc::Result<bool> {
     Ok(has_grown)
 }
 
-fn client(port: &Path, seed: u64, tokio: bool) -> lpc::Result<Serving> {
+fn client(port: &Path, seed: u64, tokio: bool) -> lpc::Result<Service> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("soak-client").arg("--port").arg(port).args(["--seed", &seed.to_string()]);
     if tokio {
         command.arg("--tokio");
     }
-    Ok(Serving(command.stdin(Stdio::null()).spawn()?))
+    Ok(Service::of(command.stdin(Stdio::null()).spawn()?))
 }
 
 /// Calls until it is killed. A wrong reply, or an error that no kill explains, ends it.
@@ -167,11 +169,11 @@ fn round(
     let bytes = vec![fill; len];
     assert_eq!(client.add(len as u64, 1)?, len as u64 + 1, "another sum");
     assert!(client.echo(&bytes)? == bytes, "other bytes came back");
-    assert_eq!(client.upload(&bytes)?, service::sum(&bytes), "other bytes arrived");
+    assert_eq!(client.upload(&bytes)?, sum(&bytes), "other bytes arrived");
     assert!(client.download(len as u64, fill)? == bytes, "other bytes came");
     let mut lent = loan(len)?;
     lent.fill(fill);
-    assert_eq!(client.read(lent.freeze())?, service::sum(&bytes), "other bytes were lent");
+    assert_eq!(client.read(lent.freeze())?, sum(&bytes), "other bytes were lent");
     Ok(())
 }
 
@@ -184,11 +186,11 @@ async fn rounds(port: &Path, random: &mut Random) -> lpc::Result<std::convert::I
         let bytes = vec![fill; len];
         assert_eq!(client.add(len as u64, 1).await?, len as u64 + 1, "another sum");
         assert!(client.echo(&bytes).await? == bytes, "other bytes came back");
-        assert_eq!(client.upload(&bytes).await?, service::sum(&bytes), "other bytes arrived");
+        assert_eq!(client.upload(&bytes).await?, sum(&bytes), "other bytes arrived");
         assert!(client.download(len as u64, fill).await? == bytes, "other bytes came");
         let mut lent = client.client().loan::<u8>(len).await?;
         lent.fill(fill);
-        assert_eq!(client.read(lent.freeze()).await?, service::sum(&bytes), "other bytes were lent");
+        assert_eq!(client.read(lent.freeze()).await?, sum(&bytes), "other bytes were lent");
     }
 }
 

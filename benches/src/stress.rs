@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lpc::Threshold;
+use lpc_cli::measure::Service;
 
 use crate::service::blocking::{Work, WorkClient};
-use crate::service::{self, Serving, asynchronous};
+use crate::service::{self, asynchronous};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -46,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
 
 fn threads(arguments: &Arguments, command: &mut std::process::Command) -> lpc::Result<lpc::Stats> {
     let (client, child) = WorkClient::builder().threshold(arguments.threshold).spawn(command)?;
-    let _child = Serving(child);
+    let _child = Service::of(child);
     let calls = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..arguments.callers)
             .map(|caller| {
@@ -70,7 +71,7 @@ async fn tasks(arguments: &Arguments, command: &mut std::process::Command) -> lp
     use asynchronous::Work;
     let builder = asynchronous::WorkClient::builder().threshold(arguments.threshold);
     let (client, child) = builder.spawn(command).await?;
-    let _child = Serving(child);
+    let _child = Service::of(child);
     let client = Arc::new(client);
     let (threshold, calls) = (arguments.threshold, arguments.calls);
     let callers: Vec<_> = (0..arguments.callers)

@@ -27,7 +27,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lpc_cli::measure::{Pinning, Record, Samples, Service, own_cpu_time, pin};
+use lpc_cli::measure::{Pinning, Record, Samples, Service, Sizes, pin};
 
 use self::peer::{Caller, Peer, Result};
 use self::work::{Batch, Job, Work};
@@ -44,8 +44,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "together,apart,free")]
     pinning: Vec<Pinning>,
     /// Bodies of this size, or up to this size: `64KiB`, `256B..1MiB`
-    #[arg(long, default_value = "256B..64MiB", value_parser = work::Sizes::parse)]
-    size: work::Sizes,
+    #[arg(long, default_value = "256B..64MiB", value_parser = Sizes::<4>::parse)]
+    size: Sizes<4>,
     /// Rounds: in each, every peer does every work once, one after the other
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -144,7 +144,7 @@ impl<'a> Running<'a> {
         let caller = loop {
             match peer.connect(place) {
                 Ok(caller) => break caller,
-                Err(error) if started.elapsed() > START || service.has_ended()? => {
+                Err(error) if started.elapsed() > START || service.ended()?.is_some() => {
                     return Err(format!("{}: {error}", peer.name()).into());
                 }
                 Err(_) => thread::sleep(Duration::from_millis(5)),
@@ -164,12 +164,9 @@ impl<'a> Running<'a> {
         self.service.resume()?;
         // Whatever ran last has put other memory into the caches.
         self.caller.run(&Batch { job, share: share / 8 })?;
-        let used = own_cpu_time()? + self.service.cpu_time()?;
-        let samples = self.caller.run(&Batch { job, share })?;
-        let used = own_cpu_time()? + self.service.cpu_time()? - used;
+        let observed = self.service.observe(|| self.caller.run(&Batch { job, share }))?;
         self.rest()?;
-        let calls = samples.len() as u64;
-        Ok((samples, used / calls.max(1)))
+        Ok(observed)
     }
 }
 
@@ -246,9 +243,9 @@ fn idle(peer: &dyn Peer, job: Job, place: &Path, cpu: Option<usize>) -> Result<(
     let mut running = Running::start(peer, place, cpu)?;
     running.service.resume()?;
     running.caller.run(&Batch { job: Job { work: Work::Add, size: 0 }, share: Duration::ZERO })?;
-    let (empty, used) = (running.service.resident_kib()?, own_cpu_time()? + running.service.cpu_time()?);
-    let samples = running.caller.run(&Batch { job, share: Duration::ZERO })?;
-    let used = own_cpu_time()? + running.service.cpu_time()? - used;
+    let empty = running.service.resident_kib()?;
+    let (samples, cpu_ns) =
+        running.service.observe(|| running.caller.run(&Batch { job, share: Duration::ZERO }))?;
     let grown = running.service.resident_kib()?.saturating_sub(empty);
-    Ok((samples, used / job.size, grown / job.size))
+    Ok((samples, cpu_ns, grown / job.size))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lpc_cli::measure::{Record, Table, quantile, size, time};
+use lpc_cli::measure::{self, Record, Table, firsts, size, time};
 
 /// All tables of these records, as Markdown. A figure is the median of its rounds.
 pub(crate) fn tables(records: &[Record]) -> String {
@@ -24,9 +24,7 @@ fn table(work: &str, records: &[&Record]) -> Table {
     let peers = firsts(records.iter().map(|record| &*record.peer));
     let median = |peer: &str, size: u64, figure: fn(&Record) -> u64| {
         let of = records.iter().filter(|record| record.peer == peer && record.size == size);
-        let mut rounds: Vec<_> = of.map(|record| figure(record)).collect();
-        rounds.sort_unstable();
-        quantile(&rounds, 0.5)
+        measure::median(of.map(|record| figure(record)))
     };
     if matches!(work, "upload" | "download") {
         let heading = [work.to_owned()].into_iter().chain(sizes.iter().map(|bytes| size(*bytes)));
@@ -56,15 +54,4 @@ fn table(work: &str, records: &[&Record]) -> Table {
         }
     }
     table
-}
-
-/// Each value once, in the order in which they come first.
-fn firsts<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
-    let mut firsts = Vec::new();
-    values.for_each(|value| {
-        if !firsts.contains(&value) {
-            firsts.push(value);
-        }
-    });
-    firsts
 }

@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lpc_cli::measure::{Samples, Seeds, sum_of};
+use lpc_cli::measure::{self, Samples, sum_of};
 
 use super::peer::{Caller, Result};
 use super::work::{Batch, Job, Mixed, Work};
@@ -41,7 +41,7 @@ impl<C: Blocking, F: Fn() -> Result<C>> Caller for Threads<C, F> {
         let mut samples = Samples::default();
         match job.work {
             Work::Connect => {
-                return one_by_one(*share, |seed| {
+                return Samples::one_by_one(*share, |seed| {
                     let client = (self.connect)()?;
                     check(client.add(u64::from(seed), 2)?, u64::from(seed) + 2)
                 });
@@ -91,39 +91,20 @@ fn call<C: Blocking>(client: &C, job: Job, share: Duration) -> Result<Samples> {
     match job.work {
         Work::Upload => {
             let mut own = vec![0; len];
-            one_by_one(share, |seed| check(client.upload(&mut own, seed)?, sum_of(len, seed)))
+            Samples::one_by_one(share, |seed| check(client.upload(&mut own, seed)?, sum_of(len, seed)))
         }
-        Work::Download => one_by_one(share, |seed| check(client.download(len, seed)?, sum_of(len, seed))),
+        Work::Download => {
+            Samples::one_by_one(share, |seed| check(client.download(len, seed)?, sum_of(len, seed)))
+        }
         Work::Mixed => {
             let mixed = Mixed::example();
-            one_by_one(share, |_seed| check(client.mixed(&mixed)?, mixed.digest()))
+            Samples::one_by_one(share, |_seed| check(client.mixed(&mixed)?, mixed.digest()))
         }
-        _ => one_by_one(share, |seed| check(client.add(u64::from(seed), 2)?, u64::from(seed) + 2)),
+        _ => Samples::one_by_one(share, |seed| check(client.add(u64::from(seed), 2)?, u64::from(seed) + 2)),
     }
-}
-
-/// Calls one after the other, each timed: at least one, for at least `share`.
-pub(crate) fn one_by_one(share: Duration, mut call: impl FnMut(u8) -> Result<()>) -> Result<Samples> {
-    let mut samples = Samples::default();
-    let begin = Instant::now();
-    let mut started = begin;
-    for seed in Seeds::default() {
-        call(seed)?;
-        let now = Instant::now();
-        samples.push(now - started);
-        if now - begin >= share {
-            break;
-        }
-        started = now;
-    }
-    Ok(samples)
 }
 
 /// Whether an answer is right.
 pub(crate) fn check(answer: u64, expected: u64) -> Result<()> {
-    if answer == expected {
-        Ok(())
-    } else {
-        Err(format!("{answer} was answered, which is not {expected}").into())
-    }
+    Ok(measure::check(answer, expected)?)
 }

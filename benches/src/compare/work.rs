@@ -4,8 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use lpc::Threshold;
-use lpc_cli::measure;
+use lpc_cli::measure::{self, Sizes};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -88,13 +87,13 @@ pub(crate) struct Batch {
 }
 
 /// The jobs of these works, or of all.
-pub(crate) fn jobs(works: &[Work], sizes: &Sizes) -> Vec<Job> {
+pub(crate) fn jobs(works: &[Work], sizes: &Sizes<4>) -> Vec<Job> {
     let works = if works.is_empty() { Work::value_variants() } else { works };
     works
         .iter()
         .flat_map(|work| {
             let sizes: &[u64] = match work {
-                Work::Upload | Work::Download => &sizes.0,
+                Work::Upload | Work::Download => sizes.as_slice(),
                 Work::Clients => &[1, 16, 256],
                 Work::Idle => &[256],
                 _ => &[0],
@@ -102,26 +101,6 @@ pub(crate) fn jobs(works: &[Work], sizes: &Sizes) -> Vec<Job> {
             sizes.iter().map(|size| Job { work: *work, size: *size })
         })
         .collect()
-}
-
-/// Sizes, each four times the one before.
-#[derive(Clone, Debug)]
-pub(crate) struct Sizes(Vec<u64>);
-
-impl Sizes {
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        // A size is written as a threshold is.
-        let size = |text: &str| match Threshold::parse(text) {
-            Some(size) if size != Threshold::OFF && size != Threshold::ALWAYS => Ok(size.as_bytes()),
-            _ => Err(format!("{text:?} is no size such as `64KiB`")),
-        };
-        let (from, to) = text.split_once("..").unwrap_or((text, text));
-        let (from, to) = (size(from)?, size(to)?);
-        let sizes: Vec<_> = std::iter::successors(Some(from), |size| size.checked_mul(4))
-            .take_while(|size| *size <= to)
-            .collect();
-        if sizes.is_empty() { Err("the first size is above the last".into()) } else { Ok(Self(sizes)) }
-    }
 }
 
 /// The argument of [`Work::Mixed`].
@@ -171,16 +150,6 @@ impl Mixed {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_go_up_by_four_to_the_last() {
-        let parse = |text| Sizes::parse(text).map(|sizes| sizes.0);
-        assert_eq!(parse("4KiB..64KiB").unwrap(), [4 << 10, 16 << 10, 64 << 10]);
-        assert_eq!(parse("1MiB").unwrap(), [1 << 20]);
-        for text in ["", "off", "64KiB..4KiB", "4KiB..always", "4KiB.."] {
-            assert!(parse(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn each_field_of_a_mixed_struct_changes_its_digest() {

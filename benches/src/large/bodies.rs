@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use lpc::Threshold;
+use lpc_cli::measure::{Service, produce, sum};
 
-use super::produce;
 use super::row::{Carrier, SMALL};
 use super::trust;
+use crate::service::Worker;
 use crate::service::blocking::{Work, WorkClient, WorkService};
-use crate::service::{Serving, Worker, sum};
 
 /// Of both knobs: enough for 256 MiB and what is encoded beside them.
 pub(super) const ROOM: u64 = 1 << 30;
@@ -17,7 +17,7 @@ pub(super) struct Caller {
     client: WorkClient,
     /// What the caller has, as its own memory.
     kept: Vec<u8>,
-    _child: Serving,
+    _child: Service,
 }
 
 impl Caller {
@@ -26,7 +26,7 @@ impl Caller {
             WorkClient::builder().threshold(Threshold::bytes(SMALL)).max_message(ROOM).pool_limit(ROOM);
         let builder = if trusts { trust::client(builder) } else { builder };
         let (client, child) = builder.spawn(command)?;
-        Ok(Self { client, kept: vec![0; largest], _child: Serving(child) })
+        Ok(Self { client, kept: vec![0; largest], _child: Service::of(child) })
     }
 }
 

@@ -4,11 +4,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lpc::Threshold;
+use lpc_cli::measure::{Pinning, Service, produce, sum};
 
 use super::report::{Figures, Samples, Sink};
 use super::row::{Carrier, Row, SMALL};
-use super::{bodies, produce, trust};
-use crate::service::{Pinning, Serving, sum};
+use super::{bodies, trust};
 
 /// The work, as loans.
 #[lpc::service]
@@ -47,7 +47,7 @@ impl Loans for Worker {
 
 pub(super) struct Caller {
     client: LoansClient,
-    _child: Serving,
+    _child: Service,
 }
 
 impl Caller {
@@ -56,7 +56,7 @@ impl Caller {
         let builder = builder.threshold(Threshold::bytes(SMALL)).max_message(bodies::ROOM).pool_limit(POOL);
         let builder = if trusts { trust::client(builder) } else { builder };
         let (client, child) = builder.spawn(command)?;
-        Ok(Self { client, _child: Serving(child) })
+        Ok(Self { client, _child: Service::of(child) })
     }
 
     fn loan(&self, len: usize) -> lpc::Result<lpc::SharedMut<[u8]>> {
@@ -104,7 +104,7 @@ const CALLS: usize = 2000;
 /// A loan of 1 GiB, had, passed and given back, beside a call of two integers.
 pub(super) fn untouched(pin: Pinning, rounds: usize, sink: &mut Sink) -> lpc::Result<()> {
     let caller = Caller::spawn(true, &mut Row::LpcLoan.command(pin, UNTOUCHED)?)?;
-    pin.pin_caller()?;
+    super::pin_caller(pin)?;
     let (mut adds, mut loans) = (Samples::default(), Samples::default());
     adds.reserve(rounds * CALLS);
     loans.reserve(rounds * CALLS);

@@ -24,11 +24,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use lpc::Threshold;
+use lpc_cli::measure::{Pinning, Seeds, Sizes, pin, sum_of};
 
 use self::report::{Samples, Sink};
 use self::row::{Carrier, Row};
-use crate::service::{self, Pinning};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -36,8 +35,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value = "free")]
     pin: Pinning,
     /// One size, or the first and last of sizes each four times the one before
-    #[arg(long, default_value = "4KiB..256MiB", value_parser = Sizes::parse)]
-    sizes: Sizes,
+    #[arg(long, default_value = "4KiB..256MiB", value_parser = Sizes::<4>::parse)]
+    sizes: Sizes<4>,
     /// Rounds: in each, every size is measured on every row, one after the other
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -71,24 +70,6 @@ pub(crate) struct Served {
     cpu: Option<usize>,
 }
 
-#[derive(Clone, Debug)]
-struct Sizes(Vec<usize>);
-
-impl Sizes {
-    fn parse(text: &str) -> Result<Self, String> {
-        // A size is written as a threshold is.
-        let size = |text: &str| match Threshold::parse(text) {
-            Some(size) if size != Threshold::OFF && size != Threshold::ALWAYS => Ok(size.as_bytes()),
-            _ => Err(format!("{text:?} is no size such as `64KiB`")),
-        };
-        let (from, to) = text.split_once("..").unwrap_or((text, text));
-        let (from, to) = (size(from)?, size(to)?);
-        let sizes = std::iter::successors(Some(from), |size| size.checked_mul(4));
-        let sizes: Vec<_> = sizes.take_while(|size| *size <= to).map(|size| size as usize).collect();
-        if sizes.is_empty() { Err("the first size is above the last".into()) } else { Ok(Self(sizes)) }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     /// The caller produces, the service reads.
@@ -117,16 +98,16 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
         return loans::untouched(arguments.pin, rounds, &mut sink);
     }
     let rows = if arguments.only.is_empty() { Row::value_variants() } else { &arguments.only };
-    let sizes = &arguments.sizes.0;
-    let largest = sizes.iter().copied().max().expect("there is a size");
+    let sizes: Vec<_> = arguments.sizes.as_slice().iter().map(|size| *size as usize).collect();
+    let largest = arguments.sizes.largest() as usize;
     let mut carriers = rows
         .iter()
         .map(|row| row.open(arguments.pin, largest))
         .collect::<lpc::Result<Vec<Box<dyn Carrier>>>>()?;
-    arguments.pin.pin_caller()?;
+    pin_caller(arguments.pin)?;
 
     let mut cells = Vec::new();
-    for len in sizes {
+    for len in &sizes {
         for direction in [Direction::Upload, Direction::Download] {
             cells.extend((0..rows.len()).map(|row| Cell {
                 row,
@@ -137,7 +118,7 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
             }));
         }
     }
-    let mut seeds = Seeds(0);
+    let mut seeds = Seeds::default();
     for round in 0..=rounds {
         for cell in &mut cells {
             if cell.row == 0 {
@@ -165,13 +146,13 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
     eprintln!();
     carriers.iter().for_each(|carrier| carrier.check());
     println!(
-        "{:?}: microseconds a call, medians of all calls in {rounds} interleaved rounds, every byte produced and read",
+        "{}: microseconds a call, medians of all calls in {rounds} interleaved rounds, every byte produced and read",
         arguments.pin
     );
     for direction in [Direction::Upload, Direction::Download] {
         println!("\n{direction:?}\n");
         report::print_heading(direction, rows);
-        for len in sizes {
+        for len in &sizes {
             let line = cells.iter_mut().filter(|cell| cell.len == *len && cell.direction == direction);
             let mut medians = Vec::new();
             for cell in line {
@@ -192,7 +173,7 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
 impl Cell {
     /// The time of one call, whose result is checked.
     fn call(&self, carrier: &mut dyn Carrier, seeds: &mut Seeds) -> lpc::Result<Duration> {
-        let seed = seeds.next();
+        let seed = seeds.next().expect("seeds do not end");
         let started = Instant::now();
         let sum = match self.direction {
             Direction::Upload => carrier.upload(self.len, seed)?,
@@ -204,66 +185,21 @@ impl Cell {
     }
 }
 
-/// What the bytes of a call are filled with: no call's are those of the call before, and none are 0, which memory may
-/// be without anybody writing to it.
-struct Seeds(u8);
-
-impl Seeds {
-    fn next(&mut self) -> u8 {
-        self.0 = self.0 % u8::MAX + 1;
-        self.0
-    }
+/// The CPUs of the caller and of the service, where they have one.
+fn cpus(pinning: Pinning) -> lpc::Result<[Option<usize>; 2]> {
+    Ok(pinning.cpus()?.ok_or_else(|| std::io::Error::other("there is one CPU only"))?)
 }
 
-/// Writes every byte.
-#[inline(never)]
-fn produce(bytes: &mut [u8], seed: u8) {
-    bytes.fill(seed);
-}
-
-/// What `service::sum` makes of `len` bytes of `seed`.
-fn sum_of(len: usize, seed: u8) -> u64 {
-    let word = u64::from_ne_bytes([seed; 8]);
-    word.wrapping_mul(len as u64 / 8).wrapping_add(u64::from(seed) * (len as u64 % 8))
+/// Keeps the caller on its CPU, if it has one.
+fn pin_caller(pinning: Pinning) -> lpc::Result<()> {
+    let [cpu, _] = cpus(pinning)?;
+    Ok(cpu.map_or(Ok(()), pin)?)
 }
 
 /// Serves one row to the process that started this one.
 pub(crate) fn serve(served: &Served) -> lpc::Result<()> {
     if let Some(cpu) = served.cpu {
-        service::pin(cpu)?;
+        pin(cpu)?;
     }
     served.row.serve(served.largest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_expected_sum_is_the_sum() {
-        for len in [0, 1, 7, 8, 4096, 4099] {
-            for seed in [1, 128, 255] {
-                let mut bytes = vec![0; len];
-                produce(&mut bytes, seed);
-                assert_eq!(service::sum(&bytes), sum_of(len, seed));
-            }
-        }
-    }
-
-    #[test]
-    fn seeds_change_with_each_call_and_are_never_zero() {
-        let mut seeds = Seeds(0);
-        let drawn: Vec<_> = (0..600).map(|_| seeds.next()).collect();
-        assert!(drawn.windows(2).all(|two| two[0] != two[1]) && !drawn.contains(&0));
-    }
-
-    #[test]
-    fn sizes_go_up_by_four_to_the_last() {
-        let parse = |text| Sizes::parse(text).map(|sizes| sizes.0);
-        assert_eq!(parse("4KiB..64KiB").unwrap(), [4 << 10, 16 << 10, 64 << 10]);
-        assert_eq!(parse("1MiB").unwrap(), [1 << 20]);
-        for text in ["", "off", "64KiB..4KiB", "4KiB..always", "4KiB.."] {
-            assert!(parse(text).is_err(), "{text}");
-        }
-    }
 }

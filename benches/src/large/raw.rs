@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
+use lpc_cli::measure::{Service, produce, sum};
 use memmap2::{Mmap, MmapMut};
 
 use super::row::Carrier;
-use super::{produce, segment};
-use crate::service::{Serving, sum};
+use super::segment;
 
 /// What happens to the bytes between producing and reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,13 +114,13 @@ fn request(direction: u8, len: usize, seed: u8) -> Request {
 
 pub(super) struct Caller {
     end: End,
-    _child: Serving,
+    _child: Service,
 }
 
 impl Caller {
     pub(super) fn spawn(way: Way, command: &mut Command, largest: usize) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let child = Serving(command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?);
+        let child = Service::of(command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?);
         // The command keeps its end of the pair, through which the socket would seem alive after the child's death.
         command.stdin(Stdio::null());
         Ok(Self { end: End::new(way, ours, largest)?, _child: child })

@@ -5,12 +5,11 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use lpc::Threshold;
+use lpc_cli::measure::Pinning;
 
 use super::Direction;
 use super::row::Row;
-use crate::service::Pinning;
 
 /// The time of each call.
 #[derive(Default)]
@@ -58,8 +57,7 @@ impl Sink {
 
     pub(super) fn line(&mut self, work: &str, peer: &str, size: usize, figures: &Figures) -> lpc::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let pinning = self.pin.to_possible_value().expect("no pinning is hidden");
-        let (pinning, rounds) = (pinning.get_name(), self.rounds);
+        let (pinning, rounds) = (self.pin, self.rounds);
         let [p50, p99] = [figures.p50, figures.p99].map(|time| time.as_nanos());
         // None of the texts has anything in it that JSON would escape.
         writeln!(

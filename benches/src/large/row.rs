@@ -3,11 +3,11 @@
 use std::process::Command;
 
 use clap::ValueEnum;
+use lpc_cli::measure::Pinning;
 
 use super::loans;
 use super::raw::{self, Way};
 use super::{Direction, bodies};
-use crate::service::Pinning;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Row {
@@ -106,7 +106,7 @@ impl Row {
         let row = self.to_possible_value().expect("no row is hidden");
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve-row", "--row", row.get_name(), "--largest", &largest.to_string()]);
-        if let Some(cpu) = pin.service_cpu() {
+        if let [_, Some(cpu)] = super::cpus(pin)? {
             command.args(["--cpu", &cpu.to_string()]);
         }
         Ok(command)

@@ -4,8 +4,9 @@
 //!
 //! - [`Service`]: the other process, which is this program once more.
 //! - [`Pinning`]: which CPUs the two run on.
-//! - [`Samples`], [`quantile`]: times of calls, and what is said of them.
-//! - [`cpu_time`], [`own_cpu_time`], [`resident_kib`]: what a process uses.
+//! - [`Sizes`]: of which sizes bodies are.
+//! - [`Samples`], [`check`], [`quantile`], [`median`]: times of calls, and what is said of them.
+//! - [`cpu_time`], [`resident_kib`]: what a process uses.
 //! - [`produce`], [`sum`], [`sum_of`], [`Seeds`]: bytes that are written and read, and the proof that they were.
 //! - [`Record`], [`Table`]: what is printed.
 
@@ -14,6 +15,7 @@ mod pinning;
 mod process;
 mod record;
 mod samples;
+mod sizes;
 mod table;
 mod usage;
 
@@ -21,6 +23,7 @@ pub use self::bytes::{Seeds, produce, sum, sum_of};
 pub use self::pinning::{Pinning, pin};
 pub use self::process::Service;
 pub use self::record::Record;
-pub use self::samples::{Samples, quantile};
-pub use self::table::{Table, size, time};
-pub use self::usage::{cpu_time, own_cpu_time, resident_kib};
+pub use self::samples::{Samples, check, median, quantile};
+pub use self::sizes::Sizes;
+pub use self::table::{Table, firsts, size, time};
+pub use self::usage::{cpu_time, resident_kib};

@@ -1,12 +1,13 @@
 //! The other process.
 
 use std::io;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::usage::{cpu_time, resident_kib};
+use super::Samples;
+use super::usage::{cpu_time, own_cpu_time, resident_kib};
 
 /// A child process that serves, until this is dropped.
 #[derive(Debug)]
@@ -41,6 +42,23 @@ impl Service {
         cpu_time(self.0.id())
     }
 
+    /// Makes calls to it, and says what they took: their times, and the CPU time of both processes for each of them, in
+    /// nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// If the calls fail, or it has ended.
+    pub fn observe<E: From<io::Error>>(
+        &self,
+        calls: impl FnOnce() -> Result<Samples, E>,
+    ) -> Result<(Samples, u64), E> {
+        let used = own_cpu_time()? + self.cpu_time()?;
+        let samples = calls()?;
+        let used = (own_cpu_time()? + self.cpu_time()?).saturating_sub(used);
+        let count = samples.len() as u64;
+        Ok((samples, used / count.max(1)))
+    }
+
     /// Its resident memory, in KiB.
     ///
     /// # Errors
@@ -50,13 +68,13 @@ impl Service {
         resident_kib(self.0.id())
     }
 
-    /// Whether it has ended.
+    /// How it has ended, if it has.
     ///
     /// # Errors
     ///
     /// If it was waited for elsewhere.
-    pub fn has_ended(&mut self) -> io::Result<bool> {
-        Ok(self.0.try_wait()?.is_some())
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.0.try_wait()
     }
 
     /// Lets it run no more, until it is [resumed](Self::resume): one that polls would take a CPU from others.

@@ -1,6 +1,9 @@
 //! Times of calls, and what is said of them.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Seeds;
 
 /// Times of calls, and how long they took in all.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +15,27 @@ pub struct Samples {
 }
 
 impl Samples {
+    /// Calls one after the other, each timed: at least one, for at least `share`. A call is given a seed of its own.
+    ///
+    /// # Errors
+    ///
+    /// If a call fails.
+    pub fn one_by_one<E>(share: Duration, mut call: impl FnMut(u8) -> Result<(), E>) -> Result<Self, E> {
+        let mut samples = Self::default();
+        let begin = Instant::now();
+        let mut started = begin;
+        for seed in Seeds::default() {
+            call(seed)?;
+            let now = Instant::now();
+            samples.push(now - started);
+            if now - begin >= share {
+                break;
+            }
+            started = now;
+        }
+        Ok(samples)
+    }
+
     /// Adds a call.
     pub fn push(&mut self, time: Duration) {
         self.times.push(time.as_nanos() as u64);
@@ -47,6 +71,19 @@ impl Samples {
     }
 }
 
+/// Whether an answer is right.
+///
+/// # Errors
+///
+/// If it is not.
+pub fn check(answer: u64, expected: u64) -> io::Result<()> {
+    if answer == expected {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{answer} was answered, which is not {expected}")))
+    }
+}
+
 /// The least of these that no fewer than the part `at` of them, of 0 to 1, are at most: the nearest rank.
 ///
 /// ```
@@ -55,6 +92,17 @@ impl Samples {
 pub fn quantile<T: Copy>(sorted: &[T], at: f64) -> Option<T> {
     let rank = (at * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// The [`quantile`] in the middle.
+///
+/// ```
+/// assert_eq!(lpc_cli::measure::median([9, 1, 5]), Some(5));
+/// ```
+pub fn median(values: impl IntoIterator<Item = u64>) -> Option<u64> {
+    let mut values: Vec<_> = values.into_iter().collect();
+    values.sort_unstable();
+    quantile(&values, 0.5)
 }
 
 #[cfg(test)]
@@ -67,6 +115,19 @@ mod tests {
         assert_eq!([0.0, 0.01, 0.5, 0.99, 1.0].map(|at| quantile(&values, at).unwrap()), [1, 1, 50, 99, 100]);
         assert_eq!(quantile(&[7], 0.99), Some(7));
         assert_eq!(quantile::<u8>(&[], 0.5), None);
+    }
+
+    #[test]
+    fn calls_one_by_one_end_with_the_first_wrong_answer() {
+        let mut calls = 0;
+        let samples = Samples::one_by_one(Duration::ZERO, |seed| {
+            calls += 1;
+            check(u64::from(seed), u64::from(seed))
+        });
+        assert_eq!((samples.unwrap().len(), calls), (1, 1));
+        let wrong = |seed| check(u64::from(seed), 1);
+        let error = Samples::one_by_one(Duration::MAX, wrong).unwrap_err();
+        assert_eq!(error.to_string(), "2 was answered, which is not 1");
     }
 
     #[test]

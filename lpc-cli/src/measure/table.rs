@@ -47,6 +47,21 @@ impl fmt::Display for Table {
     }
 }
 
+/// Each value once, in the order in which they come first.
+///
+/// ```
+/// assert_eq!(lpc_cli::measure::firsts([3, 1, 3, 2]), [3, 1, 2]);
+/// ```
+pub fn firsts<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut firsts = Vec::new();
+    for value in values {
+        if !firsts.contains(&value) {
+            firsts.push(value);
+        }
+    }
+    firsts
+}
+
 /// A time with three digits that mean something.
 ///
 /// ```

@@ -16,11 +16,7 @@ pub fn cpu_time(process: u32) -> io::Result<u64> {
 }
 
 /// The same of this process.
-///
-/// # Errors
-///
-/// If the system has no such clock.
-pub fn own_cpu_time() -> io::Result<u64> {
+pub(super) fn own_cpu_time() -> io::Result<u64> {
     read(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 

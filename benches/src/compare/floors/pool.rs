@@ -17,7 +17,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use super::memory::{self, Words};
 use super::watch::Watch;
 use crate::compare::peer::{Caller, Peer, Result};
-use crate::compare::threads::{check, one_by_one};
+use crate::compare::threads::check;
 use crate::compare::work::{Batch, Job, Work};
 
 /// What happens to the bytes between producing and reading.
@@ -223,7 +223,7 @@ impl End {
 impl Caller for End {
     fn run(&mut self, Batch { job, share }: &Batch) -> Result<Samples> {
         let (len, share): (usize, Duration) = (job.bytes(), *share);
-        one_by_one(share, |seed| {
+        Samples::one_by_one(share, |seed| {
             let sum = match (self.way, job.work) {
                 (Way::Memcpy, _) => self.copy(len, seed),
                 (_, Work::Upload) => self.upload(len, seed)?,

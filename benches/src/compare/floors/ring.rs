@@ -12,7 +12,7 @@ use super::batched::{self, Pipe};
 use super::memory::Words;
 use super::watch::Watch;
 use crate::compare::peer::{Caller, Peer, Result};
-use crate::compare::threads::{check, one_by_one};
+use crate::compare::threads::check;
 use crate::compare::work::{Batch, Job, Work};
 
 struct Ring;
@@ -116,7 +116,7 @@ impl End {
 impl Caller for End {
     fn run(&mut self, Batch { job, share }: &Batch) -> Result<Samples> {
         if job.work == Work::Add {
-            return one_by_one(*share, |seed| {
+            return Samples::one_by_one(*share, |seed| {
                 End::send(self, u64::from(seed), 2);
                 check(End::receive(self)?.0, u64::from(seed) + 2)
             });

@@ -13,7 +13,7 @@ use iceoryx2::prelude::{AllocationStrategy, Node, NodeBuilder, ServiceName, Zero
 use lpc_cli::measure::{Samples, Seeds, sum, sum_of};
 
 use crate::compare::peer::{Caller, Peer, Result};
-use crate::compare::threads::{check, one_by_one};
+use crate::compare::threads::check;
 use crate::compare::work::{Batch, Job, Work};
 
 /// What is asked of the service for bytes.
@@ -229,12 +229,12 @@ impl Caller for Called {
         match job.work {
             Work::Add64 => self.at_once(share),
             Work::Upload => {
-                one_by_one(share, |seed| check(self.move_bytes(len, 0, seed)?, sum_of(len, seed)))
+                Samples::one_by_one(share, |seed| check(self.move_bytes(len, 0, seed)?, sum_of(len, seed)))
             }
             Work::Download => {
-                one_by_one(share, |seed| check(self.move_bytes(0, len, seed)?, sum_of(len, seed)))
+                Samples::one_by_one(share, |seed| check(self.move_bytes(0, len, seed)?, sum_of(len, seed)))
             }
-            _ => one_by_one(share, |seed| self.check_sum(&self.ask_sum(seed)?, seed)),
+            _ => Samples::one_by_one(share, |seed| self.check_sum(&self.ask_sum(seed)?, seed)),
         }
     }
 }

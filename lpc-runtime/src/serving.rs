@@ -76,6 +76,11 @@ impl<D: ?Sized> Served<D> {
         self.paces.get(usize::from(method)).is_none_or(Pace::is_quick)
     }
 
+    /// Whether it is to be said how long the next call of the method [took](Self::took).
+    pub(crate) fn is_timed(&self, method: u16) -> bool {
+        self.paces.get(usize::from(method)).is_some_and(Pace::is_timed)
+    }
+
     pub(crate) fn took(&self, method: u16, time: Duration) {
         if let Some(pace) = self.paces.get(usize::from(method)) {
             pace.took(time);

@@ -7,14 +7,14 @@
 //! Calls beyond the limit of those that run at once wait; whoever has answered one runs the next.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lpc_core::receiver::Violation;
 use lpc_core::{Error, Progress, Result};
 
-use super::workers::{IDLE, Work, Workers};
+use super::workers::{IDLE, TICK, Work, Workers};
 use crate::context::{Current, cancelled};
 use crate::doors::Guest;
 use crate::greeting::Credentials;
@@ -34,6 +34,8 @@ pub(super) struct Connection {
     desk: Desk,
     /// The watcher's tick at which the leader began to run a call itself; [`IDLE`] while it does not.
     busy: AtomicU32,
+    /// The method of that call.
+    running: AtomicU16,
     guard: Arc<Guard>,
     _guest: Guest,
 }
@@ -58,7 +60,15 @@ impl Connection {
         let desk = Desk::new(peer, served.max_calls, link.limits());
         let connection = Arc::new_cyclic(|this| {
             let guard = Guard { connection: Weak::clone(this), is_on: AtomicBool::new(false) };
-            Self { link, served, desk, busy: AtomicU32::new(IDLE), guard: Arc::new(guard), _guest: guest }
+            Self {
+                link,
+                served,
+                desk,
+                busy: AtomicU32::new(IDLE),
+                running: AtomicU16::new(0),
+                guard: Arc::new(guard),
+                _guest: guest,
+            }
         });
         connection.link.tended_by(housekeeper::weak(&connection));
         connection
@@ -166,6 +176,7 @@ impl Connection {
             let _ = self.link.flush().map_err(serving::broken)?;
         }
         self.desk.put_aside(inbox);
+        self.running.store(call.method, Relaxed);
         workers.begin(&self.busy);
         let ended = self.run(call, more);
         // Before the next one can be begun by another leader, whose mark it would take off.
@@ -215,6 +226,8 @@ impl Connection {
     /// Has another thread lead, because the leader is held up.
     pub(super) fn take_over(self: &Arc<Self>, workers: &Arc<Workers>) {
         let Some(inbox) = self.desk.take_aside() else { return };
+        // Not each call is timed.
+        self.served.took(self.running.load(Relaxed), TICK);
         if let Err(inbox) = self.have_led(inbox, workers) {
             self.desk.put_aside(inbox);
             if self.desk.running() == 0 {
@@ -244,14 +257,16 @@ impl Connection {
             return Ok(ended);
         }
         let Call { id, method, body, running, .. } = call;
-        let started = Instant::now();
+        let started = self.served.is_timed(method).then(Instant::now);
         let answer = {
             let _current = Current::enter(&running);
             catch_unwind(AssertUnwindSafe(|| {
                 (self.served.dispatch)(self.served.request(&self.link, method, &body))
             }))
         };
-        self.served.took(method, started.elapsed());
+        if let Some(started) = started {
+            self.served.took(method, started.elapsed());
+        }
         let answer = answer.unwrap_or_else(|panic| Err(self.served.panicked(method, panic)));
         let answer = answer.map_err(|error| body.explain(error));
         // Whatever it is, nobody waits for it.

@@ -133,7 +133,7 @@ impl Drop for Workers {
 pub(super) const IDLE: u32 = 0;
 
 /// How often the watcher looks, while there is something to watch.
-const TICK: Duration = Duration::from_millis(2);
+pub(super) const TICK: Duration = Duration::from_millis(2);
 
 /// Looks without seeing a call run after which the watcher sleeps: idle servers use no CPU.
 const QUIET: u32 = 50;

@@ -444,7 +444,8 @@ impl<F> Receiver<F> {
         self.current().is_empty()
     }
 
-    /// Whether [`next`](Self::next) has something to give before more bytes arrive.
+    /// Whether [`next`](Self::next) has something to give before more bytes arrive. With a quick lane it may turn out to be
+    /// no message, but where the next one comes from.
     #[must_use]
     pub fn has_next(&self) -> bool {
         self.current().has_frame()

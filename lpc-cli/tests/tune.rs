@@ -186,7 +186,7 @@ fn a_wrong_usage_has_status_2_and_says_what_is_wrong() {
         ("--sizes=1KiB..1GiB", "sizes end at 256MiB"),
         ("--pinning=nowhere", "nowhere"),
         ("--rounds=0", "0 is not in"),
-        ("--plot=costs.bmp", "let the name end in `.svg`"),
+        ("--plot=costs.bmp", "let the name end in `.svg` or `.png`"),
         ("--quick", "cannot be used with"),
         ("--fast", "--fast"),
     ] {

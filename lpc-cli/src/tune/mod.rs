@@ -8,7 +8,7 @@
 //! - `curve`: where the costs of the two lanes cross.
 //! - `advice`: which threshold to set.
 //! - `report`: what is printed.
-//! - `scale`, `sketch`, `picture`: cost against size, drawn in the terminal and as SVG.
+//! - `scale`, `sketch`, `picture`: cost against size, drawn in the terminal and into a file.
 
 mod advice;
 mod carrier;
@@ -32,6 +32,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use lpc_cli::measure::{Pinning, Sizes, firsts, pin};
 
+use self::advice::Comparison;
 use self::rounds::{Plan, Sample, Way};
 use self::route::{Bodies, Lane, Receiver, Route};
 use crate::{Result, print, say};
@@ -67,8 +68,8 @@ pub(crate) struct Arguments {
     /// Measures, beside the lanes, what the system offers for requests: pipe, sockets, message queues, shared memory
     #[arg(long)]
     mechanisms: bool,
-    /// Draws cost against size into this file, whose name ends in `.svg`
-    #[arg(long, value_name = "FILE", value_parser = svg)]
+    /// Draws cost against size into this file, whose name ends in `.svg` or `.png`
+    #[arg(long, value_name = "FILE", value_parser = picture)]
     plot: Option<PathBuf>,
     /// Prints a line of JSON for each size, lane and round, and nothing else
     #[arg(long)]
@@ -105,10 +106,15 @@ fn sizes(text: &str) -> std::result::Result<Sizes<2>, String> {
     if sizes.largest() > LARGEST { Err("sizes end at 256MiB".into()) } else { Ok(sizes) }
 }
 
-fn svg(text: &str) -> std::result::Result<PathBuf, String> {
+fn picture(text: &str) -> std::result::Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    let is_svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
-    if is_svg { Ok(path) } else { Err("only SVG can be written: let the name end in `.svg`".into()) }
+    let known = ["svg", "png"].iter().any(|known| is_a(&path, known));
+    if known { Ok(path) } else { Err("let the name end in `.svg` or `.png`".into()) }
+}
+
+/// Whether a file's name ends so.
+fn is_a(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(ending))
 }
 
 pub(crate) fn serve(served: &Served) -> Result<()> {
@@ -161,7 +167,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     measured?;
     let comparisons = report::comparisons(&samples);
     if let Some(plot) = plot {
-        plot.write(&picture::svg(&comparisons))?;
+        plot.write(&comparisons)?;
     }
     if arguments.json {
         return Ok(());
@@ -184,8 +190,10 @@ impl<'a> Plot<'a> {
         Ok(Self { path, file })
     }
 
-    fn write(mut self, text: &str) -> Result<()> {
-        let written = self.file.set_len(0).and_then(|()| self.file.write_all(text.as_bytes()));
+    fn write(mut self, comparisons: &[Comparison]) -> Result<()> {
+        let svg = picture::svg(comparisons);
+        let bytes = if is_a(self.path, "png") { picture::png(&svg)? } else { svg.into_bytes() };
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all(&bytes));
         Ok(written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))?)
     }
 }

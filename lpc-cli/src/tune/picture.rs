@@ -1,14 +1,17 @@
-//! Cost against size, as SVG: a panel for each comparison, a column for each pinning.
+//! Cost against size, as SVG, and as PNG: a panel for each comparison, a column for each pinning.
 
 use std::fmt::Write;
 
 use lpc::Threshold;
 use lpc_cli::measure::{firsts, size, time};
+use resvg::tiny_skia::{Pixmap, Transform};
+use resvg::usvg::{Options, Tree};
 
 use super::advice::Comparison;
 use super::curve::Crossover;
 use super::report::crossing;
 use super::scale::Scale;
+use crate::Result;
 
 /// Of one panel's area of lines, and of what is around it.
 const WIDTH: f64 = 300.0;
@@ -83,6 +86,20 @@ pub(super) fn svg(comparisons: &[Comparison]) -> String {
     }
     svg.push_str("</svg>\n");
     svg
+}
+
+/// The same as pixels, two for each unit of length. It has a font of its own, since there may be none here.
+pub(super) fn png(svg: &str) -> Result<Vec<u8>> {
+    const ZOOM: f32 = 2.0;
+    let mut options = Options::default();
+    let fonts = options.fontdb_mut();
+    fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
+    fonts.set_sans_serif_family("Ubuntu");
+    let tree = Tree::from_str(svg, &options)?;
+    let size = tree.size().to_int_size().scale_by(ZOOM).ok_or("a picture without a size")?;
+    let mut pixels = Pixmap::new(size.width(), size.height()).ok_or("no memory for the picture")?;
+    resvg::render(&tree, Transform::from_scale(ZOOM, ZOOM), &mut pixels.as_mut());
+    Ok(pixels.encode_png()?)
 }
 
 fn head(svg: &mut String) {
@@ -231,6 +248,23 @@ mod tests {
         {
             assert!(svg.contains(text), "no {text:?} in {svg}");
         }
+    }
+
+    #[test]
+    fn as_pixels_it_has_the_same_size_twice_and_the_colours_of_both_lines() {
+        let svg = svg(&[comparison(Pinning::Apart, &[(5_000, 9_000), (60_000, 20_000)])]);
+        let pixels = Pixmap::decode_png(&png(&svg).unwrap()).unwrap();
+        assert_eq!(
+            (pixels.width(), pixels.height()),
+            (2 * LEGEND as u32, 2 * (HEAD + TOP + HEIGHT + BOTTOM) as u32)
+        );
+        let has = |red, green, blue| {
+            let is_it = |pixel: &&resvg::tiny_skia::PremultipliedColorU8| {
+                (pixel.red(), pixel.green(), pixel.blue()) == (red, green, blue)
+            };
+            pixels.pixels().iter().filter(is_it).count() > 100
+        };
+        assert!(has(0xff, 0xff, 0xff) && has(0xb3, 0x59, 0x00) && has(0x09, 0x69, 0xda));
     }
 
     #[test]

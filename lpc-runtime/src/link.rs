@@ -809,7 +809,9 @@ impl Link {
         if let Some(violation) = outbox.violation.take() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, violation));
         }
-        if outbox.ring.as_mut().is_some_and(|ring| ring.producer.has_to_wake()) {
+        let has_to_wake = outbox.ring.as_mut().is_some_and(|ring| ring.producer.has_to_wake());
+        // A peer whose socket takes no more has something to read there.
+        if has_to_wake && !outbox.stalled {
             self.counters.rang();
             outbox.queue(&frame::bell());
         }
@@ -1142,6 +1144,7 @@ mod tests {
     use lpc_core::codec::Sink;
     use lpc_core::frame::CallId;
     use lpc_core::receiver::Role;
+    use lpc_core::ring::Own;
 
     use super::*;
     use crate::lane::incoming::{Filled, Inbox, Message};
@@ -1280,6 +1283,24 @@ mod tests {
         link.close();
         theirs.read_to_end(&mut read).unwrap();
         assert!(is_whole(&read, &frames));
+    }
+
+    #[test]
+    fn bells_do_not_pile_up_where_nobody_hears_them() {
+        let (link, _theirs) = link(Wait::Never);
+        let (peers_own, file) = OwnRing::create().unwrap();
+        link.offer_ring();
+        let _reading = link.take_ring(PeersRing::open(&file, None).unwrap()).unwrap();
+        // A peer that takes all that is in the ring, says each time that it sleeps, and never reads the socket.
+        for turn in 0..200_000 {
+            let _ = link.send(&frame::release(CallId::new(turn))).unwrap();
+            let written = link.outbox().ring.as_ref().unwrap().producer.written();
+            peers_own.store(0, written);
+            peers_own.store(128, 2 * turn + 1);
+        }
+        let outbox = link.outbox();
+        assert!(outbox.stalled && outbox.ring.as_ref().unwrap().is_on);
+        assert!(outbox.queue.capacity() <= KEPT, "{} bytes", outbox.queue.capacity());
     }
 
     #[test]

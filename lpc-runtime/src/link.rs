@@ -801,13 +801,13 @@ impl Link {
             };
             outbox.waiting -= 1;
         }
-        if outbox.broken { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(outbox) }
+        if outbox.broken { Err(outbox.why_broken()) } else { Ok(outbox) }
     }
 
     /// Queues a bell where the peer sleeps and has something in the ring.
     fn ring_bell(&self, outbox: &mut Outbox) -> io::Result<()> {
-        if let Some(violation) = outbox.violation.take() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, violation));
+        if !outbox.broken && outbox.violation.is_some() {
+            return Err(outbox.why_broken());
         }
         let has_to_wake = outbox.ring.as_mut().is_some_and(|ring| ring.producer.has_to_wake());
         // A peer whose socket takes no more has something to read there.
@@ -825,7 +825,7 @@ impl Link {
         }
         loop {
             if outbox.broken {
-                return Err(io::ErrorKind::BrokenPipe.into());
+                return Err(outbox.why_broken());
             }
             if outbox.busy || outbox.len() == 0 {
                 return Ok(Flow::Sent);
@@ -967,8 +967,18 @@ impl Link {
 
     fn give_up(&self, mut outbox: MutexGuard<'_, Outbox>) {
         self.is_broken.store(true, Release);
-        let Outbox { busy, waiting, total, gone, taken, entrance, .. } = *outbox;
-        *outbox = Outbox { broken: true, busy, waiting, total, gone, taken, entrance, ..Outbox::default() };
+        let Outbox { busy, waiting, total, gone, taken, entrance, violation, .. } = *outbox;
+        *outbox = Outbox {
+            broken: true,
+            busy,
+            waiting,
+            total,
+            gone,
+            taken,
+            entrance,
+            violation,
+            ..Outbox::default()
+        };
         drop(outbox);
         self.taken.notify_all();
     }
@@ -1055,6 +1065,14 @@ impl Outbox {
             self.descriptors.push((self.queue.len(), descriptor));
         }
         self.queue(frame);
+    }
+
+    /// Why nothing is sent any more.
+    fn why_broken(&self) -> io::Error {
+        match self.violation {
+            Some(violation) => io::Error::new(io::ErrorKind::InvalidData, violation),
+            None => io::ErrorKind::BrokenPipe.into(),
+        }
     }
 
     /// Bytes that wait.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::pace::Pace;
 use lpc_core::receiver::{MAX_FAILURE, Violation};
+use lpc_core::ring::RingViolation;
 use lpc_core::run_queue::{Bounds, Cancelled, Cost, RunQueue};
 use lpc_core::{Error, ErrorKind, Limits, Progress, Result, Threshold, codec};
 
@@ -387,6 +388,9 @@ impl std::ops::Deref for Answer {
 /// A reply that could not be sent.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(crate) fn broken(error: io::Error) -> Error {
+    if let Some(violation) = error.get_ref().and_then(|error| error.downcast_ref::<RingViolation>()) {
+        return Violation::from(*violation).into();
+    }
     Error::new(ErrorKind::Disconnected, format!("the client does not take its replies: {error}"))
 }
 

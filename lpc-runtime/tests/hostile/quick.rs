@@ -52,6 +52,13 @@ attacks! { Greeted;
         frame[0] = 100;
         go_on_in(peer, ring(&[&frame]));
     };
+    slots_said_to_be_read_that_never_were_written: server, CutOff(Protocol), |peer| {
+        // As many calls as make the server look whether its own ring has room for their replies.
+        let calls: Vec<_> = (0..256).map(|_| peer.frame("length", &encoded(&b"abc"[..]), None, &[])).collect();
+        let mut memory = ring_of(&calls.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        memory[..8].fill(0xff);
+        go_on_in(peer, memfd_of(&memory, LEN as u64, segment_seals()));
+    };
     /// Replies would go through the other ring from here on, which this peer does not read.
     a_ring_full_of_frames: server, Leaves(Disconnected), |peer| {
         let (at, switch) = (frame::at(7), frame::switch());
@@ -74,12 +81,16 @@ attacks! { Greeted;
 
 /// Memory for the quick lane whose ring holds these frames, each of one slot.
 fn ring(frames: &[&[u8]]) -> OwnedFd {
+    memfd_of(&ring_of(frames), LEN as u64, segment_seals())
+}
+
+fn ring_of(frames: &[&[u8]]) -> Vec<u8> {
     let mut memory = vec![0; LEN];
     for (number, frame) in (1..).zip(frames) {
         let at = 4096 + (number as usize - 1) * SLOT;
         memory[at..at + SLOT].copy_from_slice(&slot(number, frame));
     }
-    memfd_of(&memory, LEN as u64, segment_seals())
+    memory
 }
 
 fn slot(number: u64, frame: &[u8]) -> [u8; SLOT] {

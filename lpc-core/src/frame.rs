@@ -92,6 +92,7 @@ impl CallId {
 
     /// Its number.
     #[must_use]
+    #[inline]
     pub const fn as_u64(self) -> u64 {
         self.0
     }
@@ -136,6 +137,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    #[inline]
     const fn parse(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Call,
@@ -204,6 +206,7 @@ impl Header {
 
     /// The header as it stands on the wire.
     #[must_use]
+    #[inline]
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[0..4].copy_from_slice(&self.len.to_le_bytes());
@@ -222,6 +225,7 @@ impl Header {
     /// # Errors
     ///
     /// The byte that is none of this version's: the kind or the flags.
+    #[inline]
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, BadHeader> {
         let [l0, l1, l2, l3, kind, flags, m0, m1, call @ ..] = *bytes;
         if flags & !(MAPPED | BUSY | LOANS | DEADLINE) != 0 {
@@ -299,11 +303,13 @@ pub enum Body {
 }
 
 /// Starts a Call: the arguments' bytes follow, then [`seal`] completes it.
+#[inline]
 pub fn begin_call(frame: &mut Vec<u8>, method: u16) {
     begin(frame, Kind::Call, method);
 }
 
 /// Starts a Reply: the result's bytes follow, then [`seal`] completes it.
+#[inline]
 pub fn begin_reply(frame: &mut Vec<u8>) {
     begin(frame, Kind::Reply, 0);
 }
@@ -313,12 +319,14 @@ pub fn begin_failure(frame: &mut Vec<u8>) {
     begin(frame, Kind::Failure, 0);
 }
 
+#[inline]
 fn begin(frame: &mut Vec<u8>, kind: Kind, method: u16) {
     frame.clear();
     frame.extend_from_slice(&plain(kind, 0, method, 0));
 }
 
 /// A header without flags.
+#[inline]
 fn plain(kind: Kind, len: u32, method: u16, call: u64) -> [u8; Header::LEN] {
     let call = CallId(call);
     let (is_mapped, is_busy, has_loans, has_deadline) = (false, false, false, false);
@@ -331,6 +339,7 @@ fn plain(kind: Kind, len: u32, method: u16, call: u64) -> [u8; Header::LEN] {
 ///
 /// If there are more than [`MAX_LOANS`] loans, or the bytes behind the header are 4 GiB or more; a
 /// `Limits::max_message` of [`MAX_BODY`] or less keeps them below.
+#[inline]
 pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body, loans: &[BlockRef]) {
     if let Body::Mapped(block) = body {
         frame.truncate(Header::LEN);
@@ -350,6 +359,7 @@ pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body, loans: &[BlockRef]) {
 }
 
 /// Marks a Call whose client has others waiting.
+#[inline]
 pub fn mark_busy(frame: &mut [u8]) {
     frame[5] |= BUSY;
 }
@@ -366,6 +376,7 @@ pub fn set_time_left(frame: &mut Vec<u8>, left: Duration) {
     set_len(frame);
 }
 
+#[inline]
 fn set_len(frame: &mut [u8]) {
     let len = u32::try_from(frame.len() - Header::LEN).expect("a frame is capped below 4 GiB");
     frame[0..4].copy_from_slice(&len.to_le_bytes());

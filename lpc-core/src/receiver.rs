@@ -376,12 +376,14 @@ impl<F> Receiver<F> {
 
     /// Where the next frame comes from, when [`next`](Self::next) has none.
     #[must_use]
+    #[inline]
     pub const fn source(&self) -> Source {
         self.source
     }
 
     /// Where the next frames from the ring belong. As long as [`next`](Self::next) has none, and wants one from the
     /// [ring](Source::Ring), there is space for any.
+    #[inline]
     pub fn ring_space(&mut self) -> &mut [u8] {
         let Buffer { bytes, start, end } = &mut self.ring;
         if start == end {
@@ -396,6 +398,7 @@ impl<F> Receiver<F> {
     /// # Panics
     ///
     /// If `len` is more than the space there was.
+    #[inline]
     pub fn received_in_ring(&mut self, len: usize) {
         assert!(len <= self.ring.bytes.len() - self.ring.end, "more was received than there was space for");
         self.ring.end += len;
@@ -434,12 +437,14 @@ impl<F> Receiver<F> {
 
     /// Whether nothing is left of a frame that has begun to arrive: where a connection may end in peace.
     #[must_use]
+    #[inline]
     pub fn is_drained(&self) -> bool {
         self.socket.is_empty() && self.ring.is_empty()
     }
 
     /// Whether nothing has arrived yet of the next frame.
     #[must_use]
+    #[inline]
     pub fn is_between_frames(&self) -> bool {
         self.current().is_empty()
     }
@@ -447,6 +452,7 @@ impl<F> Receiver<F> {
     /// Whether [`next`](Self::next) has something to give before more bytes arrive. With a quick lane it may turn out to be
     /// no message, but where the next one comes from.
     #[must_use]
+    #[inline]
     pub fn has_next(&self) -> bool {
         self.current().has_frame()
     }
@@ -457,13 +463,14 @@ impl<F> Receiver<F> {
     /// # Errors
     ///
     /// A frame came through the socket.
+    #[inline]
     pub fn check_turn(&mut self) -> Result<(), Violation> {
-        if self.source != Source::Ring || !self.ring.is_empty() {
+        if self.socket.is_empty() || self.source != Source::Ring || !self.ring.is_empty() {
             return Ok(());
         }
         self.skip_bells()?;
         match self.header(&self.socket, false)? {
-            Some(header) => Err(Violation::Quick(header.kind, "in the socket, where the ring is read")),
+            Some((header, _)) => Err(Violation::Quick(header.kind, "in the socket, where the ring is read")),
             None => Ok(()),
         }
     }
@@ -477,7 +484,19 @@ impl<F> Receiver<F> {
         clippy::should_implement_trait,
         reason = "what it gives borrows from it, which no iterator's items may"
     )]
+    #[inline]
     pub fn next(&mut self) -> Result<Option<Incoming<'_, F>>, Violation> {
+        if self.is_quiet() { Ok(None) } else { self.parse() }
+    }
+
+    /// Whether there is nothing to look at: as often as a message is taken, since that goes on until there is none.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        let ring_is_read = self.source == Source::Ring;
+        self.socket.is_empty() && self.descriptors.is_empty() && (!ring_is_read || self.ring.is_empty())
+    }
+
+    fn parse(&mut self) -> Result<Option<Incoming<'_, F>>, Violation> {
         let (header, source, from) = loop {
             let source = self.source;
             let Some((header, from)) = self.next_frame()? else { return Ok(None) };
@@ -566,6 +585,7 @@ impl<F> Receiver<F> {
     }
 
     /// What holds the next frame, or the beginning of it.
+    #[inline]
     const fn current(&self) -> &Buffer {
         match self.source {
             Source::Ring => &self.ring,
@@ -574,25 +594,28 @@ impl<F> Receiver<F> {
     }
 
     /// The bytes of a frame that was taken: from where, from which byte on, and how many.
+    #[inline]
     fn taken(&self, (source, from, len): (Source, usize, usize)) -> &[u8] {
         let buffer = if source == Source::Ring { &self.ring } else { &self.socket };
         &buffer.bytes[from..from + len]
     }
 
     /// The header of the next frame, and where its bytes begin, once it is there as a whole.
+    #[inline]
     fn next_frame(&mut self) -> Result<Option<(Header, usize)>, Violation> {
         let in_ring = self.source == Source::Ring;
-        if in_ring {
+        if self.socket.is_empty() {
+            if !self.descriptors.is_empty() {
+                return Err(Violation::StrayDescriptors);
+            }
+        } else if in_ring {
             self.skip_bells()?;
         }
-        if self.socket.is_empty() && !self.descriptors.is_empty() {
-            return Err(Violation::StrayDescriptors);
-        }
-        let Some(header) = self.header(self.current(), in_ring)? else { return Ok(None) };
+        let Some((header, is_whole)) = self.header(self.current(), in_ring)? else { return Ok(None) };
         if !in_ring {
             self.check_descriptors(header.kind)?;
         }
-        if !self.current().has_frame() {
+        if !is_whole {
             return Ok(None);
         }
         let buffer = if in_ring { &mut self.ring } else { &mut self.socket };
@@ -603,7 +626,7 @@ impl<F> Receiver<F> {
 
     /// Bells stand outside of the sequence of frames.
     fn skip_bells(&mut self) -> Result<(), Violation> {
-        while self.header(&self.socket, false)?.is_some_and(|header| header.kind == Kind::Bell) {
+        while self.header(&self.socket, false)?.is_some_and(|(header, _)| header.kind == Kind::Bell) {
             self.check_descriptors(Kind::Bell)?;
             self.socket.start += Header::LEN;
         }
@@ -621,11 +644,32 @@ impl<F> Receiver<F> {
         Ok(())
     }
 
-    /// The header of the frame that a buffer begins with, its direction and length checked.
-    fn header(&self, buffer: &Buffer, in_ring: bool) -> Result<Option<Header>, Violation> {
-        let Some(bytes) = buffer.unread().first_chunk() else { return Ok(None) };
+    /// The header of the frame that a buffer begins with, its direction and length checked, and whether all of it is there.
+    #[inline]
+    fn header(&self, buffer: &Buffer, in_ring: bool) -> Result<Option<(Header, bool)>, Violation> {
+        let unread = buffer.unread();
+        let Some(bytes) = unread.first_chunk() else { return Ok(None) };
         let header = Header::decode(bytes)?;
+        self.check_header(&header, bytes[5], in_ring)?;
+        Ok(Some((header, unread.len() - Header::LEN >= header.len as usize)))
+    }
+
+    /// Makes sure that a frame may come that way, to this side, with these flags and this length.
+    fn check_header(&self, header: &Header, flags: u8, in_ring: bool) -> Result<(), Violation> {
         let (kind, len) = (header.kind, u64::from(header.len));
+        // What a small call is made of: everything else is looked at more closely.
+        let expected = match self.role {
+            Role::Client => Kind::Reply,
+            Role::Server => Kind::Call,
+        };
+        let is_plain = !header.is_mapped && !header.has_loans && !header.has_deadline;
+        if kind == expected
+            && is_plain
+            && len <= self.limits.max_message
+            && (!header.is_busy || kind == Kind::Call)
+        {
+            return Ok(());
+        }
         let for_us = match kind {
             Kind::Segment | Kind::Retire | Kind::Return | Kind::Resend | Kind::Refuse | Kind::At => true,
             Kind::Ring | Kind::Bell | Kind::Aside | Kind::Switch => true,
@@ -639,7 +683,7 @@ impl<F> Receiver<F> {
         let has_body = matches!(kind, Kind::Call | Kind::Reply);
         let is_of_call = header.is_busy || header.has_deadline;
         if (header.is_mapped || header.has_loans) && !has_body || is_of_call && kind != Kind::Call {
-            return Err(Violation::Header(BadHeader::Flags(bytes[5])));
+            return Err(Violation::Header(BadHeader::Flags(flags)));
         }
         let (least, limit) = match kind {
             Kind::Call | Kind::Reply if header.is_mapped => (BlockRef::LEN as u64, BlockRef::LEN as u64),
@@ -660,7 +704,7 @@ impl<F> Receiver<F> {
         if len < least {
             return Err(Violation::Length { kind, len });
         }
-        Ok(Some(header))
+        Ok(())
     }
 
     /// Makes sure that a frame may come the way that it came.
@@ -765,21 +809,25 @@ impl<F> Receiver<F> {
 }
 
 impl Buffer {
+    #[inline]
     fn unread(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
+    #[inline]
     const fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
     /// Whether it begins with a whole frame.
+    #[inline]
     fn has_frame(&self) -> bool {
         frame_len(self.unread()).is_some_and(|len| self.end - self.start >= len)
     }
 }
 
 /// Header and body of the frame that begins with these bytes, if its header is there.
+#[inline]
 fn frame_len(bytes: &[u8]) -> Option<usize> {
     let bytes = bytes.first_chunk()?;
     Some(Header::decode(bytes).map_or(Header::LEN, |header| Header::LEN + header.len as usize))

@@ -49,6 +49,9 @@ const STAMP: usize = 8;
 /// Bytes of a frame in one slot.
 const PIECE: usize = SLOT - STAMP;
 
+/// Bytes of a frame that are read before its length is known.
+const START: usize = 32;
+
 /// Where a side says how much it has taken, and whether it sleeps: each on a line of its own, and with the neighbour that
 /// processors fetch along.
 const TAKEN_AT: usize = 0;
@@ -192,7 +195,15 @@ impl<O: Own, P: Peers> Producer<O, P> {
 
     fn write(&mut self, frame: &[u8], slots: u64) {
         for (number, piece) in (self.written..).zip(frame.chunks(PIECE)) {
-            self.own.write(slot_at(number, self.slots) + STAMP, piece);
+            let at = slot_at(number, self.slots) + STAMP;
+            if let Some(rest) = START.checked_sub(piece.len()) {
+                // In whole words of a length known beforehand; nobody reads what is behind the frame.
+                let mut start = [0; START];
+                start[..START - rest].copy_from_slice(piece);
+                self.own.write(at, &start);
+            } else {
+                self.own.write(at, piece);
+            }
         }
         self.own.store(slot_at(self.written, self.slots), self.written + 1);
         self.written += slots;
@@ -235,6 +246,7 @@ impl<O: Own, P: Peers> Consumer<O, P> {
     }
 
     /// Whether there is a frame.
+    #[inline]
     pub fn is_ready(&self) -> bool {
         self.peers.load(slot_at(self.taken, self.slots)) == self.taken + 1
     }
@@ -248,21 +260,28 @@ impl<O: Own, P: Peers> Consumer<O, P> {
         if !self.is_ready() {
             return Ok(Taken::Nothing);
         }
-        let (header, rest) = space.split_at_mut(Header::LEN);
         let first = slot_at(self.taken, self.slots) + STAMP;
-        self.peers.read(first, header);
+        // All of a small frame, most often, and the line of memory is here.
+        let mut start = [0; START];
+        self.peers.read(first, &mut start);
         // From the copy, which is what will be parsed.
-        let [l0, l1, l2, l3, ..] = *header else { unreachable!("a header's length") };
+        let [l0, l1, l2, l3, ..] = start;
         let len = u64::from(u32::from_le_bytes([l0, l1, l2, l3])) + Header::LEN as u64;
         if len > MAX_FRAME as u64 {
             return Err(RingViolation::TooLong(len));
         }
         let len = len as usize;
-        let Some(rest) = rest.get_mut(..len - Header::LEN) else { return Ok(Taken::NoSpace) };
-        let (here, others) = rest.split_at_mut(rest.len().min(PIECE - Header::LEN));
-        self.peers.read(first + Header::LEN, here);
-        for (number, piece) in (self.taken + 1..).zip(others.chunks_mut(PIECE)) {
-            self.peers.read(slot_at(number, self.slots) + STAMP, piece);
+        let Some(frame) = space.get_mut(..len) else { return Ok(Taken::NoSpace) };
+        match frame.split_at_mut_checked(START) {
+            None => frame.copy_from_slice(&start[..len]),
+            Some((begin, rest)) => {
+                begin.copy_from_slice(&start);
+                let (here, others) = rest.split_at_mut(rest.len().min(PIECE - START));
+                self.peers.read(first + START, here);
+                for (number, piece) in (self.taken + 1..).zip(others.chunks_mut(PIECE)) {
+                    self.peers.read(slot_at(number, self.slots) + STAMP, piece);
+                }
+            }
         }
         self.taken += slots_of(len);
         self.own.store(TAKEN_AT, self.taken);

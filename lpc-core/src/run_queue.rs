@@ -1,7 +1,6 @@
 //! [`RunQueue`]: which calls of a connection run at a server, and which wait for their turn.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::frame::CallId;
 use crate::receiver::Violation;
@@ -26,7 +25,10 @@ use crate::receiver::Violation;
 #[derive(Debug)]
 pub struct RunQueue<C, H> {
     bounds: Bounds,
-    calls: HashMap<CallId, H>,
+    /// Those that are not answered, and the handle of each at the same place. They are few, as `bounds` says, and nothing
+    /// is found as fast as in a short list; nor can a client choose ids that make it slower.
+    ids: Vec<CallId>,
+    handles: Vec<H>,
     waiting: VecDeque<Waiting<C>>,
     running: usize,
     /// Of those that run.
@@ -85,7 +87,8 @@ impl<C, H: Clone> RunQueue<C, H> {
     /// No calls yet.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, calls: HashMap::new(), waiting: VecDeque::new(), running: 0, copied: 0, held: 0 }
+        let (ids, handles, waiting) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { bounds, ids, handles, waiting, running: 0, copied: 0, held: 0 }
     }
 
     /// A call has arrived. Gives it back if it is to run now.
@@ -94,10 +97,11 @@ impl<C, H: Clone> RunQueue<C, H> {
     ///
     /// Another call of that id is not answered yet.
     pub fn arrive(&mut self, id: CallId, handle: H, cost: Cost, call: C) -> Result<Option<C>, Violation> {
-        let Entry::Vacant(place) = self.calls.entry(id) else {
+        if self.place(id).is_some() {
             return Err(Violation::CallState { call: id, reason: "is called again before it was answered" });
-        };
-        place.insert(handle);
+        }
+        self.ids.push(id);
+        self.handles.push(handle);
         if self.waiting.is_empty() && self.may_run(cost) {
             self.begin(cost);
             return Ok(Some(call));
@@ -109,7 +113,14 @@ impl<C, H: Clone> RunQueue<C, H> {
 
     /// A call that ran is about to be answered: its id is free again.
     pub fn answer(&mut self, id: CallId) {
-        self.calls.remove(&id);
+        if let Some(place) = self.place(id) {
+            self.ids.swap_remove(place);
+            self.handles.swap_remove(place);
+        }
+    }
+
+    fn place(&self, id: CallId) -> Option<usize> {
+        self.ids.iter().position(|other| *other == id)
     }
 
     /// The answer of a call that ran is on its way. Gives the call that is to run next, if there is one.
@@ -139,25 +150,28 @@ impl<C, H: Clone> RunQueue<C, H> {
 
     /// Nobody waits for the answer of a call any more.
     pub fn cancel(&mut self, id: CallId) -> Cancelled<C, H> {
-        let Some(handle) = self.calls.get(&id) else { return Cancelled::Nothing };
+        let Some(handle) = self.place(id).map(|place| &self.handles[place]) else {
+            return Cancelled::Nothing;
+        };
         let Some(place) = self.waiting.iter().position(|waiting| waiting.id == id) else {
             return Cancelled::Running(handle.clone());
         };
         let Some(Waiting { cost, call, .. }) = self.waiting.remove(place) else { return Cancelled::Nothing };
         self.held -= cost.held;
-        self.calls.remove(&id);
+        self.answer(id);
         Cancelled::Waiting(call)
     }
 
     /// Nobody waits for any answer any more: takes out the calls that wait, and gives the handles of those that run.
     pub fn cancel_all(&mut self) -> (Vec<C>, Vec<H>) {
-        let waiting = self.waiting.drain(..).map(|waiting| {
-            self.calls.remove(&waiting.id);
+        let waiting = std::mem::take(&mut self.waiting);
+        let waiting = waiting.into_iter().map(|waiting| {
+            self.answer(waiting.id);
             waiting.call
         });
         let waiting = waiting.collect();
         self.held = 0;
-        (waiting, self.calls.values().cloned().collect())
+        (waiting, self.handles.clone())
     }
 
     /// Whether no more should be read for now.

@@ -16,7 +16,7 @@ use core::time::Duration;
 /// let micros = Duration::from_micros;
 /// let mut spin = Spin::new(micros(20));
 /// assert_eq!(spin.time(), micros(20));
-/// spin.found(micros(3)); // something came while we looked
+/// spin.found(|| micros(3)); // something came while we looked
 /// for _ in 0..4 {
 ///     assert_eq!(spin.time(), micros(20));
 ///     spin.missed(); // nothing came
@@ -66,6 +66,7 @@ impl Spin {
 
     /// How long to look this time. Zero: sleep at once. Where it is more, [`found`](Self::found) or
     /// [`missed`](Self::missed) is to be told next.
+    #[inline]
     pub fn time(&mut self) -> Duration {
         match &mut self.state {
             State::Pays { .. } => self.limit,
@@ -81,11 +82,11 @@ impl Spin {
         }
     }
 
-    /// Something came after so long.
-    pub fn found(&mut self, after: Duration) {
+    /// Something came, and how long `after` is only asked where that matters: as long as looking pays it does not.
+    pub fn found(&mut self, after: impl FnOnce() -> Duration) {
         match &mut self.state {
             State::Pays { misses } => *misses = misses.saturating_sub(1),
-            _ if after < self.limit => {
+            _ if after() < self.limit => {
                 self.state = State::Pays { misses: MISSES / 2 };
                 self.pause = PAUSES.0;
             }
@@ -124,7 +125,7 @@ mod tests {
                 continue;
             }
             looks += 1;
-            if after(wait) < time { spin.found(after(wait)) } else { spin.missed() }
+            if after(wait) < time { spin.found(|| after(wait)) } else { spin.missed() }
         }
         f64::from(looks) / f64::from(waits)
     }
@@ -160,7 +161,7 @@ mod tests {
             let time = sides[me].time();
             is_asleep[me] = time <= answer;
             if time > answer {
-                sides[me].found(answer);
+                sides[me].found(|| answer);
             } else if !time.is_zero() {
                 sides[me].missed();
             }

@@ -51,11 +51,16 @@ impl Buffer {
     }
 
     /// Makes room for as many bytes more.
+    #[inline]
     pub(crate) fn reserve(&mut self, more: usize) {
         let need = self.0.len().saturating_add(more);
-        if need <= self.0.capacity() || need <= SMALL {
-            return;
+        if need > self.0.capacity() && need > SMALL {
+            self.grow(need);
         }
+    }
+
+    #[cold]
+    fn grow(&mut self, need: usize) {
         let mut large = large();
         if let Some(at) = large.iter().position(|spare| spare.bytes.capacity() >= need) {
             let mut bytes = large.swap_remove(at).bytes;
@@ -80,6 +85,16 @@ pub(crate) fn release() {
     drop(all);
 }
 
+#[cold]
+fn keep_large(bytes: Vec<u8>) {
+    let mut large = large();
+    if large.len() < LARGE_SPARES {
+        large.push(Large { bytes, is_old: false });
+        drop(large);
+        housekeeper::trim_private();
+    }
+}
+
 fn large() -> MutexGuard<'static, Vec<Large>> {
     LARGE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -87,19 +102,16 @@ fn large() -> MutexGuard<'static, Vec<Large>> {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut bytes = mem::take(&mut self.0);
-        let capacity = bytes.capacity();
         bytes.clear();
-        if capacity == 0 || capacity > KEPT {
-            return;
-        }
-        if capacity > SMALL {
-            let mut large = large();
-            if large.len() < LARGE_SPARES {
-                large.push(Large { bytes, is_old: false });
-                drop(large);
-                housekeeper::trim_private();
+        match bytes.capacity() {
+            0 => return,
+            ..=SMALL => {}
+            capacity => {
+                if capacity <= KEPT {
+                    keep_large(bytes);
+                }
+                return;
             }
-            return;
         }
         // At the end of the thread there is no list to go to any more.
         let _ = SPARE.try_with(|spare| {

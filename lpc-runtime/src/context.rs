@@ -221,8 +221,15 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    pub(crate) fn enter(running: &Arc<Running>) -> Self {
-        Self { before: CURRENT.replace(Some(Arc::clone(running))) }
+    pub(crate) fn enter(running: Arc<Running>) -> Self {
+        Self { before: CURRENT.replace(Some(running)) }
+    }
+
+    /// It answers the call no more, which is given back.
+    pub(crate) fn leave(mut self) -> Arc<Running> {
+        let running = CURRENT.replace(self.before.take());
+        std::mem::forget(self);
+        running.expect("it is there from `enter` on")
     }
 
     /// The connection through which this thread is called.

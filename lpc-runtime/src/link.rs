@@ -25,7 +25,7 @@ use crate::lane::pool::{Pool, PoolBlock, Segment};
 use crate::lane::quick::{Consumer, OwnRing, PeersRing, Producer, Reading};
 use crate::lane::quota::Quota;
 use crate::shared::memory::Memory;
-use crate::stats::Counters;
+use crate::stats::{Counters, Tally};
 use crate::sys::cpu;
 use crate::sys::fork::Birth;
 use crate::sys::mapping::OwnMapping;
@@ -63,10 +63,12 @@ pub(crate) struct Link {
     write_timeout: Option<Duration>,
     /// How long it is looked for the peer's messages before sleeping.
     spin: Duration,
-    counters: Arc<Counters>,
+    counters: Arc<Tally>,
     this: Weak<Self>,
     /// Who is called by the housekeeper, if not the link itself.
     tended: OnceLock<Weak<dyn Tend>>,
+    /// Something was [pushed](Self::push) since the last flush.
+    is_pushed: AtomicBool,
     /// The housekeeper comes soon, to flush.
     is_late: AtomicBool,
     /// The housekeeper comes later, to trim.
@@ -245,9 +247,10 @@ impl Link {
             stall,
             write_timeout,
             spin,
-            counters,
+            counters: Tally::new(counters),
             this: Weak::clone(this),
             tended: OnceLock::new(),
+            is_pushed: AtomicBool::new(false),
             is_late: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             refused: Mutex::default(),
@@ -289,7 +292,7 @@ impl Link {
         self.spin
     }
 
-    pub(crate) fn counters(&self) -> &Arc<Counters> {
+    pub(crate) fn counters(&self) -> &Arc<Tally> {
         &self.counters
     }
 
@@ -584,6 +587,10 @@ impl Link {
             self.counters.sent_in_ring();
             return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
         }
+        if outbox.violation.is_some() {
+            let error = outbox.why_broken();
+            return Err(self.fail(outbox, error));
+        }
         let is_free = !outbox.busy && !outbox.stalled;
         if !is_free || (outbox.len() > 0 && frame.len() < MUCH) {
             let mark = outbox.queue(frame);
@@ -619,6 +626,27 @@ impl Link {
             }
             Err(error) => Err(self.fail(outbox, error)),
         }
+    }
+
+    /// Puts a frame into the ring, if the next one goes there and it fits in: no system call, and no waiting. Says whether the peer
+    /// has to be [woken](Self::wake) for it.
+    pub(crate) fn put(&self, frame: &[u8]) -> Option<(Mark, bool)> {
+        // Who has no quick lane takes no lock.
+        if !self.limits.quick_lane || !self.birth.is_here() {
+            return None;
+        }
+        let mut outbox = self.outbox();
+        let put = outbox.put_at_once(frame, cpu::current())?;
+        self.counters.sent_in_ring();
+        Some(put)
+    }
+
+    /// Wakes the peer for what was [put](Self::put) into the ring, which it gets whatever becomes of the bell.
+    #[cold]
+    pub(crate) fn wake(&self) -> Flow {
+        let mut outbox = self.outbox();
+        self.queue_bell(&mut outbox);
+        self.drain(outbox, self.until(None)).unwrap_or(Flow::Sent)
     }
 
     /// Whether the frame that ends there may have gone out as a whole.
@@ -741,14 +769,24 @@ impl Link {
             // It is out, whatever becomes of the bell.
             return Ok((self.drain(outbox, self.until(None)).unwrap_or(Flow::Sent), mark));
         }
-        let flow = if outbox.len() < MUCH { Flow::Sent } else { self.drain(outbox, self.until(None))? };
-        Ok((flow, mark))
+        if outbox.len() >= MUCH {
+            return Ok((self.drain(outbox, self.until(None))?, mark));
+        }
+        // Under the lock: who flushes sees either the flag or the frame.
+        self.is_pushed.store(true, Release);
+        Ok((Flow::Sent, mark))
+    }
+
+    /// Whether something was queued that nobody has flushed since.
+    pub(crate) fn is_to_flush(&self) -> bool {
+        self.is_pushed.load(Acquire) || self.is_late.load(Acquire)
     }
 
     /// Sends what was queued.
     pub(crate) fn flush(&self) -> io::Result<Flow> {
         self.check_process().map_err(io::Error::other)?;
         let mut outbox = self.outbox();
+        self.is_pushed.store(false, Release);
         outbox.stalled = false;
         self.drain(outbox, self.until(None))
     }
@@ -810,12 +848,18 @@ impl Link {
             return Err(outbox.why_broken());
         }
         let has_to_wake = outbox.ring.as_mut().is_some_and(|ring| ring.producer.has_to_wake());
+        if has_to_wake {
+            self.queue_bell(outbox);
+        }
+        Ok(())
+    }
+
+    fn queue_bell(&self, outbox: &mut Outbox) {
         // A peer whose socket takes no more has something to read there.
-        if has_to_wake && !outbox.stalled {
+        if !outbox.stalled && !outbox.broken {
             self.counters.rang();
             outbox.queue(&frame::bell());
         }
-        Ok(())
     }
 
     /// Writes the queue until it is empty or the socket takes no more, unless somebody else is at it.
@@ -1016,6 +1060,22 @@ impl Outbox {
         match self.put(frame, false) {
             Some(mark) => mark,
             None => self.queue(frame),
+        }
+    }
+
+    /// Puts a frame into the ring, if it goes there and nothing else is to be done. Says whether the peer has to be woken.
+    fn put_at_once(&mut self, frame: &[u8], cpu: Option<u32>) -> Option<(Mark, bool)> {
+        if self.broken || self.cpu != cpu || self.len() > 0 {
+            return None;
+        }
+        let ring = self.ring.as_mut().filter(|ring| ring.is_on)?;
+        match ring.producer.put(frame) {
+            Ok(true) => Some((Mark::Ring(ring.producer.written()), ring.producer.has_to_wake())),
+            Ok(false) => None,
+            Err(violation) => {
+                self.violation = Some(violation);
+                None
+            }
         }
     }
 

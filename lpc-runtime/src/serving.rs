@@ -147,13 +147,15 @@ impl Call {
 
 /// What a call that ended leaves to be counted.
 pub(crate) struct Ended {
+    id: CallId,
     cost: Cost,
     running: Arc<Running>,
 }
 
-impl Ended {
-    pub(crate) fn of(call: &Call) -> Self {
-        Self { cost: call.cost(), running: Arc::clone(&call.running) }
+impl Call {
+    /// What is left of it when it has ended.
+    pub(crate) fn into_ended(self) -> Ended {
+        Ended { id: self.id, cost: self.cost(), running: self.running }
     }
 }
 
@@ -176,10 +178,18 @@ struct State {
 
 /// What becomes of a call that has arrived.
 pub(crate) enum Arrival {
-    /// It runs now; whether it is the only one.
-    Runs(Call, bool),
+    /// It runs now.
+    Runs(Call),
     /// It waits for its turn.
     Waits,
+}
+
+/// What became of an answer.
+pub(crate) enum Concluded {
+    /// It is in the ring, and the call has ended. The client may have to be [woken](Link::wake) for it.
+    Sent { next: Next, has_to_wake: bool },
+    /// It is to be sent, and then the call has [ended](Desk::finish).
+    Unsent(Answer, Ended),
 }
 
 /// What is to be done after a call has ended.
@@ -199,7 +209,8 @@ impl Desk {
         Self { peer, state: Mutex::new(state), results: Mutex::default() }
     }
 
-    /// A call has arrived.
+    /// A call has arrived. If it runs, and `puts_aside` says so for a call that is the only one, or not, the inbox is put aside
+    /// while its holder runs it.
     ///
     /// # Errors
     ///
@@ -210,6 +221,8 @@ impl Desk {
         (id, method, is_busy): (CallId, u16, bool),
         time_left: Option<Duration>,
         body: Arrived,
+        inbox: &mut Option<Box<Inbox>>,
+        puts_aside: impl FnOnce(bool) -> bool,
     ) -> Result<Arrival> {
         // A time that no clock shows never comes.
         let deadline = time_left.and_then(|left| Instant::now().checked_add(left));
@@ -221,20 +234,20 @@ impl Desk {
         Arc::get_mut(&mut running).expect("what is spare has no other owner").renew(deadline);
         let call = Call { id, method, is_busy, body, running: Arc::clone(&running) };
         Ok(match state.queue.arrive(id, running, call.cost(), call)? {
-            Some(call) => Arrival::Runs(call, state.queue.running() == 1),
+            Some(call) => {
+                let is_alone = state.queue.running() == 1;
+                if puts_aside(is_alone) {
+                    state.aside = inbox.take();
+                }
+                Arrival::Runs(call)
+            }
             None => Arrival::Waits,
         })
     }
 
     /// The answer of a call that ran is on its way.
     pub(crate) fn finish(&self, ended: Ended) -> Next {
-        let Ended { cost, mut running } = ended;
-        let mut state = self.state();
-        let call = state.queue.finish(cost);
-        if state.spare.len() < SPARE && Arc::get_mut(&mut running).is_some() {
-            state.spare.push(running);
-        }
-        Next { call, has_more: state.queue.may_start(), aside: state.take_aside() }
+        self.state().finish(ended)
     }
 
     /// A call that waits and may run now.
@@ -306,13 +319,28 @@ impl Desk {
         self.state().take_aside()
     }
 
-    /// The frame that answers `call`, whose id is free from then on. A result in a block stays until it is released.
-    pub(crate) fn answer(&self, link: &Link, call: CallId, answer: Result<Reply>) -> Result<Answer> {
+    /// The frame that answers a call that did not run, whose id is free from then on.
+    pub(crate) fn refuse(&self, link: &Link, call: CallId, error: Error) -> Result<Answer> {
         self.state().queue.answer(call);
+        self.answer(link, call, Err(error))
+    }
+
+    /// A call has ended, and this answers it: the id is free from now on. Sends what goes out without a system call.
+    pub(crate) fn conclude(&self, link: &Link, answer: Answer, ended: Ended) -> Concluded {
+        let mut state = self.state();
+        state.queue.answer(ended.id);
+        answer.count(link);
+        match link.put(&answer) {
+            Some((_, has_to_wake)) => Concluded::Sent { next: state.finish(ended), has_to_wake },
+            None => Concluded::Unsent(answer, ended),
+        }
+    }
+
+    /// The frame that answers `call`. A result in a block stays until it is released.
+    pub(crate) fn answer(&self, link: &Link, call: CallId, answer: Result<Reply>) -> Result<Answer> {
         match answer {
             Ok(Reply(mut reply)) => {
                 reply.seal(call);
-                reply.count(link.counters());
                 link.lend(reply.loans());
                 if let Some(block) = reply.take_block()
                     && self.results().insert(call, block).is_some()
@@ -363,6 +391,15 @@ impl Desk {
 const SPARE: usize = 16;
 
 impl State {
+    fn finish(&mut self, ended: Ended) -> Next {
+        let Ended { cost, mut running, .. } = ended;
+        let call = self.queue.finish(cost);
+        if self.spare.len() < SPARE && Arc::get_mut(&mut running).is_some() {
+            self.spare.push(running);
+        }
+        Next { call, has_more: self.queue.may_start(), aside: self.take_aside() }
+    }
+
     fn take_aside(&mut self) -> Option<Box<Inbox>> {
         if self.queue.is_full() { None } else { self.aside.take() }
     }
@@ -372,6 +409,15 @@ impl State {
 pub(crate) enum Answer {
     Reply(Encoded),
     Failure(Buffer),
+}
+
+impl Answer {
+    /// Counts it. For who holds the lock on the calls.
+    fn count(&self, link: &Link) {
+        if let Self::Reply(reply) = self {
+            reply.count(link.counters());
+        }
+    }
 }
 
 impl std::ops::Deref for Answer {

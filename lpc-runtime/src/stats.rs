@@ -4,6 +4,7 @@ use std::array;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lpc_core::Threshold;
 
@@ -225,27 +226,52 @@ pub(crate) enum Lane {
     Loan,
 }
 
-/// The live counts behind [`Stats`]. Each is exact; they are not read at one instant.
+/// The live counts behind [`Stats`], of a client or a server. Each is exact; they are not read at one instant.
+///
+/// What every call counts is counted by its connection, in a [`Tally`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    calls: AtomicU64,
     errors: AtomicU64,
     fallbacks: AtomicU64,
-    found: AtomicU64,
     missed: AtomicU64,
     slept: AtomicU64,
-    quick_sent: AtomicU64,
-    quick_received: AtomicU64,
     bells: AtomicU64,
-    sent: LaneCounters,
-    received: LaneCounters,
+    sent: LargeCounters,
+    received: LargeCounters,
+    connections: Mutex<Connections>,
 }
 
 #[derive(Debug, Default)]
-struct LaneCounters {
-    socket: TrafficCounters,
+struct Connections {
+    live: Vec<Arc<Counts>>,
+    /// What those counted that have ended.
+    ended: Stats,
+}
+
+/// Bodies whose own cost hides that of counting them.
+#[derive(Debug, Default)]
+struct LargeCounters {
     mapping: TrafficCounters,
     loans: TrafficCounters,
+}
+
+/// The counters of one connection, and those that it shares.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    shared: Arc<Counters>,
+    own: Arc<Counts>,
+}
+
+/// What is counted with each small call. Who counts holds what others would need for the same, the inbox or a lock: so that it
+/// takes a load and a store, where an atomic addition would take as long as the rest of the counting.
+#[derive(Debug, Default)]
+struct Counts {
+    calls: AtomicU64,
+    found: AtomicU64,
+    quick_sent: AtomicU64,
+    quick_received: AtomicU64,
+    sent: TrafficCounters,
+    received: TrafficCounters,
 }
 
 /// The number of bodies is the sum of `sizes`, and has no counter of its own.
@@ -255,90 +281,146 @@ struct TrafficCounters {
     sizes: [AtomicU64; BUCKETS],
 }
 
-impl Counters {
-    pub(crate) fn call(&self) {
-        self.calls.fetch_add(1, Relaxed);
-    }
+/// Counts what nobody else counts at the same time.
+fn add_alone(count: &AtomicU64, more: u64) {
+    count.store(count.load(Relaxed) + more, Relaxed);
+}
 
+impl Counters {
     pub(crate) fn error(&self) {
         self.errors.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn fallback(&self) {
-        self.fallbacks.fetch_add(1, Relaxed);
-    }
-
-    /// Something was found by looking, or not.
-    pub(crate) fn looked(&self, found: bool) {
-        let count = if found { &self.found } else { &self.missed };
-        count.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn slept(&self) {
-        self.slept.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn sent_in_ring(&self) {
-        self.quick_sent.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn received_in_ring(&self, frames: u64) {
-        self.quick_received.fetch_add(frames, Relaxed);
-    }
-
-    pub(crate) fn rang(&self) {
-        self.bells.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn sent(&self, lane: Lane, bytes: usize) {
-        self.sent.add(lane, bytes);
-    }
-
-    pub(crate) fn received(&self, lane: Lane, bytes: usize) {
-        self.received.add(lane, bytes);
-    }
-
     pub(crate) fn read(&self) -> Stats {
-        Stats {
-            calls: self.calls.load(Relaxed),
-            errors: self.errors.load(Relaxed),
-            fallbacks: self.fallbacks.load(Relaxed),
-            sent: self.sent.read(),
-            received: self.received.read(),
-            waits: Waits {
-                found: self.found.load(Relaxed),
-                missed: self.missed.load(Relaxed),
-                slept: self.slept.load(Relaxed),
-            },
-            quick: Quick {
-                sent: self.quick_sent.load(Relaxed),
-                received: self.quick_received.load(Relaxed),
-                bells: self.bells.load(Relaxed),
-            },
+        let connections = self.connections();
+        let mut stats = connections.ended;
+        connections.live.iter().for_each(|counts| counts.add_to(&mut stats));
+        drop(connections);
+        stats.errors = self.errors.load(Relaxed);
+        stats.fallbacks = self.fallbacks.load(Relaxed);
+        stats.waits.missed = self.missed.load(Relaxed);
+        stats.waits.slept = self.slept.load(Relaxed);
+        stats.quick.bells = self.bells.load(Relaxed);
+        for (lanes, counters) in [(&mut stats.sent, &self.sent), (&mut stats.received, &self.received)] {
+            counters.mapping.add_to(&mut lanes.mapping);
+            counters.loans.add_to(&mut lanes.loans);
         }
+        stats
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl LaneCounters {
-    fn add(&self, lane: Lane, bytes: usize) {
-        let traffic = match lane {
-            Lane::Socket => &self.socket,
-            Lane::Mapping => &self.mapping,
-            Lane::Loan => &self.loans,
-        };
-        traffic.sizes[bucket_of(bytes as u64)].fetch_add(1, Relaxed);
-        traffic.bytes.fetch_add(bytes as u64, Relaxed);
+impl Tally {
+    /// Of a new connection.
+    pub(crate) fn new(shared: Arc<Counters>) -> Arc<Self> {
+        let own = Arc::new(Counts::default());
+        shared.connections().live.push(Arc::clone(&own));
+        Arc::new(Self { shared, own })
     }
 
-    fn read(&self) -> Lanes {
-        Lanes { socket: self.socket.read(), mapping: self.mapping.read(), loans: self.loans.read() }
+    /// Those of the client, or of the server.
+    pub(crate) fn shared(&self) -> &Arc<Counters> {
+        &self.shared
+    }
+
+    /// A call was received, or is about to be sent. For who holds the inbox of a server, or the lock on a client's calls.
+    pub(crate) fn call(&self) {
+        add_alone(&self.own.calls, 1);
+    }
+
+    pub(crate) fn error(&self) {
+        self.shared.error();
+    }
+
+    pub(crate) fn fallback(&self) {
+        self.shared.fallbacks.fetch_add(1, Relaxed);
+    }
+
+    /// Something was found by looking. For who holds the inbox.
+    pub(crate) fn found(&self) {
+        add_alone(&self.own.found, 1);
+    }
+
+    /// Nothing was.
+    pub(crate) fn missed(&self) {
+        self.shared.missed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn slept(&self) {
+        self.shared.slept.fetch_add(1, Relaxed);
+    }
+
+    /// For who holds the lock on the ring.
+    pub(crate) fn sent_in_ring(&self) {
+        add_alone(&self.own.quick_sent, 1);
+    }
+
+    /// For who holds the inbox.
+    pub(crate) fn received_in_ring(&self, frames: u64) {
+        add_alone(&self.own.quick_received, frames);
+    }
+
+    pub(crate) fn rang(&self) {
+        self.shared.bells.fetch_add(1, Relaxed);
+    }
+
+    /// For who holds the lock on the connection's calls.
+    pub(crate) fn sent(&self, lane: Lane, bytes: usize) {
+        add(lane, bytes as u64, &self.own.sent, &self.shared.sent);
+    }
+
+    /// For who holds the inbox.
+    pub(crate) fn received(&self, lane: Lane, bytes: usize) {
+        add(lane, bytes as u64, &self.own.received, &self.shared.received);
+    }
+}
+
+fn add(lane: Lane, bytes: u64, own: &TrafficCounters, shared: &LargeCounters) {
+    let shared = match lane {
+        Lane::Socket => {
+            add_alone(&own.sizes[bucket_of(bytes)], 1);
+            add_alone(&own.bytes, bytes);
+            return;
+        }
+        Lane::Mapping => &shared.mapping,
+        Lane::Loan => &shared.loans,
+    };
+    shared.sizes[bucket_of(bytes)].fetch_add(1, Relaxed);
+    shared.bytes.fetch_add(bytes, Relaxed);
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let mut connections = self.shared.connections();
+        if let Some(place) = connections.live.iter().position(|counts| Arc::ptr_eq(counts, &self.own)) {
+            connections.live.swap_remove(place);
+        }
+        self.own.add_to(&mut connections.ended);
+    }
+}
+
+impl Counts {
+    fn add_to(&self, stats: &mut Stats) {
+        stats.calls += self.calls.load(Relaxed);
+        stats.waits.found += self.found.load(Relaxed);
+        stats.quick.sent += self.quick_sent.load(Relaxed);
+        stats.quick.received += self.quick_received.load(Relaxed);
+        self.sent.add_to(&mut stats.sent.socket);
+        self.received.add_to(&mut stats.received.socket);
     }
 }
 
 impl TrafficCounters {
-    fn read(&self) -> Traffic {
-        let sizes = array::from_fn(|bucket| self.sizes[bucket].load(Relaxed));
-        Traffic { messages: sizes.iter().sum(), bytes: self.bytes.load(Relaxed), sizes: Sizes(sizes) }
+    fn add_to(&self, traffic: &mut Traffic) {
+        for (sum, count) in traffic.sizes.0.iter_mut().zip(&self.sizes) {
+            let count = count.load(Relaxed);
+            *sum += count;
+            traffic.messages += count;
+        }
+        traffic.bytes += self.bytes.load(Relaxed);
     }
 }
 
@@ -371,11 +453,11 @@ mod tests {
 
     #[test]
     fn a_power_of_two_splits_the_bodies_as_it_would_as_the_threshold() {
-        let counters = LaneCounters::default();
+        let tally = Tally::new(Arc::default());
         for (at, size) in sizes().enumerate() {
-            counters.add(if at % 2 == 0 { Lane::Socket } else { Lane::Mapping }, size as usize);
+            tally.sent(if at % 2 == 0 { Lane::Socket } else { Lane::Mapping }, size as usize);
         }
-        let lanes = counters.read();
+        let lanes = tally.shared().read().sent;
         let powers = (0..=33).map(|power| Threshold::bytes(1 << power));
         for threshold in powers.chain([Threshold::ALWAYS, Threshold::OFF]) {
             let above = sizes().filter(|size| threshold.is_exceeded_by(*size)).count() as u64;
@@ -385,21 +467,42 @@ mod tests {
 
     #[test]
     fn between_powers_of_two_no_body_is_counted_that_is_not_above() {
-        let counters = LaneCounters::default();
+        let tally = Tally::new(Arc::default());
         for size in [4000, 5000, 6000, 8192, 8193] {
-            counters.add(Lane::Socket, size);
+            tally.received(Lane::Socket, size);
         }
-        assert_eq!(counters.read().above(Threshold::bytes(5500)), 1, "of three");
+        assert_eq!(tally.shared().read().received.above(Threshold::bytes(5500)), 1, "of three");
     }
 
     #[test]
     fn bodies_and_bytes_are_counted_once() {
-        let counters = LaneCounters::default();
-        sizes().for_each(|size| counters.add(Lane::Mapping, size as usize));
-        let Lanes { socket, mapping, loans } = counters.read();
+        let tally = Tally::new(Arc::default());
+        sizes().for_each(|size| tally.sent(Lane::Mapping, size as usize));
+        let Lanes { socket, mapping, loans } = tally.shared().read().sent;
         assert_eq!((socket, loans), (Traffic::default(), Traffic::default()));
         assert_eq!((mapping.messages, mapping.bytes), (sizes().count() as u64, sizes().sum()));
         assert_eq!(mapping.sizes.iter().map(|(_, count)| count).sum::<u64>(), mapping.messages);
+    }
+
+    #[test]
+    fn what_a_connection_counted_stays_when_it_ends() {
+        let shared = Arc::new(Counters::default());
+        let tallies = [Tally::new(Arc::clone(&shared)), Tally::new(Arc::clone(&shared))];
+        for (tally, bytes) in tallies.iter().zip([10, 100]) {
+            tally.call();
+            tally.sent(Lane::Socket, bytes);
+            tally.received(Lane::Socket, 2 * bytes);
+            tally.sent_in_ring();
+            tally.received_in_ring(2);
+            tally.found();
+        }
+        let before = shared.read();
+        assert_eq!((before.calls, before.sent.socket.bytes, before.received.socket.bytes), (2, 110, 220));
+        assert_eq!((before.quick.sent, before.quick.received, before.waits.found), (2, 4, 2));
+        for tally in tallies {
+            drop(tally);
+            assert_eq!(shared.read(), before);
+        }
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Client {
 impl Channel {
     fn counters(&self) -> &Arc<Counters> {
         match self {
-            Self::Once(connected) => connected.link.link().counters(),
+            Self::Once(connected) => connected.link.link().counters().shared(),
             Self::Again(redial) => redial.counters(),
         }
     }

@@ -26,7 +26,7 @@ use crate::housekeeper::{self, Tend};
 use crate::lane::incoming::{Filled, Inbox, Message};
 use crate::link::Link;
 use crate::service::{Reply, Request};
-use crate::serving::{self, Answer, Arrival, Call, Desk, Ended, Served};
+use crate::serving::{self, Answer, Arrival, Call, Concluded, Desk, Ended, Served};
 use crate::sys::socket::is_hung_up;
 
 /// The implementation that a server calls.
@@ -87,7 +87,9 @@ impl<D: Implementation> Connection<D> {
     async fn receive(self: &Arc<Self>, socket: &UnixStream, mut inbox: Inbox) -> Result<()> {
         loop {
             // All that arrived is answered or on its way: send the answers before waiting for more.
-            self.link.flush().map_err(serving::broken)?;
+            if self.link().is_to_flush() {
+                self.link.flush().map_err(serving::broken)?;
+            }
             if fill(socket, &mut inbox, self.link().stall()).await? == Filled::End {
                 return self.hung_up(socket, &inbox).await;
             }
@@ -95,10 +97,10 @@ impl<D: Implementation> Connection<D> {
                 match message {
                     Message::Call { call, method, is_busy, time_left, body } => {
                         self.link().counters().call();
-                        let arrival =
-                            self.desk.arrive(self.link(), (call, method, is_busy), time_left, body)?;
-                        match arrival {
-                            Arrival::Runs(call, _) => self.start(call, inbox.has_next()).await?,
+                        let call = (call, method, is_busy);
+                        let stays = |_| false;
+                        match self.desk.arrive(self.link(), call, time_left, body, &mut None, stays)? {
+                            Arrival::Runs(call) => self.start(call, inbox.has_next()).await?,
                             Arrival::Waits => self.readable().await?,
                         }
                     }
@@ -220,8 +222,7 @@ impl<D: Implementation> Connection<D> {
 
     /// Calls the implementation.
     async fn run(&self, call: Call) -> Done {
-        let ended = Ended::of(&call);
-        let Call { id, method, body, running, .. } = call;
+        let Call { id, method, is_busy, body, running } = call;
         let answer = if running.is_cancelled() {
             Err(cancelled(Progress::NotSent))
         } else {
@@ -231,7 +232,7 @@ impl<D: Implementation> Connection<D> {
             answer.unwrap_or_else(|panic| Err(self.served.panicked(method, panic)))
         };
         let answer = answer.map_err(|error| body.explain(error));
-        drop((body, running));
+        let ended = Call { id, method, is_busy, body, running }.into_ended();
         let fatal = serving::is_fatal(&answer);
         let answer = self.desk.answer(self.link(), id, answer).map(|frame| (frame, fatal));
         Done { answer, ended }
@@ -240,14 +241,24 @@ impl<D: Implementation> Connection<D> {
     /// Sends the answer of a call, at once or with others: one system call sends them together. Gives the next call to be
     /// run.
     fn answer(self: &Arc<Self>, done: Done, goes: Goes) -> Result<Option<Call>> {
-        let (frame, fatal) = done.answer?;
-        let sent = match goes {
-            Goes::WithThoseThatArrived if fatal.is_none() => self.link.push(&frame),
-            Goes::WithThoseThatRun if fatal.is_none() => self.link.send_with_others(&frame),
-            _ => self.link.send(&frame),
+        let (answer, fatal) = done.answer?;
+        let next = match self.desk.conclude(self.link(), answer, done.ended) {
+            Concluded::Sent { next, has_to_wake } => {
+                if has_to_wake {
+                    self.link.wake();
+                }
+                next
+            }
+            Concluded::Unsent(answer, ended) => {
+                let sent = match goes {
+                    Goes::WithThoseThatArrived if fatal.is_none() => self.link.push(&answer),
+                    Goes::WithThoseThatRun if fatal.is_none() => self.link.send_with_others(&answer),
+                    _ => self.link.send(&answer),
+                };
+                let _ = sent.map_err(serving::broken)?;
+                self.desk.finish(ended)
+            }
         };
-        let _ = sent.map_err(serving::broken)?;
-        let next = self.desk.finish(done.ended);
         self.ended.notify_waiters();
         if next.has_more {
             self.start_all();
@@ -259,7 +270,7 @@ impl<D: Implementation> Connection<D> {
     fn refuse(&self, call: Call) -> Result<()> {
         let Call { id, body, .. } = call;
         drop(body);
-        let frame = self.desk.answer(self.link(), id, Err(cancelled(Progress::NotSent)))?;
+        let frame = self.desk.refuse(self.link(), id, cancelled(Progress::NotSent))?;
         self.link.send(&frame).map(drop).map_err(serving::broken)
     }
 }
@@ -300,7 +311,7 @@ async fn guarded<F: Future<Output = Result<Reply>>>(
     let turns = poll_fn(|cx| {
         let Some(turn) = future.as_mut().as_pin_mut() else { return Poll::Pending };
         let started = Instant::now();
-        let _current = Current::enter(running);
+        let _current = Current::enter(Arc::clone(running));
         let polled = catch_unwind(AssertUnwindSafe(|| turn.poll(cx)));
         longest = longest.max(started.elapsed());
         match polled {
@@ -314,7 +325,7 @@ async fn guarded<F: Future<Output = Result<Reply>>>(
         Either::Second(()) => Ok(Err(cancelled(Progress::Ran))),
     };
     // What it holds belongs to the implementation, and may panic, too.
-    let _current = Current::enter(running);
+    let _current = Current::enter(Arc::clone(running));
     let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
     (output.and_then(|output| dropped.map(|()| output)), longest)
 }

@@ -46,6 +46,11 @@ impl AsyncLink {
         sent.map(|(_, mark)| mark)
     }
 
+    /// Wakes the peer for what was [put](Link::put) into the ring.
+    pub(super) fn wake(&self) {
+        self.note(Some(self.link.wake()));
+    }
+
     /// Queues a frame that goes out when whoever calls this [flushes](Self::flush).
     pub(super) fn push(&self, frame: &[u8]) -> io::Result<Mark> {
         let pushed = self.link.push(frame);
@@ -218,9 +223,13 @@ async fn look(socket: &UnixStream, inbox: &mut Inbox) -> Result<Filled, FillErro
         let turn = Instant::now();
         loop {
             let filled = inbox.try_fill_some(socket)?;
+            if filled != Filled::Nothing {
+                inbox.found(Some(began));
+                return Ok(filled);
+            }
             let now = Instant::now();
-            if filled != Filled::Nothing || now - began >= time {
-                inbox.looked((filled != Filled::Nothing).then_some(now - began));
+            if now - began >= time {
+                inbox.missed();
                 return Ok(filled);
             }
             if now - turn >= TURN {

@@ -214,7 +214,7 @@ impl Client {
 impl Channel {
     fn counters(&self) -> &Arc<Counters> {
         match self {
-            Self::Once(shared) => shared.link.counters(),
+            Self::Once(shared) => shared.link.counters().shared(),
             Self::Again(redial) => redial.counters(),
         }
     }
@@ -317,8 +317,8 @@ impl Shared {
         deadline: Option<Instant>,
     ) -> Result<R> {
         let reply = self.encode(method, number, encode, deadline).and_then(|request| {
-            let call = self.start(request, deadline)?;
-            let body = self.wait(call, method, deadline)?;
+            let (call, inbox) = self.start(request, deadline)?;
+            let body = self.wait(call, inbox, method, deadline)?;
             Ok(Fetched::new(&self.link, call, body))
         });
         let outcome = reply.and_then(|reply| {
@@ -354,49 +354,52 @@ impl Shared {
         }
     }
 
-    /// Sends a call.
-    fn start(&self, mut request: Encoded, deadline: Option<Instant>) -> Result<CallId> {
-        let sending = Sending { block: request.take_block(), mark: None };
-        let mut waiting = Some(Waiting { sending, thread: None, answer: None, is_abandoned: false });
-        let mut patience = Patience::new(self.at_quota, deadline);
-        let call = loop {
-            let mut state = self.state();
-            if let Some(error) = &state.over {
-                return Err(error.clone().with_progress(Progress::NotSent));
-            }
-            if state.calls.len() >= self.link.limits().max_calls as usize {
-                drop(state);
-                self.wait_for(Need::Call, &mut patience)?;
-                continue;
-            }
-            if !state.calls.is_empty() {
-                request.mark_busy();
-            }
-            let Some(waiting) = waiting.take() else { unreachable!("taken once, on the way out") };
-            break state.calls.insert(waiting);
-        };
+    /// Sends a call. Gives the inbox as well if nobody reads, to be [waited](Self::wait) with.
+    fn start(&self, mut request: Encoded, deadline: Option<Instant>) -> Result<(CallId, Option<Box<Inbox>>)> {
+        let mut state = self.may_start(deadline)?;
+        if !state.calls.is_empty() {
+            request.mark_busy();
+        }
         self.link.counters().call();
         request.count(self.link.counters());
+        let sending = Sending { block: request.take_block(), mark: None };
+        let call = state.calls.insert(Waiting { sending, thread: None, answer: None, is_abandoned: false });
         request.seal(call);
         if let Some(deadline) = deadline {
             request.set_time_left(deadline.saturating_duration_since(Instant::now()));
         }
+        // Without a system call, and so under the lock.
+        if request.loans().is_empty()
+            && let Some((mark, has_to_wake)) = self.link.put(request.frame())
+        {
+            state.waiting(call).sending.mark = Some(mark);
+            let inbox = state.inbox.take();
+            drop(state);
+            if has_to_wake {
+                let _ = self.link.wake();
+            }
+            return Ok((call, inbox));
+        }
+        drop(state);
         self.link.lend(request.loans());
         match self.link.send_within(request.frame(), deadline) {
             Ok((_, mark)) => {
                 let mut state = self.state();
-                // Of who is answered at once nobody asks any more.
-                if let Some(waiting) = state.calls.get_mut(call) {
-                    waiting.sending.mark = Some(mark);
-                }
+                let waiting = state.waiting(call);
+                waiting.sending.mark = Some(mark);
+                // Somebody else may have read the answer already.
+                let is_answered = waiting.answer.is_some();
                 let has_ended = state.has_ended;
+                if !has_ended && !self.link.is_broken() {
+                    return Ok((call, if is_answered { None } else { state.inbox.take() }));
+                }
                 drop(state);
                 if has_ended {
                     self.fail(&self.why_over(), |_| true);
-                } else if self.link.is_broken() {
+                } else {
                     self.send_failed();
                 }
-                Ok(call)
+                Ok((call, None))
             }
             Err(error) => {
                 // The frame did not go out as a whole, so the server cannot have called anything.
@@ -417,11 +420,36 @@ impl Shared {
         }
     }
 
-    /// Waits for the reply to `call`, reading the socket if nobody else does.
-    fn wait(&self, call: CallId, method: u32, deadline: Option<Instant>) -> Result<Arrived> {
-        let mut state = self.state();
+    /// The calls, once there may be one more.
+    fn may_start(&self, deadline: Option<Instant>) -> Result<MutexGuard<'_, State>> {
+        let mut patience = None;
         loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let state = self.state();
+            if let Some(error) = &state.over {
+                return Err(error.clone().with_progress(Progress::NotSent));
+            }
+            if state.calls.len() < self.link.limits().max_calls as usize {
+                return Ok(state);
+            }
+            drop(state);
+            let patience = patience.get_or_insert_with(|| Patience::new(self.at_quota, deadline));
+            self.wait_for(Need::Call, patience)?;
+        }
+    }
+
+    /// Waits for the reply to `call`: reads as long as it has the inbox, which it takes where nobody else does.
+    fn wait(
+        &self,
+        call: CallId,
+        inbox: Option<Box<Inbox>>,
+        method: u32,
+        deadline: Option<Instant>,
+    ) -> Result<Arrived> {
+        let mut state = match inbox {
+            Some(inbox) => self.lead(call, inbox, deadline),
+            None => self.state(),
+        };
+        loop {
             if let Some(answer) = state.waiting(call).answer.take() {
                 let block = state.waiting(call).sending.block.take();
                 if let Answer::Reply(_) = answer {
@@ -441,32 +469,42 @@ impl Shared {
                             self.end(error);
                         }
                         state = self.state();
+                        continue;
                     }
                 }
-            } else if left.is_some_and(|left| left.is_zero()) {
-                return Err(self.abandon(state, call, method));
-            } else if let Some(mut inbox) = state.inbox.take() {
-                drop(state);
-                let read = self.read(call, &mut inbox, deadline);
-                if let Err(error) = &read {
-                    self.end(error);
-                }
-                state = self.state();
-                state.inbox = Some(inbox);
-                if let Ok(Some(answer)) = read {
-                    state.waiting(call).answer = Some(answer);
-                }
-            } else {
-                state.waiting(call).thread.get_or_insert_with(thread::current);
-                drop(state);
-                match left {
-                    Some(left) => thread::park_timeout(left),
-                    None => thread::park(),
-                }
-                state = self.state();
-                state.waiting(call).thread = None;
             }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(self.abandon(state, call, method));
+            }
+            if let Some(inbox) = state.inbox.take() {
+                drop(state);
+                state = self.lead(call, inbox, deadline);
+                continue;
+            }
+            state.waiting(call).thread.get_or_insert_with(thread::current);
+            drop(state);
+            match left {
+                Some(left) => thread::park_timeout(left),
+                None => thread::park(),
+            }
+            state = self.state();
+            state.waiting(call).thread = None;
         }
+    }
+
+    /// Reads until `own` is answered, or its deadline, or the connection's end, and puts the inbox back.
+    fn lead(&self, own: CallId, mut inbox: Box<Inbox>, deadline: Option<Instant>) -> MutexGuard<'_, State> {
+        let read = self.read(own, &mut inbox, deadline);
+        if let Err(error) = &read {
+            self.end(error);
+        }
+        let mut state = self.state();
+        state.inbox = Some(inbox);
+        if let Ok(Some(answer)) = read {
+            state.waiting(own).answer = Some(answer);
+        }
+        state
     }
 
     /// Gives a call up whose deadline has passed.
@@ -733,12 +771,14 @@ impl State {
     /// Forgets a call.
     fn remove(&mut self, call: CallId) {
         self.calls.remove(call);
-        self.full.drain(..).for_each(Waker::wake);
+        if !self.full.is_empty() {
+            self.full.drain(..).for_each(Waker::wake);
+        }
     }
 
     /// Makes somebody else who waits the reader.
     fn pass_on(&mut self) {
-        if self.inbox.is_none() {
+        if self.inbox.is_none() || self.calls.is_empty() {
             return;
         }
         let next = self.calls.iter_mut().find_map(|waiting| waiting.thread.take());

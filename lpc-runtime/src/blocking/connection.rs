@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering::Relaxed, Ord
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use lpc_core::frame::CallId;
 use lpc_core::receiver::Violation;
 use lpc_core::{Error, Progress, Result};
 
@@ -19,10 +20,11 @@ use crate::context::{Current, cancelled};
 use crate::doors::Guest;
 use crate::greeting::Credentials;
 use crate::housekeeper::{self, Tend};
+use crate::lane::arrived::Arrived;
 use crate::lane::incoming::{Filled, Inbox, Message};
-use crate::link::Link;
+use crate::link::{Flow, Link};
 use crate::service::{Reply, Request};
-use crate::serving::{self, Arrival, Call, Desk, Ended, Next, Served};
+use crate::serving::{self, Arrival, Call, Concluded, Desk, Ended, Next, Served};
 use crate::sys::socket;
 
 /// The implementation that a server calls, its type forgotten.
@@ -100,26 +102,27 @@ impl Connection {
         loop {
             let Some(message) = inbox.next()? else {
                 // All that arrived is answered or on its way: send the answers before waiting for more.
-                let _ = self.link.flush().map_err(serving::broken)?;
+                if self.link.is_to_flush() {
+                    let _ = self.link.flush().map_err(serving::broken)?;
+                }
                 if inbox.fill_within(self.link.socket(), self.link.stall(), None)? == Filled::End {
                     self.hung_up(&inbox);
                     return Ok(());
                 }
                 continue;
             };
-            let arrival = match message {
+            match message {
                 Message::Call { call, method, is_busy, time_left, body } => {
                     self.link.counters().call();
-                    self.desk.arrive(&self.link, (call, method, is_busy), time_left, body)?
+                    match self.arrive((call, method, is_busy), time_left, body, inbox, workers)? {
+                        Some(back) => inbox = back,
+                        None => return Ok(()),
+                    }
                 }
-                Message::Release { call } => {
-                    self.desk.release(call)?;
-                    continue;
-                }
+                Message::Release { call } => self.desk.release(call)?,
                 Message::Resend { call } => {
                     let frame = self.desk.inline(&self.link, call)?;
                     let _ = self.link.send(&frame).map_err(serving::broken)?;
-                    continue;
                 }
                 Message::Cancel { call } => {
                     if let Some(call) = self.desk.cancel(call) {
@@ -127,62 +130,56 @@ impl Connection {
                         // It may have been too large for others to run before it.
                         self.have_helped(self.desk.may_start(), workers);
                     }
-                    continue;
                 }
                 // `Receiver` lets only these through to a server.
                 Message::Reply { call, .. } | Message::Failure { call, .. } => {
                     return Err(Violation::UnknownCall(call).into());
                 }
                 Message::Closing { .. } => unreachable!("`Receiver` lets none through to a server"),
-            };
-            let led = match arrival {
-                Arrival::Runs(call, is_alone) => self.begin(call, is_alone, inbox, workers)?,
-                Arrival::Waits if self.desk.is_full() => {
-                    let _ = self.link.flush().map_err(serving::broken)?;
-                    self.guard.watch();
-                    self.desk.put_aside_if_full(inbox)
-                }
-                Arrival::Waits => Some(inbox),
-            };
-            match led {
-                Some(back) => inbox = back,
-                None => return Ok(()),
             }
         }
     }
 
-    /// Runs a call, on this thread if not on another, and what waits behind it. Gives the inbox if this thread leads after that.
-    fn begin(
+    /// Runs a call that has arrived, on this thread if not on another, and what waits behind it; or leaves it to wait. Gives the
+    /// inbox if this thread leads after that.
+    fn arrive(
         self: &Arc<Self>,
-        call: Call,
-        is_alone: bool,
+        (id, method, is_busy): (CallId, u16, bool),
+        time_left: Option<Duration>,
+        body: Arrived,
         inbox: Box<Inbox>,
         workers: &Arc<Workers>,
     ) -> Result<Option<Box<Inbox>>> {
-        let is_quick = self.served.is_quick(call.method);
-        let mut inbox = inbox;
-        if !is_quick && (!is_alone || call.is_busy) {
-            match self.have_led(inbox, workers) {
-                Ok(()) => {
-                    let ended = self.run(call, false)?;
-                    return self.go_on(self.desk.finish(ended), workers);
-                }
-                Err(back) => inbox = back,
-            }
-        }
+        let is_quick = self.served.is_quick(method);
         // The answer may wait for those of the calls behind it, as somebody else takes over if they take long.
         let more = inbox.has_next();
-        if !is_quick {
-            let _ = self.link.flush().map_err(serving::broken)?;
+        let mut inbox = Some(inbox);
+        let runs_here = |is_alone| is_quick || (is_alone && !is_busy);
+        let call = (id, method, is_busy);
+        let call = match self.desk.arrive(&self.link, call, time_left, body, &mut inbox, runs_here)? {
+            Arrival::Runs(call) => call,
+            Arrival::Waits if self.desk.is_full() => {
+                let _ = self.link.flush().map_err(serving::broken)?;
+                self.guard.watch();
+                return Ok(inbox.and_then(|inbox| self.desk.put_aside_if_full(inbox)));
+            }
+            Arrival::Waits => return Ok(inbox),
+        };
+        if let Some(inbox) = inbox {
+            match self.have_led(inbox, workers) {
+                Ok(()) => return self.go_on(self.run(call, false, None)?, workers),
+                Err(back) => self.desk.put_aside(back),
+            }
         }
-        self.desk.put_aside(inbox);
-        self.running.store(call.method, Relaxed);
+        self.running.store(method, Relaxed);
         workers.begin(&self.busy);
-        let ended = self.run(call, more);
-        // Before the next one can be begun by another leader, whose mark it would take off.
-        Workers::end(&self.busy);
-        let led = self.go_on(self.desk.finish(ended?), workers)?;
-        if led.is_none() {
+        let next = match if is_quick { Ok(Flow::Sent) } else { self.link.flush() } {
+            Ok(_) => self.run(call, more, Some(workers)),
+            Err(error) => Err(serving::broken(error)),
+        };
+        let next = next.inspect_err(|_| Workers::end(&self.busy))?;
+        let led = self.go_on(next, workers)?;
+        if led.is_none() && self.link.is_to_flush() {
             // Who leads now may have looked at the queue before the answer was in it.
             let _ = self.link.flush().map_err(serving::broken)?;
         }
@@ -199,8 +196,7 @@ impl Connection {
                 self.desk.put_aside(inbox);
             }
             self.have_helped(next.has_more, workers);
-            let ended = self.run(call, false)?;
-            next = self.desk.finish(ended);
+            next = self.run(call, false, None)?;
         }
     }
 
@@ -249,21 +245,54 @@ impl Connection {
 
     /// Runs a call and answers it. An error ends the connection.
     ///
-    /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them together.
-    fn run(&self, call: Call, more: bool) -> Result<Ended> {
-        let ended = Ended::of(&call);
-        if call.running.is_cancelled() {
-            self.refuse(call, cancelled(Progress::NotSent))?;
-            return Ok(ended);
-        }
-        let Call { id, method, body, running, .. } = call;
-        let started = self.served.is_timed(method).then(Instant::now);
-        let answer = {
-            let _current = Current::enter(&running);
-            catch_unwind(AssertUnwindSafe(|| {
-                (self.served.dispatch)(self.served.request(&self.link, method, &body))
-            }))
+    /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them together. Where it is
+    /// `watched`, it was [begun](Workers::begin) before, and is no more afterwards.
+    fn run(&self, call: Call, more: bool, watched: Option<&Arc<Workers>>) -> Result<Next> {
+        let id = call.id;
+        let (answer, ended) = if call.running.is_cancelled() {
+            (Err(cancelled(Progress::NotSent)), call.into_ended())
+        } else {
+            self.answer(call)
         };
+        let over = serving::is_fatal(&answer);
+        let answer = self.desk.answer(&self.link, id, answer)?;
+        // Before the next one can be begun by another leader, whose mark it would take off.
+        if watched.is_some() {
+            Workers::end(&self.busy);
+        }
+        let (answer, ended) = match self.desk.conclude(&self.link, answer, ended) {
+            Concluded::Sent { next, has_to_wake } => {
+                if has_to_wake {
+                    let _ = self.link.wake();
+                }
+                return over.map_or(Ok(next), Err);
+            }
+            Concluded::Unsent(answer, ended) => (answer, ended),
+        };
+        // To send may take long, too.
+        if let Some(workers) = watched {
+            workers.begin(&self.busy);
+        }
+        let sent = match more && over.is_none() {
+            true => self.link.push(&answer).map(drop),
+            false => self.link.send(&answer).map(drop),
+        };
+        if watched.is_some() {
+            Workers::end(&self.busy);
+        }
+        sent.map_err(serving::broken)?;
+        over.map_or_else(|| Ok(self.desk.finish(ended)), Err)
+    }
+
+    /// Calls the implementation.
+    fn answer(&self, call: Call) -> (Result<Reply>, Ended) {
+        let Call { id, method, is_busy, body, running } = call;
+        let started = self.served.is_timed(method).then(Instant::now);
+        let current = Current::enter(running);
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            (self.served.dispatch)(self.served.request(&self.link, method, &body))
+        }));
+        let running = current.leave();
         if let Some(started) = started {
             self.served.took(method, started.elapsed());
         }
@@ -272,25 +301,14 @@ impl Connection {
         // Whatever it is, nobody waits for it.
         let answer = if running.is_cancelled() { Err(cancelled(Progress::Ran)) } else { answer };
         // Loans that nobody took go back with the answer.
-        drop((body, running));
-        let over = serving::is_fatal(&answer);
-        let frame = self.desk.answer(&self.link, id, answer)?;
-        let sent = match more && over.is_none() {
-            true => self.link.push(&frame).map(drop),
-            false => self.link.send(&frame).map(drop),
-        };
-        sent.map_err(serving::broken)?;
-        match over {
-            Some(error) => Err(error),
-            None => Ok(ended),
-        }
+        (answer, Call { id, method, is_busy, body, running }.into_ended())
     }
 
     /// Answers a call that does not run.
     fn refuse(&self, call: Call, error: Error) -> Result<()> {
         let Call { id, body, .. } = call;
         drop(body);
-        let frame = self.desk.answer(&self.link, id, Err(error))?;
+        let frame = self.desk.refuse(&self.link, id, error)?;
         self.link.send(&frame).map(drop).map_err(serving::broken)
     }
 }

@@ -14,7 +14,7 @@ use crate::buffer::Buffer;
 use crate::lane::peer::{Object, Segment};
 use crate::link::{Link, Returning};
 use crate::shared::memory::Memory;
-use crate::stats::{Counters, Lane};
+use crate::stats::{Lane, Tally};
 use crate::sys::mapping::FRESH;
 use crate::sys::private::Private;
 
@@ -119,7 +119,7 @@ impl Announced {
         &self,
         payload: Payload<'_>,
         loans: &[BlockRef],
-        counters: &Counters,
+        counters: &Tally,
     ) -> Result<Arrived, Unreadable> {
         // Made first: where the body is asked for again, its loans come again, too.
         let bytes = match payload {

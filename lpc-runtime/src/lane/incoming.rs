@@ -16,7 +16,7 @@ use crate::lane::quick::{self, PeersRing, Read, Reading};
 use crate::lane::quota::{Charge, Quota};
 use crate::lane::watch::Watch;
 use crate::link::Link;
-use crate::stats::Counters;
+use crate::stats::Tally;
 use crate::sys::socket::{self, Control, Received, Wait};
 
 /// The receiving side of a connection: one thread or task holds it at a time.
@@ -33,7 +33,7 @@ pub(crate) struct Inbox {
     /// For the objects themselves, as long as anybody has them.
     live: Arc<Quota>,
     link: Weak<Link>,
-    counters: Arc<Counters>,
+    counters: Arc<Tally>,
     /// When the message began to arrive of which there is only a part.
     begun: Option<Instant>,
     /// How long a receive sleeps at most, as the kernel knows it.
@@ -199,10 +199,12 @@ impl Inbox {
     }
 
     /// Takes what is in the ring, if that is where the peer's next frame comes from.
+    #[inline]
     pub(crate) fn read_ring(&mut self) -> Result<bool, FillError> {
-        if self.receiver.source() != Source::Ring {
-            return Ok(false);
-        }
+        if self.receiver.source() == Source::Ring { self.take_from_ring() } else { Ok(false) }
+    }
+
+    fn take_from_ring(&mut self) -> Result<bool, FillError> {
         let Some(ring) = &mut self.ring else { return Ok(false) };
         let read = ring
             .read(&mut self.receiver)
@@ -246,17 +248,16 @@ impl Inbox {
             return Ok(Filled::Nothing);
         }
         // A message that is there at once costs no look at the clock.
-        let filled = self.try_fill_some(socket)?;
-        if filled != Filled::Nothing {
-            self.looked(Some(Duration::ZERO));
-            return Ok(filled);
-        }
-        let began = Instant::now();
+        let mut began = None;
         loop {
             let filled = self.try_fill_some(socket)?;
-            let after = began.elapsed();
-            if filled != Filled::Nothing || after >= time {
-                self.looked((filled != Filled::Nothing).then_some(after));
+            if filled != Filled::Nothing {
+                self.found(began);
+                return Ok(filled);
+            }
+            let now = Instant::now();
+            if now - *began.get_or_insert(now) >= time {
+                self.missed();
                 return Ok(filled);
             }
         }
@@ -279,16 +280,22 @@ impl Inbox {
         self.try_fill(socket, Wait::Never)
     }
 
-    /// How long to [try](Self::try_fill) to receive before sleeping. Where it is more than no time, what came of it is to be
-    /// [said](Self::looked).
+    /// How long to [try](Self::try_fill) to receive before sleeping. Where it is more than no time, it is to be said what came
+    /// of it: [something](Self::found) or [nothing](Self::missed).
     pub(crate) fn time_to_look(&mut self) -> Duration {
         if self.receiver.is_between_frames() { self.watch.time() } else { Duration::ZERO }
     }
 
-    /// Something was there after so long, or nothing in time.
-    pub(crate) fn looked(&mut self, found: Option<Duration>) {
-        self.counters.looked(found.is_some());
-        self.watch.looked(found);
+    /// Something was there, having been looked for since then; at once, if not for any time.
+    pub(crate) fn found(&mut self, began: Option<Instant>) {
+        self.counters.found();
+        self.watch.found(|| began.map_or(Duration::ZERO, |began| began.elapsed()));
+    }
+
+    /// Nothing was there in time.
+    pub(crate) fn missed(&mut self) {
+        self.counters.missed();
+        self.watch.missed();
     }
 
     /// Its holder waits until there is something to receive.
@@ -385,6 +392,7 @@ impl Inbox {
     }
 
     /// Whether [`next`](Self::next) has something to give before more is received.
+    #[inline]
     pub(crate) fn has_next(&self) -> bool {
         self.receiver.has_next()
     }

@@ -14,7 +14,7 @@ use crate::lane::objects::Pin;
 use crate::lane::pool::PoolBlock;
 use crate::link::Link;
 use crate::shared::memory::Memory;
-use crate::stats::{Counters, Lane};
+use crate::stats::{Lane, Tally};
 
 /// A body that is being encoded.
 ///
@@ -282,6 +282,10 @@ impl<'l> Outgoing<'l> {
 impl Sink for Outgoing<'_> {
     #[inline]
     fn push(&mut self, byte: u8) -> Result<(), EncodeError> {
+        if self.block.is_none() && self.frame.len() < self.room.min(self.frame.capacity()) {
+            self.frame.push(byte);
+            return Ok(());
+        }
         self.extend(&[byte])
     }
 
@@ -327,8 +331,8 @@ impl Encoded {
         frame::seal(&mut self.frame, call, self.body, &places);
     }
 
-    /// Counts it among what was sent.
-    pub(crate) fn count(&self, counters: &Counters) {
+    /// Counts it among what was sent. For who holds the lock on the connection's calls.
+    pub(crate) fn count(&self, counters: &Tally) {
         counters.sent(self.lane, self.len);
         for loan in &self.loans {
             counters.sent(Lane::Loan, loan.place.len as usize);

@@ -29,6 +29,7 @@ impl OwnRing {
 }
 
 impl Own for OwnRing {
+    #[inline]
     fn write(&self, offset: usize, bytes: &[u8]) {
         let words = &self.0.words()[offset / 8..][..bytes.len().div_ceil(8)];
         let (whole, rest) = bytes.as_chunks();
@@ -42,6 +43,7 @@ impl Own for OwnRing {
         }
     }
 
+    #[inline]
     fn store(&self, offset: usize, value: u64) {
         self.0.words()[offset / 8].store(value, Release);
     }
@@ -73,6 +75,7 @@ impl PeersRing {
 }
 
 impl Peers for PeersRing {
+    #[inline]
     fn read(&self, offset: usize, into: &mut [u8]) {
         let mut number = offset / 8;
         let (whole, rest) = into.as_chunks_mut();
@@ -85,6 +88,7 @@ impl Peers for PeersRing {
         }
     }
 
+    #[inline]
     fn load(&self, offset: usize) -> u64 {
         let word = self.0.words.load(offset / 8);
         fence(Acquire);
@@ -127,11 +131,12 @@ impl Reading {
         if self.is_over {
             return Ok(Read::Nothing);
         }
-        if self.left.is_none() && self.stop.load(Acquire) {
-            self.left = Some(SLOTS);
-        }
-        if self.left.is_none() && !self.consumer.is_ready() {
-            return Ok(Read::Nothing);
+        if self.left.is_none() {
+            if self.stop.load(Acquire) {
+                self.left = Some(SLOTS);
+            } else if !self.consumer.is_ready() {
+                return Ok(Read::Nothing);
+            }
         }
         let before = self.consumer.taken();
         let mut frames = 0;

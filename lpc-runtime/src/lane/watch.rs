@@ -32,11 +32,13 @@ impl Watch {
         }
     }
 
-    /// What came of it: something, after so long, or nothing.
-    pub(crate) fn looked(&mut self, found: Option<Duration>) {
-        match found {
-            Some(after) => self.spin.found(after),
-            None => self.spin.missed(),
-        }
+    /// Something came, after so long.
+    pub(crate) fn found(&mut self, after: impl FnOnce() -> Duration) {
+        self.spin.found(after);
+    }
+
+    /// Nothing came in time.
+    pub(crate) fn missed(&mut self) {
+        self.spin.missed();
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Link {
     this: Weak<Self>,
     /// Who is called by the housekeeper, if not the link itself.
     tended: OnceLock<Weak<dyn Tend>>,
-    /// Something was [pushed](Self::push) since the last flush.
+    /// Something was queued for whoever reads to [flush](Self::flush).
     is_pushed: AtomicBool,
     /// The housekeeper comes soon, to flush.
     is_late: AtomicBool,
@@ -697,6 +697,7 @@ impl Link {
                     .inspect_err(|error| tracing::warn!(%error, "no shared memory for a quick lane"))
                     .ok()?;
                 outbox.announce(&frame::ring(), descriptor);
+                self.is_pushed.store(true, Release);
                 (own, false)
             }
         };

@@ -587,10 +587,7 @@ impl Link {
             self.counters.sent_in_ring();
             return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
         }
-        if outbox.violation.is_some() {
-            let error = outbox.why_broken();
-            return Err(self.fail(outbox, error));
-        }
+        self.note_violation(&outbox);
         let is_free = !outbox.busy && !outbox.stalled;
         if !is_free || (outbox.len() > 0 && frame.len() < MUCH) {
             let mark = outbox.queue(frame);
@@ -636,9 +633,19 @@ impl Link {
             return None;
         }
         let mut outbox = self.outbox();
-        let put = outbox.put_at_once(frame, cpu::current())?;
-        self.counters.sent_in_ring();
-        Some(put)
+        let put = outbox.put_at_once(frame, cpu::current());
+        match put {
+            Some(_) => self.counters.sent_in_ring(),
+            None => self.note_violation(&outbox),
+        }
+        put
+    }
+
+    /// Where the peer's ring cannot be used, it is for whoever reads, and flushes, to end the connection: one of many who send.
+    fn note_violation(&self, outbox: &Outbox) {
+        if outbox.violation.is_some() {
+            self.is_pushed.store(true, Release);
+        }
     }
 
     /// Wakes the peer for what was [put](Self::put) into the ring, which it gets whatever becomes of the bell.

@@ -78,6 +78,8 @@ pub(crate) struct Link {
     has_refused: AtomicBool,
     /// As the outbox's `broken`.
     is_broken: AtomicBool,
+    /// Somebody has said why the connection is over.
+    is_end_told: AtomicBool,
     /// Nothing more is to be taken from the peer's ring than what is in it.
     stop: Arc<AtomicBool>,
 }
@@ -256,6 +258,7 @@ impl Link {
             refused: Mutex::default(),
             has_refused: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
+            is_end_told: AtomicBool::new(false),
             stop: Arc::default(),
         })
     }
@@ -1010,6 +1013,11 @@ impl Link {
             tended.send_failed();
         }
         error
+    }
+
+    /// Whether this is the first of those who would say why the connection is over: several calls may run into it.
+    pub(crate) fn tells_end(&self) -> bool {
+        !self.is_end_told.swap(true, AcqRel)
     }
 
     /// Whether nothing is sent any more.

@@ -212,7 +212,7 @@ impl<D: Implementation> Connection<D> {
                     done = self.run(call).await;
                 }
                 Err(error) => {
-                    serving::log_end(self.served.service, &error);
+                    serving::log_end(self.served.service, self.link(), &error);
                     self.link.close();
                     return;
                 }

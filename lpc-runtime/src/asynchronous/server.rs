@@ -186,7 +186,7 @@ async fn accept<D: Implementation>(
             match greet(&stream, &served, &config, &control, guest).await {
                 Ok((connection, inbox)) => {
                     if let Err(error) = connection.serve(&stream, inbox).await {
-                        serving::log_end(service, &error);
+                        serving::log_end(service, connection.link(), &error);
                     }
                 }
                 Err(error) => control.doors.complain(service, &error),

@@ -94,7 +94,7 @@ impl Connection {
             Ok(Err(error)) => error,
             Err(panic) => self.served.panicked(u16::MAX, panic),
         };
-        serving::log_end(self.served.service, &error);
+        serving::log_end(self.served.service, &self.link, &error);
         self.link.close();
     }
 

@@ -590,7 +590,10 @@ impl Link {
             self.counters.sent_in_ring();
             return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
         }
-        self.note_violation(&outbox);
+        if outbox.violation.is_some() {
+            let error = outbox.why_broken();
+            return Err(self.fail(outbox, error));
+        }
         let is_free = !outbox.busy && !outbox.stalled;
         if !is_free || (outbox.len() > 0 && frame.len() < MUCH) {
             let mark = outbox.queue(frame);
@@ -637,18 +640,10 @@ impl Link {
         }
         let mut outbox = self.outbox();
         let put = outbox.put_at_once(frame, cpu::current());
-        match put {
-            Some(_) => self.counters.sent_in_ring(),
-            None => self.note_violation(&outbox),
+        if put.is_some() {
+            self.counters.sent_in_ring();
         }
         put
-    }
-
-    /// Where the peer's ring cannot be used, it is for whoever reads, and flushes, to end the connection: one of many who send.
-    fn note_violation(&self, outbox: &Outbox) {
-        if outbox.violation.is_some() {
-            self.is_pushed.store(true, Release);
-        }
     }
 
     /// Wakes the peer for what was [put](Self::put) into the ring, which it gets whatever becomes of the bell.
@@ -775,6 +770,10 @@ impl Link {
         let mut outbox = self.uncongested(None)?;
         outbox.tell(cpu::current());
         let mark = outbox.add(frame);
+        if outbox.violation.is_some() {
+            let error = outbox.why_broken();
+            return Err(self.fail(outbox, error));
+        }
         if let Mark::Ring(_) = mark {
             self.counters.sent_in_ring();
             // It is out, whatever becomes of the bell.

@@ -1,17 +1,15 @@
 //! What a server holds: of memory, descriptors and mappings.
 
 use std::fmt;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use lpc_cli::measure::{Service, sum};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::service::blocking::{Work, WorkClient, WorkService};
-use crate::service::{self, Worker, asynchronous};
+use crate::server;
+use crate::service::blocking::{Work, WorkClient};
+use crate::setup::Setup;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -47,20 +45,11 @@ enum What {
     },
 }
 
-/// The server's process.
-#[derive(clap::Args)]
-pub(crate) struct Served {
-    #[arg(long)]
-    port: PathBuf,
-    #[arg(long)]
-    tokio: bool,
-}
-
 /// Of each body.
 const SIZE: usize = 1 << 20;
 
 pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
-    raise_descriptors()?;
+    server::raise_descriptors()?;
     match arguments.what {
         What::Idle { clients, seconds, tokio } => idle(clients, seconds, &Server::start(tokio)?),
         What::Rounds { rounds, every, tokio } => self::rounds(rounds, every as usize, &Server::start(tokio)?),
@@ -139,7 +128,7 @@ impl Server {
     fn start(tokio: bool) -> lpc::Result<Self> {
         let directory = tempfile::tempdir()?;
         let port = directory.path().join("work");
-        let child = start(&port, tokio)?;
+        let child = server::start(&port, Setup::of(tokio), None)?;
         Ok(Self { port, child, _directory: directory })
     }
 
@@ -154,24 +143,6 @@ impl Server {
             mappings: std::fs::read_to_string(process.join("maps"))?.lines().count() as u64,
         })
     }
-}
-
-/// A server of this port, which clients can connect to.
-pub(crate) fn start(port: &Path, tokio: bool) -> lpc::Result<Service> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args([Path::new("serve-port"), Path::new("--port"), port]).stdout(Stdio::piped());
-    if tokio {
-        command.arg("--tokio");
-    }
-    let mut child = command.spawn()?;
-    let output = child.stdout.take().expect("it is piped");
-    let service = Service::of(child);
-    let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
-    if line != READY {
-        return Err(std::io::Error::other("the server does not start").into());
-    }
-    Ok(service)
 }
 
 /// What a process holds.
@@ -200,30 +171,4 @@ impl Figures {
         let resident = self.resident as f64 / 1024.0;
         println!("| {when:>9} | {resident:>10.1} | {:>11} | {:>8} |", self.descriptors, self.mappings);
     }
-}
-
-/// What the server says once clients can connect.
-const READY: &str = "ready\n";
-
-/// Serves until it is killed.
-pub(crate) fn serve(served: &Served) -> lpc::Result<()> {
-    raise_descriptors()?;
-    if served.tokio {
-        service::runtime()?.block_on(async {
-            let server = lpc::Server::bind(&served.port)?;
-            print!("{READY}");
-            server.serve::<asynchronous::WorkService, _>(Worker).await
-        })
-    } else {
-        let server = lpc::blocking::Server::bind(&served.port)?;
-        print!("{READY}");
-        server.serve::<WorkService, _>(Worker)
-    }
-}
-
-/// Lets this process have as many descriptors as it may.
-fn raise_descriptors() -> lpc::Result<()> {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    Ok(raised.map_err(std::io::Error::from)?)
 }

@@ -58,6 +58,38 @@ impl Job {
     }
 }
 
+/// What callers have done.
+pub(crate) struct Done {
+    callers: Vec<Samples>,
+    elapsed: Duration,
+}
+
+impl Done {
+    /// What was done side by side.
+    pub(crate) fn all(done: impl IntoIterator<Item = Self>) -> Self {
+        let mut all = Self { callers: Vec::new(), elapsed: Duration::ZERO };
+        for done in done {
+            all.callers.extend(done.callers);
+            all.elapsed = all.elapsed.max(done.elapsed);
+        }
+        all
+    }
+
+    /// Calls a second, of all callers. Where they think, that is not counted.
+    pub(crate) fn per_second(&self, job: Job) -> f64 {
+        if job.think == Think::Nothing {
+            let calls: usize = self.callers.iter().map(Samples::len).sum();
+            return calls as f64 / self.elapsed.as_secs_f64().max(1e-9);
+        }
+        self.callers.iter().map(Samples::per_second).sum()
+    }
+
+    /// All calls.
+    pub(crate) fn samples(self) -> Samples {
+        Samples::side_by_side(self.callers, self.elapsed)
+    }
+}
+
 /// Clients of one server.
 pub(crate) enum Clients {
     Threads(Vec<Arc<WorkClient>>),
@@ -104,7 +136,13 @@ impl Clients {
     }
 
     /// Has `callers` threads or tasks do the job side by side for at least `share`, in turn on these clients.
-    pub(crate) fn run(&self, job: Job, callers: usize, share: Duration) -> lpc::Result<Vec<Samples>> {
+    pub(crate) fn run(&self, job: Job, callers: usize, share: Duration) -> lpc::Result<Done> {
+        let started = Instant::now();
+        let callers = self.run_each(job, callers, share)?;
+        Ok(Done { callers, elapsed: started.elapsed() })
+    }
+
+    fn run_each(&self, job: Job, callers: usize, share: Duration) -> lpc::Result<Vec<Samples>> {
         match self {
             Self::Threads(clients) => {
                 let ready = Barrier::new(callers);
@@ -135,6 +173,24 @@ impl Clients {
                 })
             }
         }
+    }
+
+    /// One call of each client, one after the other.
+    pub(crate) fn each(&self, job: Job) -> lpc::Result<Done> {
+        let started = Instant::now();
+        let callers: lpc::Result<_> = match self {
+            Self::Threads(clients) => {
+                clients.iter().map(|client| call(client, job, Duration::ZERO)).collect()
+            }
+            Self::Tasks(clients, runtime) => clients
+                .iter()
+                .map(|client| {
+                    let called = runtime.spawn(call_async(Arc::clone(client), job, Duration::ZERO));
+                    runtime.block_on(called).map_err(lpc::Error::other)?
+                })
+                .collect(),
+        };
+        Ok(Done { callers: callers?, elapsed: started.elapsed() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use lpc_cli::measure::{Samples, Service};
+use lpc_cli::measure::Service;
 use serde::{Deserialize, Serialize};
 
 use crate::caller::{Clients, Job};
@@ -25,10 +25,11 @@ pub(crate) struct Called {
 
 /// What they are told, a line of JSON.
 #[derive(Serialize, Deserialize)]
-struct Order {
-    job: Job,
-    callers: usize,
-    share: Duration,
+enum Order {
+    /// So many callers side by side.
+    Run { job: Job, callers: usize, share: Duration },
+    /// One call of each client, one after the other.
+    Each { job: Job },
 }
 
 /// What they answer: calls a second, of all callers.
@@ -50,9 +51,11 @@ pub(crate) fn run(called: &Called) -> lpc::Result<()> {
         if line.is_empty() {
             return Ok(());
         }
-        let order: Order = serde_json::from_str(&line).map_err(lpc::Error::other)?;
-        let samples = clients.run(order.job, order.callers, order.share)?;
-        let answer = Answer { per_s: samples.iter().map(Samples::per_second).sum() };
+        let (done, job) = match serde_json::from_str(&line).map_err(lpc::Error::other)? {
+            Order::Run { job, callers, share } => (clients.run(job, callers, share)?, job),
+            Order::Each { job } => (clients.each(job)?, job),
+        };
+        let answer = Answer { per_s: done.per_second(job) };
         println!("{}", serde_json::to_string(&answer).map_err(lpc::Error::other)?);
     }
 }
@@ -85,7 +88,17 @@ impl Calling {
 
     /// Has `callers` do the job side by side, from now on.
     pub(crate) fn begin(&mut self, job: Job, callers: usize, share: Duration) -> lpc::Result<()> {
-        let order = serde_json::to_string(&Order { job, callers, share }).map_err(lpc::Error::other)?;
+        self.order(&Order::Run { job, callers, share })
+    }
+
+    /// Has each client make one such call.
+    pub(crate) fn each(&mut self, job: Job) -> lpc::Result<f64> {
+        self.order(&Order::Each { job })?;
+        self.end()
+    }
+
+    fn order(&mut self, order: &Order) -> lpc::Result<()> {
+        let order = serde_json::to_string(order).map_err(lpc::Error::other)?;
         Ok(writeln!(self.orders, "{order}")?)
     }
 

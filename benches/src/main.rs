@@ -6,7 +6,8 @@
 //! - `load`: looking for the next message beside sleeping, while the machine is busy with other things.
 //! - `service`: the service under measurement, as the child process serves it.
 //! - `large`: large arguments and results, beside the same work done without lpc.
-//! - `memory`: what a server holds while its clients are idle, and after they have gone.
+//! - `scale`: thousands of idle connections, hundreds of busy ones, and whether each gets its share.
+//! - `memory`: what a server holds after its clients have gone.
 //! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
 //! - `compile`: what the attribute adds to a build, in seconds and bytes.
@@ -21,6 +22,7 @@ mod compile;
 mod large;
 mod load;
 mod memory;
+mod scale;
 mod server;
 mod service;
 mod setup;
@@ -47,7 +49,9 @@ enum Work {
     Load(load::Arguments),
     /// Cost of large arguments and results, beside the same work done without lpc
     Large(large::Arguments),
-    /// What a server holds while its clients are idle, and after they have gone
+    /// Many connections of one server: what idle ones cost, what busy ones carry, and whether each gets its share
+    Scale(scale::Arguments),
+    /// What a server holds after its clients have gone
     Memory(memory::Arguments),
     /// Calls of mixed sizes around the threshold, from threads or tasks, every reply checked
     Stress(stress::Arguments),
@@ -70,7 +74,7 @@ enum Work {
     /// The other process of one row of `large`
     #[command(hide = true)]
     ServeRow(large::Served),
-    /// The other process of `memory` and `soak`, and the servers of `load`
+    /// The other process of `memory` and `soak`, and the servers of `load` and `scale`
     #[command(hide = true)]
     ServePort(server::Served),
     /// A process of clients of such a server
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Work::ServePeer(served) => compare::serve(&served),
         Work::Load(arguments) => load::run(&arguments),
         Work::Large(arguments) => large::run(&arguments).map_err(Into::into),
+        Work::Scale(arguments) => scale::run(&arguments),
         Work::Memory(arguments) => memory::run(&arguments).map_err(Into::into),
         Work::Stress(arguments) => stress::run(&arguments).map_err(Into::into),
         Work::Soak(arguments) => soak::run(&arguments).map_err(Into::into),

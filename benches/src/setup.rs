@@ -1,9 +1,10 @@
 //! How lpc is set up on both sides of a measurement.
 
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, io, thread};
 
 use clap::ValueEnum;
+use lpc_cli::measure::pin;
 use tokio::runtime::{Builder, Runtime};
 
 /// Who drives the connections of a process.
@@ -88,6 +89,21 @@ impl fmt::Display for Setup {
 /// Whether this is among what a user asks for: it contains one of the `parts`, or there are none.
 pub(crate) fn is_chosen(parts: &[String], name: &str) -> bool {
     parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
+}
+
+/// Does this in a thread that runs on one CPU, as do those that it starts; if that is wanted.
+pub(crate) fn pinned<T: Send, E: From<io::Error> + Send>(
+    cpu: Option<usize>,
+    does: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
+    let Some(cpu) = cpu else { return does() };
+    thread::scope(|scope| {
+        let done = scope.spawn(|| {
+            pin(cpu)?;
+            does()
+        });
+        done.join().expect("measuring panicked")
+    })
 }
 
 /// Sets up a builder of either side and driver.

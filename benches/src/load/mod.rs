@@ -19,14 +19,14 @@ use std::thread;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lpc_cli::measure::{Pinning, Samples, Service, cpu_time, pin};
+use lpc_cli::measure::{Pinning, Samples, Service, cpu_time};
 use serde::Serialize;
 
 pub(crate) use self::hog::run as hog;
 use self::situation::Situation;
-use crate::caller::Clients;
+use crate::caller::{Clients, Done};
 use crate::server;
-use crate::setup::{Setup, is_chosen};
+use crate::setup::{Setup, is_chosen, pinned};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -66,7 +66,7 @@ struct Record {
     sleeps: bool,
     p50_ns: u64,
     p99_ns: u64,
-    /// Calls a second, of all callers; the time between calls is not counted.
+    /// Calls a second, of all callers; where they think, that is not counted.
     per_s: f64,
     /// CPU time a call of all processes, without what the callers' thinking and the implementation use.
     cpu_ns: u64,
@@ -132,10 +132,10 @@ impl Peer<'_> {
         };
         run_all(pairs, situation, share / 4)?;
         let before = used()?;
-        let samples = run_all(pairs, situation, share)?;
+        let done = run_all(pairs, situation, share)?;
         let used = used()?.saturating_sub(before);
-        let per_s = samples.iter().map(Samples::per_second).sum();
-        let samples = Samples::side_by_side(samples, share);
+        let per_s = done.per_second(situation.job);
+        let samples = done.samples();
         let own = situation.job.own_cpu().as_nanos() as u64;
         let each = (used / samples.len().max(1) as u64).saturating_sub(own);
         Ok((samples, per_s, each))
@@ -143,7 +143,7 @@ impl Peer<'_> {
 }
 
 /// The clients of all pairs at once.
-fn run_all(pairs: &[Pair], situation: Situation, share: Duration) -> lpc::Result<Vec<Samples>> {
+fn run_all(pairs: &[Pair], situation: Situation, share: Duration) -> lpc::Result<Done> {
     if let [pair] = pairs {
         return pair.clients.run(situation.job, 1, share);
     }
@@ -155,7 +155,7 @@ fn run_all(pairs: &[Pair], situation: Situation, share: Duration) -> lpc::Result
             .map(|caller| caller.join().expect("a caller panicked"))
             .collect::<lpc::Result<_>>()
     })?;
-    Ok(each.into_iter().flatten().collect())
+    Ok(Done::all(each))
 }
 
 fn measure(
@@ -212,16 +212,4 @@ fn measure(
     }
     bar.finish_and_clear();
     Ok(records)
-}
-
-/// Does this in a thread that runs on one CPU, as do those that it starts; if that is wanted.
-fn pinned<T: Send>(cpu: Option<usize>, does: impl FnOnce() -> lpc::Result<T> + Send) -> lpc::Result<T> {
-    let Some(cpu) = cpu else { return does() };
-    thread::scope(|scope| {
-        let done = scope.spawn(|| {
-            pin(cpu)?;
-            does()
-        });
-        done.join().expect("measuring panicked")
-    })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lpc_cli::measure::{Table, firsts, median, time};
+use lpc_cli::measure::{Table, firsts, median, quantile, time};
 
 use super::{Record, idle};
 
@@ -53,13 +53,16 @@ fn table(records: &[&Record]) -> Table {
     table
 }
 
-/// The median, marked where it is too much.
+/// The median. In bold where it is too much, and so are three quarters of the rounds; with a question mark where these are not.
 fn ratio(mut ratios: Vec<f64>) -> String {
     ratios.sort_unstable_by(f64::total_cmp);
-    match lpc_cli::measure::quantile(&ratios, 0.5) {
-        Some(ratio) if ratio > TOO_MUCH => format!("**{ratio:.2}**"),
-        Some(ratio) => format!("{ratio:.2}"),
-        None => "-".into(),
+    let [Some(low), Some(median)] = [0.25, 0.5].map(|at| quantile(&ratios, at)) else { return "-".into() };
+    if low > TOO_MUCH {
+        format!("**{median:.2}**")
+    } else if median > TOO_MUCH {
+        format!("{median:.2}?")
+    } else {
+        format!("{median:.2}")
     }
 }
 
@@ -78,4 +81,17 @@ pub(super) fn idle(records: &[idle::Record]) -> String {
         ]);
     }
     format!("idle, for {} ms\n\n{table}", first.ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_marked_where_most_rounds_agree_that_it_is_too_much() {
+        assert_eq!(ratio(vec![0.5, 1.05, 1.0, 0.9]), "0.90");
+        assert_eq!(ratio(vec![1.3, 0.9, 1.2, 1.0, 1.4]), "1.20?");
+        assert_eq!(ratio(vec![1.3, 1.15, 1.2, 1.0, 1.4]), "**1.20**");
+        assert_eq!(ratio(Vec::new()), "-");
+    }
 }

@@ -86,14 +86,11 @@ pub(crate) fn run(arguments: &Arguments) -> crate::Done {
     let json = arguments.json.as_deref().map(|path| File::options().create(true).append(true).open(path));
     let mut json = json.transpose()?;
     let cpus = arguments.pinning.cpus()?.ok_or("there is one CPU only")?;
-    let records = measure(arguments, cpus, &setups, &situations)?;
+    let records = measure(arguments, cpus, &setups, &situations, json.as_mut())?;
     print!("{}", report::tables(&records));
     let idle = idle::measure(&setups, Duration::from_millis(arguments.idle))?;
     print!("\n{}", report::idle(&idle));
     if let Some(json) = &mut json {
-        for record in &records {
-            writeln!(json, "{}", serde_json::to_string(record)?)?;
-        }
         for record in &idle {
             writeln!(json, "{}", serde_json::to_string(record)?)?;
         }
@@ -163,6 +160,7 @@ fn measure(
     cpus: [Option<usize>; 2],
     setups: &[Setup],
     situations: &[Situation],
+    mut json: Option<&mut File>,
 ) -> Result<Vec<Record>, crate::AnyError> {
     let directory = tempfile::tempdir()?;
     let mut peers: Vec<[Peer<'_>; 2]> = setups
@@ -194,7 +192,7 @@ fn measure(
                     let (mut samples, per_s, cpu_ns) = pinned(cpus[0], || peer.measure(*situation, share))
                         .map_err(|error| format!("{situation}, {}: {error}", peer.setup))?;
                     let [p50_ns, p99_ns] = samples.quantiles([0.5, 0.99]).ok_or("no call")?;
-                    records.push(Record {
+                    let record = Record {
                         situation: situation.to_string(),
                         peer: peer.setup.to_string(),
                         pinning: arguments.pinning,
@@ -204,7 +202,11 @@ fn measure(
                         per_s,
                         cpu_ns,
                         round,
-                    });
+                    };
+                    if let Some(json) = &mut json {
+                        writeln!(json, "{}", serde_json::to_string(&record)?)?;
+                    }
+                    records.push(record);
                 }
                 bar.inc(1);
             }

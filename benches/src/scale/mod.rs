@@ -88,18 +88,15 @@ pub(crate) fn run(arguments: &Arguments) -> crate::Done {
     for part in parts {
         match part {
             Part::Idle => {
-                let records = measure(arguments, "idle", &setups, idle::measure)?;
-                write(json.as_mut(), &records)?;
+                let records = measure(arguments, "idle", &setups, idle::measure, json.as_mut())?;
                 print!("{}", idle::tables(&records));
             }
             Part::Busy => {
-                let records = measure(arguments, "busy", &setups, busy::measure)?;
-                write(json.as_mut(), &records)?;
+                let records = measure(arguments, "busy", &setups, busy::measure, json.as_mut())?;
                 print!("{}", busy::table(&records));
             }
             Part::Fair => {
-                let records = measure(arguments, "fair", &setups, fair::measure)?;
-                write(json.as_mut(), &records)?;
+                let records = measure(arguments, "fair", &setups, fair::measure, json.as_mut())?;
                 print!("{}", fair::table(&records));
             }
         }
@@ -134,11 +131,12 @@ impl Run<'_> {
     }
 }
 
-fn measure<T: Send>(
+fn measure<T: Serialize + Send>(
     arguments: &Arguments,
     part: &str,
     setups: &[Setup],
     measure: Measure<T>,
+    mut json: Option<&mut File>,
 ) -> Result<Vec<T>, AnyError> {
     let bar = ProgressBar::new(setups.len() as u64 * u64::from(arguments.rounds));
     bar.set_style(ProgressStyle::with_template("{prefix:>5} {wide_bar} {pos}/{len} {eta} {msg}")?);
@@ -151,18 +149,17 @@ fn measure<T: Send>(
         let directory = tempfile::tempdir()?;
         let run = Run { arguments, setup: *setup, directory: directory.path(), cpu, bar: &bar };
         let measured = pinned(own_cpu, || measure(&run));
-        records.extend(measured.map_err(|error| format!("{part}, {setup}: {error}"))?);
+        let measured = measured.map_err(|error| format!("{part}, {setup}: {error}"))?;
+        // At once: the next one may take long.
+        if let Some(json) = &mut json {
+            for record in &measured {
+                writeln!(json, "{}", serde_json::to_string(record)?)?;
+            }
+        }
+        records.extend(measured);
     }
     bar.finish_and_clear();
     Ok(records)
-}
-
-fn write(json: Option<&mut File>, records: &[impl Serialize]) -> crate::Done {
-    let Some(json) = json else { return Ok(()) };
-    for record in records {
-        writeln!(json, "{}", serde_json::to_string(record)?)?;
-    }
-    Ok(())
 }
 
 /// What calls took.

@@ -3,20 +3,29 @@
 //! # Layout
 //!
 //! - `compare`: lpc beside its floors and its rivals.
+//! - `load`: looking for the next message beside sleeping, while the machine is busy with other things.
 //! - `service`: the service under measurement, as the child process serves it.
 //! - `large`: large arguments and results, beside the same work done without lpc.
-//! - `memory`: what a server holds while its clients are idle, and after they have gone.
+//! - `scale`: thousands of idle connections, hundreds of busy ones, and whether each gets its share.
+//! - `memory`: what a server holds after its clients have gone.
 //! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
 //! - `compile`: what the attribute adds to a build, in seconds and bytes.
 //! - `calls`: a fixed number of equal calls, to be run under `strace -c -f` or `perf`.
+//! - `setup`, `server`, `caller`, `calling`: what several of these share: drivers, a server's process, clients, and a process of those.
 
+mod caller;
+mod calling;
 mod calls;
 mod compare;
 mod compile;
 mod large;
+mod load;
 mod memory;
+mod scale;
+mod server;
 mod service;
+mod setup;
 mod soak;
 mod stress;
 
@@ -36,9 +45,13 @@ struct Arguments {
 enum Work {
     /// lpc beside its floors and its rivals, on the same work
     Compare(compare::Arguments),
+    /// Looking for the next message beside sleeping at once, with the machine busy, callers that think, slow methods
+    Load(load::Arguments),
     /// Cost of large arguments and results, beside the same work done without lpc
     Large(large::Arguments),
-    /// What a server holds while its clients are idle, and after they have gone
+    /// Many connections of one server: what idle ones cost, what busy ones carry, and whether each gets its share
+    Scale(scale::Arguments),
+    /// What a server holds after its clients have gone
     Memory(memory::Arguments),
     /// Calls of mixed sizes around the threshold, from threads or tasks, every reply checked
     Stress(stress::Arguments),
@@ -61,19 +74,31 @@ enum Work {
     /// The other process of one row of `large`
     #[command(hide = true)]
     ServeRow(large::Served),
-    /// The other process of `memory`
+    /// The other process of `memory` and `soak`, and the servers of `load` and `scale`
     #[command(hide = true)]
-    ServePort(memory::Served),
+    ServePort(server::Served),
+    /// A process of clients of such a server
+    #[command(hide = true)]
+    CallPort(calling::Called),
+    /// A process of `load` that uses the CPU
+    #[command(hide = true)]
+    Hog,
     /// A client of `soak`
     #[command(hide = true)]
     SoakClient(soak::Calling),
 }
 
+type AnyError = Box<dyn Error + Send + Sync>;
+
+type Done = Result<(), AnyError>;
+
 fn main() -> ExitCode {
-    let done: Result<(), Box<dyn Error + Send + Sync>> = match Arguments::parse().work {
+    let done: Done = match Arguments::parse().work {
         Work::Compare(arguments) => compare::run(&arguments),
         Work::ServePeer(served) => compare::serve(&served),
+        Work::Load(arguments) => load::run(&arguments),
         Work::Large(arguments) => large::run(&arguments).map_err(Into::into),
+        Work::Scale(arguments) => scale::run(&arguments),
         Work::Memory(arguments) => memory::run(&arguments).map_err(Into::into),
         Work::Stress(arguments) => stress::run(&arguments).map_err(Into::into),
         Work::Soak(arguments) => soak::run(&arguments).map_err(Into::into),
@@ -81,7 +106,12 @@ fn main() -> ExitCode {
         Work::Compile(arguments) => compile::run(&arguments).map_err(Into::into),
         Work::Serve { tokio } => service::serve(tokio).map_err(Into::into),
         Work::ServeRow(served) => large::serve(&served).map_err(Into::into),
-        Work::ServePort(served) => memory::serve(&served).map_err(Into::into),
+        Work::ServePort(served) => server::serve(&served).map_err(Into::into),
+        Work::CallPort(called) => calling::run(&called).map_err(Into::into),
+        Work::Hog => {
+            load::hog();
+            Ok(())
+        }
         Work::SoakClient(calling) => soak::call(&calling).map_err(Into::into),
     };
     match done {

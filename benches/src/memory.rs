@@ -1,17 +1,16 @@
 //! What a server holds: of memory, descriptors and mappings.
 
 use std::fmt;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use lpc_cli::measure::{Service, sum};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use lpc_cli::measure::{Service, resident_kib};
+use serde::Serialize;
 
-use crate::service::blocking::{Work, WorkClient, WorkService};
-use crate::service::{self, Worker, asynchronous};
+use crate::server;
+use crate::service::blocking::{Work, WorkClient};
+use crate::setup::Setup;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -21,18 +20,6 @@ pub(crate) struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Many clients connect, have 1 MiB carried each way, and stay idle: how soon the server is what it was before
-    Idle {
-        /// Clients, all in one process, each with its own connection
-        #[arg(long, default_value_t = 1000)]
-        clients: usize,
-        /// Seconds to wait at most
-        #[arg(long, default_value_t = 60)]
-        seconds: u32,
-        /// A server with the async driver
-        #[arg(long)]
-        tokio: bool,
-    },
     /// Clients come, have 1 MiB carried each way, and go, one after the other: whether the server grows
     Rounds {
         /// Clients
@@ -47,62 +34,22 @@ enum What {
     },
 }
 
-/// The server's process.
-#[derive(clap::Args)]
-pub(crate) struct Served {
-    #[arg(long)]
-    port: PathBuf,
-    #[arg(long)]
-    tokio: bool,
-}
-
 /// Of each body.
 const SIZE: usize = 1 << 20;
 
 pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
-    raise_descriptors()?;
+    server::raise_descriptors()?;
     match arguments.what {
-        What::Idle { clients, seconds, tokio } => idle(clients, seconds, &Server::start(tokio)?),
         What::Rounds { rounds, every, tokio } => self::rounds(rounds, every as usize, &Server::start(tokio)?),
     }
-}
-
-fn idle(clients: usize, seconds: u32, server: &Server) -> lpc::Result<()> {
-    let bytes = vec![1; SIZE];
-    let clients = (0..clients)
-        .map(|_| {
-            let client = WorkClient::connect(&server.port)?;
-            assert_eq!(client.add(1, 2)?, 3);
-            Ok(client)
-        })
-        .collect::<lpc::Result<Vec<_>>>()?;
-    let start = server.figures()?;
-    println!("{} clients; the server's figures\n", clients.len());
-    Figures::print_heading("at");
-    start.print("start");
-    for client in &clients {
-        assert_eq!(client.upload(&bytes)?, sum(&bytes), "other bytes arrived");
-    }
-    server.figures()?.print("used");
-    for second in 1..=seconds {
-        thread::sleep(Duration::from_secs(1));
-        let figures = server.figures()?;
-        figures.print(format_args!("{second} s idle"));
-        if figures.is_about(&start) {
-            println!("\nwithin a tenth of the start after {second} s");
-            return Ok(());
-        }
-    }
-    println!("\nnot within a tenth of the start after {seconds} s");
-    Ok(())
 }
 
 fn rounds(rounds: usize, every: usize, server: &Server) -> lpc::Result<()> {
     let bytes = vec![1; SIZE];
     println!("{rounds} clients, one after the other; the server's figures\n");
-    Figures::print_heading("after");
+    Held::print_heading("after");
     let mut first = None;
-    let mut last = Figures::default();
+    let mut last = Held::default();
     for round in 1..=rounds {
         let client = WorkClient::connect(&server.port)?;
         assert!(client.echo(&bytes)? == bytes, "other bytes came back");
@@ -110,7 +57,7 @@ fn rounds(rounds: usize, every: usize, server: &Server) -> lpc::Result<()> {
         if round % every == 0 {
             // The server learns only now that the last client has gone.
             thread::sleep(Duration::from_millis(200));
-            last = server.figures()?;
+            last = Held::by(server.child.id())?;
             last.print(round);
             first.get_or_insert(last);
         }
@@ -139,53 +86,32 @@ impl Server {
     fn start(tokio: bool) -> lpc::Result<Self> {
         let directory = tempfile::tempdir()?;
         let port = directory.path().join("work");
-        let child = start(&port, tokio)?;
+        let child = server::start(&port, Setup::of(tokio), None)?;
         Ok(Self { port, child, _directory: directory })
     }
-
-    fn figures(&self) -> lpc::Result<Figures> {
-        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let status = std::fs::read_to_string(process.join("status"))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
-        let resident = resident.and_then(|kibibytes| kibibytes.trim().parse().ok());
-        Ok(Figures {
-            resident: resident.ok_or_else(|| std::io::Error::other("the server has gone"))?,
-            descriptors: std::fs::read_dir(process.join("fd"))?.count() as u64,
-            mappings: std::fs::read_to_string(process.join("maps"))?.lines().count() as u64,
-        })
-    }
-}
-
-/// A server of this port, which clients can connect to.
-pub(crate) fn start(port: &Path, tokio: bool) -> lpc::Result<Service> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args([Path::new("serve-port"), Path::new("--port"), port]).stdout(Stdio::piped());
-    if tokio {
-        command.arg("--tokio");
-    }
-    let mut child = command.spawn()?;
-    let output = child.stdout.take().expect("it is piped");
-    let service = Service::of(child);
-    let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
-    if line != READY {
-        return Err(std::io::Error::other("the server does not start").into());
-    }
-    Ok(service)
 }
 
 /// What a process holds.
-#[derive(Clone, Copy, Default)]
-struct Figures {
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Held {
     /// Memory, in KiB; shared memory that it has touched included.
-    resident: u64,
-    descriptors: u64,
+    pub(crate) resident: u64,
+    pub(crate) descriptors: u64,
     mappings: u64,
 }
 
-impl Figures {
-    /// Whether no figure is more than a tenth above that of `start`.
-    fn is_about(&self, start: &Self) -> bool {
+impl Held {
+    /// By the process of this id.
+    pub(crate) fn by(id: u32) -> lpc::Result<Self> {
+        Ok(Self {
+            resident: resident_kib(id)?,
+            descriptors: std::fs::read_dir(format!("/proc/{id}/fd"))?.count() as u64,
+            mappings: std::fs::read_to_string(format!("/proc/{id}/maps"))?.lines().count() as u64,
+        })
+    }
+
+    /// Whether neither memory nor descriptors are more than a tenth above those of `start`.
+    pub(crate) fn is_about(&self, start: &Self) -> bool {
         let is_about = |now: u64, then: u64| now * 10 <= then * 11;
         is_about(self.resident, start.resident) && is_about(self.descriptors, start.descriptors)
     }
@@ -200,30 +126,4 @@ impl Figures {
         let resident = self.resident as f64 / 1024.0;
         println!("| {when:>9} | {resident:>10.1} | {:>11} | {:>8} |", self.descriptors, self.mappings);
     }
-}
-
-/// What the server says once clients can connect.
-const READY: &str = "ready\n";
-
-/// Serves until it is killed.
-pub(crate) fn serve(served: &Served) -> lpc::Result<()> {
-    raise_descriptors()?;
-    if served.tokio {
-        service::runtime()?.block_on(async {
-            let server = lpc::Server::bind(&served.port)?;
-            print!("{READY}");
-            server.serve::<asynchronous::WorkService, _>(Worker).await
-        })
-    } else {
-        let server = lpc::blocking::Server::bind(&served.port)?;
-        print!("{READY}");
-        server.serve::<WorkService, _>(Worker)
-    }
-}
-
-/// Lets this process have as many descriptors as it may.
-fn raise_descriptors() -> lpc::Result<()> {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    Ok(raised.map_err(std::io::Error::from)?)
 }

@@ -1,9 +1,12 @@
 //! The service under measurement, once for each driver, served by a child process.
 
+use std::hint::spin_loop;
 use std::process::Command;
+use std::time::Duration;
 
 use lpc::Threshold;
 use lpc_cli::measure::sum;
+use nix::time::ClockId;
 
 pub(crate) mod blocking {
     /// The work, as blocking calls.
@@ -19,6 +22,8 @@ pub(crate) mod blocking {
         fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
         /// Bytes that are lent, every one of them read.
         fn read(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64>;
+        /// Nothing there, nothing back, and the CPU used for so many nanoseconds.
+        fn burn(&self, ns: u64) -> lpc::Result<()>;
     }
 }
 
@@ -36,6 +41,8 @@ pub(crate) mod asynchronous {
         async fn echo(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>;
         /// Bytes that are lent, every one of them read.
         async fn read(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64>;
+        /// Nothing there, nothing back, and the CPU used for so many nanoseconds.
+        async fn burn(&self, ns: u64) -> lpc::Result<()>;
     }
 }
 
@@ -61,6 +68,11 @@ impl blocking::Work for Worker {
     fn read(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64> {
         Ok(sum(&bytes))
     }
+
+    fn burn(&self, ns: u64) -> lpc::Result<()> {
+        burn(Duration::from_nanos(ns));
+        Ok(())
+    }
 }
 
 impl asynchronous::Work for Worker {
@@ -82,6 +94,22 @@ impl asynchronous::Work for Worker {
 
     async fn read(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64> {
         Ok(sum(&bytes))
+    }
+
+    async fn burn(&self, ns: u64) -> lpc::Result<()> {
+        burn(Duration::from_nanos(ns));
+        Ok(())
+    }
+}
+
+/// Uses the CPU for so long; what others use it for meanwhile does not count.
+pub(crate) fn burn(time: Duration) {
+    let used = || ClockId::CLOCK_THREAD_CPUTIME_ID.now().map_or(Duration::MAX, Duration::from);
+    let until = used().saturating_add(time);
+    while used() < until {
+        for _ in 0..32 {
+            spin_loop();
+        }
     }
 }
 

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use lpc::ErrorKind;
 
-use crate::memory;
 use lpc_cli::measure::{Service, sum};
 
+use crate::server;
 use crate::service::blocking::Work as _;
 use crate::service::{self, asynchronous, blocking};
+use crate::setup::Setup;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -74,8 +75,8 @@ fn soak(arguments: &Arguments, tokio: bool) -> lpc::Result<bool> {
     let directory = tempfile::tempdir()?;
     let ports = ["steady", "mortal"].map(|name| directory.path().join(name));
     let mut random = Random(arguments.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let steady = memory::start(&ports[0], tokio)?;
-    let mut mortal = memory::start(&ports[1], tokio)?;
+    let steady = server::start(&ports[0], Setup::of(tokio), None)?;
+    let mut mortal = server::start(&ports[1], Setup::of(tokio), None)?;
     let mut lasting = [client(&ports[0], random.next(), tokio)?, client(&ports[1], random.next(), tokio)?];
     let mut mortals =
         (0..MORTALS).map(|_| client(&ports[0], random.next(), tokio)).collect::<lpc::Result<Vec<_>>>()?;
@@ -101,7 +102,7 @@ fn soak(arguments: &Arguments, tokio: bool) -> lpc::Result<bool> {
         clients_killed += 1;
         if random.next().is_multiple_of(5) {
             drop(mortal);
-            mortal = memory::start(&ports[1], tokio)?;
+            mortal = server::start(&ports[1], Setup::of(tokio), None)?;
             servers_killed += 1;
         }
     }

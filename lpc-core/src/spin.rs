@@ -32,6 +32,8 @@ pub struct Spin {
     state: State,
     /// Waits without looking before the next try.
     pause: u32,
+    /// Tries that end with the first message that is late, before one that goes on.
+    short: u32,
 }
 
 #[derive(Debug)]
@@ -57,11 +59,16 @@ const PAUSES: (u32, u32) = (8, 64);
 /// Waits of a try that finds something, though late: until the peer has tried as well.
 const TRIES: u32 = 2 * PAUSES.1;
 
+/// Short tries after one that went on for so long and found nothing early. The peer is late for another reason than that it
+/// sleeps, say because its caller has something else to do, and each look takes as long as it is late. A short try is enough to
+/// meet one of the peer's that goes on.
+const SHORT: u32 = 32;
+
 impl Spin {
     /// Looks for as long as `limit`; zero is never.
     #[must_use]
     pub const fn new(limit: Duration) -> Self {
-        Self { limit, state: State::Pays { misses: 0 }, pause: PAUSES.0 }
+        Self { limit, state: State::Pays { misses: 0 }, pause: PAUSES.0, short: 0 }
     }
 
     /// How long to look this time. Zero: sleep at once. Where it is more, [`found`](Self::found) or
@@ -72,7 +79,7 @@ impl Spin {
             State::Pays { .. } => self.limit,
             State::Tries { .. } => self.limit.saturating_mul(LONGER),
             State::Rests { left: 0 } => {
-                self.state = State::Tries { left: TRIES };
+                self.state = State::Tries { left: if self.short == 0 { TRIES } else { 0 } };
                 self.limit.saturating_mul(LONGER)
             }
             State::Rests { left } => {
@@ -89,8 +96,12 @@ impl Spin {
             _ if after() < self.limit => {
                 self.state = State::Pays { misses: MISSES / 2 };
                 self.pause = PAUSES.0;
+                self.short = 0;
             }
-            State::Tries { left: 0 } => self.rest(),
+            State::Tries { left: 0 } => {
+                self.short = self.short.checked_sub(1).unwrap_or(SHORT);
+                self.rest();
+            }
             State::Tries { left } => *left -= 1,
             State::Rests { .. } => {}
         }
@@ -154,8 +165,14 @@ mod tests {
         for side in &mut sides {
             looks(side, 1000, |_| LIMIT * 50);
         }
+        assert_eq!(meet(&mut sides, 4 * 1000), [false, false]);
+        assert!(sides.iter().all(|side| matches!(side.state, State::Pays { .. })));
+    }
+
+    /// Which of them sleep after so many turns.
+    fn meet(sides: &mut [Spin; 2], turns: usize) -> [bool; 2] {
         let mut is_asleep = [true, true];
-        for turn in 0..4 * 1000 {
+        for turn in 0..turns {
             let (me, other) = (turn % 2, 1 - turn % 2);
             let answer = if is_asleep[other] { LIMIT + LIMIT / 4 } else { LIMIT / 10 };
             let time = sides[me].time();
@@ -166,8 +183,23 @@ mod tests {
                 sides[me].missed();
             }
         }
-        assert_eq!(is_asleep, [false, false]);
-        assert!(sides.iter().all(|side| matches!(side.state, State::Pays { .. })));
+        is_asleep
+    }
+
+    /// A look takes as long as the message is late: a caller that thinks in between, a method that takes its time.
+    #[test]
+    fn it_seldom_looks_where_each_message_is_late_by_a_little() {
+        let mut spin = Spin::new(LIMIT);
+        assert!(looks(&mut spin, 100_000, |_| LIMIT * 5 / 2) < 0.1);
+    }
+
+    #[test]
+    fn two_that_were_late_for_another_reason_find_each_other_again() {
+        let mut sides = [Spin::new(LIMIT), Spin::new(LIMIT)];
+        for (side, waits) in sides.iter_mut().zip([10_000, 11_111]) {
+            looks(side, waits, |_| LIMIT * 5 / 2);
+        }
+        assert_eq!(meet(&mut sides, 2 * 5000), [false, false]);
     }
 
     #[test]

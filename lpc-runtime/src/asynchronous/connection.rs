@@ -15,6 +15,7 @@ use lpc_core::receiver::Violation;
 use lpc_core::{Error, Progress, Result};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::race::{Either, race};
@@ -93,7 +94,13 @@ impl<D: Implementation> Connection<D> {
             if fill(socket, &mut inbox, self.link().stall()).await? == Filled::End {
                 return self.hung_up(socket, &inbox).await;
             }
+            let mut in_a_row = 0;
             while let Some(message) = inbox.next()? {
+                in_a_row += 1;
+                if in_a_row > IN_A_ROW {
+                    in_a_row = 0;
+                    yield_now().await;
+                }
                 match message {
                     Message::Call { call, method, is_busy, time_left, body } => {
                         self.link().counters().call();
@@ -289,6 +296,10 @@ impl<D: Implementation> Tend for Connection<D> {
         self.ended.notify_waiters();
     }
 }
+
+/// Messages of one connection between which the tasks of others have their turn: a client with many calls under way does not keep
+/// one with a single call waiting for all of them.
+const IN_A_ROW: u32 = 16;
 
 /// How often a connection that nobody reads is looked after.
 const LOOK: Duration = Duration::from_secs(1);

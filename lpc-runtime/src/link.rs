@@ -78,6 +78,8 @@ pub(crate) struct Link {
     has_refused: AtomicBool,
     /// As the outbox's `broken`.
     is_broken: AtomicBool,
+    /// As its `stalled`.
+    is_stalled: AtomicBool,
     /// Somebody has said why the connection is over.
     is_end_told: AtomicBool,
     /// Nothing more is to be taken from the peer's ring than what is in it.
@@ -258,6 +260,7 @@ impl Link {
             refused: Mutex::default(),
             has_refused: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
             is_end_told: AtomicBool::new(false),
             stop: Arc::default(),
         })
@@ -756,6 +759,7 @@ impl Link {
         }
         if short == Went::Full {
             outbox.stalled = true;
+            self.is_stalled.store(true, Release);
             return Flow::Stalled;
         }
         if !self.is_late.swap(true, AcqRel) {
@@ -798,13 +802,15 @@ impl Link {
         let mut outbox = self.outbox();
         self.is_pushed.store(false, Release);
         outbox.stalled = false;
+        self.is_stalled.store(false, Release);
         self.drain(outbox, self.until(None))
     }
 
     /// Whether so much waits for the socket to be writable that who sends more should wait, too.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_congested(&self) -> bool {
-        if !self.birth.is_here() {
+        // Each call asks: without the lock as long as the socket takes all.
+        if !self.is_stalled.load(Acquire) || !self.birth.is_here() {
             return false;
         }
         let outbox = self.outbox();

@@ -413,23 +413,37 @@ impl Shared {
             return Err(Stopped::At(Need::Room(missing.room)));
         }
         let mut request = encoder.finish();
-        let is_alone;
-        let id = {
+        let (id, is_alone) = {
             let mut state = self.state();
             state.may_start(link)?;
-            is_alone = state.calls.is_empty();
+            let is_alone = state.calls.is_empty();
             if !is_alone {
                 request.mark_busy();
             }
+            link.counters().call();
+            request.count(link.counters());
             let sending = Sending { block: request.take_block(), mark: None };
-            state.calls.insert(Waiting { sending, deadline, waker: None, reply: None, is_abandoned: false })
+            let waiting = Waiting { sending, deadline, waker: None, reply: None, is_abandoned: false };
+            let id = state.calls.insert(waiting);
+            request.seal(id);
+            if let Some(deadline) = deadline {
+                request.set_time_left(deadline.saturating_duration_since(Instant::now()));
+            }
+            // Without a system call, and so under the lock.
+            if request.loans().is_empty()
+                && let Some((mark, has_to_wake)) = link.put(request.frame())
+            {
+                if let Some(waiting) = state.calls.get_mut(id) {
+                    waiting.sending.mark = Some(mark);
+                }
+                drop(state);
+                if has_to_wake {
+                    self.link.wake();
+                }
+                return Ok(Call { shared: self, id, mark, is_over: false });
+            }
+            (id, is_alone)
         };
-        link.counters().call();
-        request.count(link.counters());
-        request.seal(id);
-        if let Some(deadline) = deadline {
-            request.set_time_left(deadline.saturating_duration_since(Instant::now()));
-        }
         link.lend(request.loans());
         let sent = match is_alone {
             true => self.link.send(request.frame()),

@@ -2,16 +2,14 @@
 //!
 //! # Layout
 //!
-//! - `compare`: lpc beside its floors and its rivals.
+//! - `compare`: lpc beside its floors and its rivals. In it also `calls` and `instructions`, of the same peers.
 //! - `service`: the service under measurement, as the child process serves it.
 //! - `large`: large arguments and results, beside the same work done without lpc.
 //! - `memory`: what a server holds while its clients are idle, and after they have gone.
 //! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
 //! - `compile`: what the attribute adds to a build, in seconds and bytes.
-//! - `calls`: a fixed number of equal calls, to be run under `strace -c -f` or `perf`.
 
-mod calls;
 mod compare;
 mod compile;
 mod large;
@@ -24,6 +22,8 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use self::compare::{calls, instructions};
 
 /// Measures lpc between two processes.
 #[derive(Parser)]
@@ -38,24 +38,26 @@ enum Work {
     Compare(compare::Arguments),
     /// Cost of large arguments and results, beside the same work done without lpc
     Large(large::Arguments),
+    /// Instructions a call, on either side, as valgrind's callgrind counts them
+    Instructions(instructions::Arguments),
     /// What a server holds while its clients are idle, and after they have gone
     Memory(memory::Arguments),
     /// Calls of mixed sizes around the threshold, from threads or tasks, every reply checked
     Stress(stress::Arguments),
     /// Mixed calls while clients and servers are killed: whether what the others hold grows
     Soak(soak::Arguments),
-    /// Equal calls, one after the other, for strace and perf
+    /// Calls of one peer and nothing else, for strace and perf
     Calls(calls::Arguments),
     /// What `#[service]` adds to the time of a build and to the size of the program
     Compile(compile::Arguments),
-    /// The other process of `stress` and `calls`
+    /// The other process of `stress`
     #[command(hide = true)]
     Serve {
         /// With the async driver
         #[arg(long)]
         tokio: bool,
     },
-    /// The other process of one peer of `compare`
+    /// The other process of one peer of `compare`, `calls` and `instructions`
     #[command(hide = true)]
     ServePeer(compare::Served),
     /// The other process of one row of `large`
@@ -73,11 +75,12 @@ fn main() -> ExitCode {
     let done: Result<(), Box<dyn Error + Send + Sync>> = match Arguments::parse().work {
         Work::Compare(arguments) => compare::run(&arguments),
         Work::ServePeer(served) => compare::serve(&served),
+        Work::Instructions(arguments) => instructions::run(&arguments),
         Work::Large(arguments) => large::run(&arguments).map_err(Into::into),
         Work::Memory(arguments) => memory::run(&arguments).map_err(Into::into),
         Work::Stress(arguments) => stress::run(&arguments).map_err(Into::into),
         Work::Soak(arguments) => soak::run(&arguments).map_err(Into::into),
-        Work::Calls(arguments) => calls::run(&arguments).map_err(Into::into),
+        Work::Calls(arguments) => calls::run(&arguments),
         Work::Compile(arguments) => compile::run(&arguments).map_err(Into::into),
         Work::Serve { tokio } => service::serve(tokio).map_err(Into::into),
         Work::ServeRow(served) => large::serve(&served).map_err(Into::into),

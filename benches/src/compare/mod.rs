@@ -9,8 +9,12 @@
 //! - `ours`: lpc.
 //! - `rivals`: what a user might pick instead. A file each, behind the feature of that name.
 //! - `report`: the tables.
+//! - `calls`: one peer alone, for who looks on.
+//! - `instructions`: what a call takes of the CPU, whatever else runs.
 
+pub(crate) mod calls;
 mod floors;
+pub(crate) mod instructions;
 mod ours;
 mod peer;
 mod report;
@@ -86,15 +90,41 @@ pub(crate) fn serve(served: &Served) -> Result<()> {
     if let Some(cpu) = served.cpu {
         pin(cpu)?;
     }
-    let peer = peers().into_iter().find(|peer| peer.name() == served.peer);
-    peer.ok_or("there is no such peer")?.serve(&served.place)
+    named(&served.peer)?.serve(&served.place)
+}
+
+fn named(name: &str) -> Result<Box<dyn Peer>> {
+    let peer = peers().into_iter().find(|peer| peer.name() == name);
+    Ok(peer.ok_or_else(|| format!("there is no such peer as {name:?}: `compare --list` names them"))?)
+}
+
+/// The peers whose names contain one of these parts, or all.
+fn selected(parts: &[String]) -> Vec<Box<dyn Peer>> {
+    let mut peers = peers();
+    peers.retain(|peer| parts.is_empty() || parts.iter().any(|part| peer.name().contains(part.as_str())));
+    peers
+}
+
+/// A client of the service at `place`, when there is one: there is no common way in which services say that they are ready.
+fn connect(
+    peer: &dyn Peer,
+    place: &Path,
+    mut has_ended: impl FnMut() -> Result<bool>,
+) -> Result<Box<dyn Caller>> {
+    let started = Instant::now();
+    loop {
+        match peer.connect(place) {
+            Ok(caller) => return Ok(caller),
+            Err(error) if started.elapsed() > START || has_ended()? => {
+                return Err(format!("{}: {error}", peer.name()).into());
+            }
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut peers = peers();
-    if !arguments.peer.is_empty() {
-        peers.retain(|peer| arguments.peer.iter().any(|part| peer.name().contains(part.as_str())));
-    }
+    let peers = selected(&arguments.peer);
     if arguments.list {
         peers.iter().for_each(|peer| println!("{}", peer.name()));
         return Ok(());
@@ -139,17 +169,7 @@ impl<'a> Running<'a> {
         let mut arguments = vec!["serve-peer", "--peer", peer.name(), "--place", path];
         arguments.extend(cpu.iter().flat_map(|cpu| ["--cpu", cpu]));
         let mut service = Service::start(arguments)?;
-        let started = Instant::now();
-        // There is no common way in which services say that they are ready.
-        let caller = loop {
-            match peer.connect(place) {
-                Ok(caller) => break caller,
-                Err(error) if started.elapsed() > START || service.ended()?.is_some() => {
-                    return Err(format!("{}: {error}", peer.name()).into());
-                }
-                Err(_) => thread::sleep(Duration::from_millis(5)),
-            }
-        };
+        let caller = connect(peer, place, || Ok(service.ended()?.is_some()))?;
         let running = Self { peer, caller, service };
         running.rest()?;
         Ok(running)

@@ -4,7 +4,6 @@
 //!
 //! - `compare`: lpc beside its floors and its rivals. In it also `calls` and `instructions`, of the same peers.
 //! - `service`: the service under measurement, as the child process serves it.
-//! - `large`: large arguments and results, beside the same work done without lpc.
 //! - `memory`: what a server holds while its clients are idle, and after they have gone.
 //! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
@@ -12,7 +11,6 @@
 
 mod compare;
 mod compile;
-mod large;
 mod memory;
 mod service;
 mod soak;
@@ -36,8 +34,6 @@ struct Arguments {
 enum Work {
     /// lpc beside its floors and its rivals, on the same work
     Compare(compare::Arguments),
-    /// Cost of large arguments and results, beside the same work done without lpc
-    Large(large::Arguments),
     /// Instructions a call, on either side, as valgrind's callgrind counts them
     Instructions(instructions::Arguments),
     /// What a server holds while its clients are idle, and after they have gone
@@ -60,9 +56,6 @@ enum Work {
     /// The other process of one peer of `compare`, `calls` and `instructions`
     #[command(hide = true)]
     ServePeer(compare::Served),
-    /// The other process of one row of `large`
-    #[command(hide = true)]
-    ServeRow(large::Served),
     /// The other process of `memory`
     #[command(hide = true)]
     ServePort(memory::Served),
@@ -76,14 +69,12 @@ fn main() -> ExitCode {
         Work::Compare(arguments) => compare::run(&arguments),
         Work::ServePeer(served) => compare::serve(&served),
         Work::Instructions(arguments) => instructions::run(&arguments),
-        Work::Large(arguments) => large::run(&arguments).map_err(Into::into),
         Work::Memory(arguments) => memory::run(&arguments).map_err(Into::into),
         Work::Stress(arguments) => stress::run(&arguments).map_err(Into::into),
         Work::Soak(arguments) => soak::run(&arguments).map_err(Into::into),
         Work::Calls(arguments) => calls::run(&arguments),
         Work::Compile(arguments) => compile::run(&arguments).map_err(Into::into),
         Work::Serve { tokio } => service::serve(tokio).map_err(Into::into),
-        Work::ServeRow(served) => large::serve(&served).map_err(Into::into),
         Work::ServePort(served) => memory::serve(&served).map_err(Into::into),
         Work::SoakClient(calling) => soak::call(&calling).map_err(Into::into),
     };

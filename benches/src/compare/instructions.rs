@@ -119,11 +119,13 @@ struct Counts {
 impl Counts {
     fn of(peer: &dyn Peer, job: Job, share: u64) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let [place, service_counts, client_counts] =
-            ["place", "service", "client"].map(|name| directory.path().join(name));
+        let [place, said, service_counts, client_counts] =
+            ["place", "said", "service", "client"].map(|name| directory.path().join(name));
         let place_name = place.to_str().ok_or("the temporary directory's name is not UTF-8")?;
         let mut command = counted(&service_counts)?;
         command.args(["serve-peer", "--peer", peer.name(), "--place", place_name]);
+        // Some end with an error when their client has gone.
+        command.stderr(File::create(&said)?);
         let mut service = Service::of(command.spawn().map_err(explained)?);
         await_place(&place, &mut service)?;
         let mut command = counted(&client_counts)?;
@@ -134,7 +136,8 @@ impl Counts {
         }
         let output = command.output().map_err(explained)?;
         if !output.status.success() {
-            return Err(format!("the client failed: {}", String::from_utf8_lossy(&output.stderr)).into());
+            let (client, service) = (String::from_utf8_lossy(&output.stderr), fs::read_to_string(&said)?);
+            return Err(format!("the client failed: {client}{service}").into());
         }
         service.interrupt()?;
         let said = String::from_utf8(output.stdout)?;

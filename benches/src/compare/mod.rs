@@ -8,7 +8,7 @@
 //! - `floors`: the least that each way can cost, without lpc.
 //! - `ours`: lpc.
 //! - `rivals`: what a user might pick instead. A file each, behind the feature of that name.
-//! - `report`: the tables.
+//! - `report`: the tables. `plot`: the pictures.
 //! - `calls`: one peer alone, for who looks on.
 //! - `instructions`: what a call takes of the CPU, whatever else runs.
 
@@ -17,6 +17,7 @@ mod floors;
 pub(crate) mod instructions;
 mod ours;
 mod peer;
+mod plot;
 mod report;
 #[cfg(feature = "rivals")]
 mod rivals;
@@ -24,7 +25,7 @@ mod tasks;
 mod threads;
 mod work;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -59,6 +60,12 @@ pub(crate) struct Arguments {
     /// Appends a line of JSON for each figure to this file
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draws the figures into this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    plot: Option<PathBuf>,
+    /// Measures nothing: prints, and draws, what an earlier run has written with `--json`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "rounds", "share", "size"])]
+    from: Option<PathBuf>,
     /// Lists the peers, and measures nothing
     #[arg(long)]
     list: bool,
@@ -101,8 +108,12 @@ fn named(name: &str) -> Result<Box<dyn Peer>> {
 /// The peers whose names contain one of these parts, or all.
 fn selected(parts: &[String]) -> Vec<Box<dyn Peer>> {
     let mut peers = peers();
-    peers.retain(|peer| parts.is_empty() || parts.iter().any(|part| peer.name().contains(part.as_str())));
+    peers.retain(|peer| is_wanted(peer.name(), parts));
     peers
+}
+
+fn is_wanted(peer: &str, parts: &[String]) -> bool {
+    parts.is_empty() || parts.iter().any(|part| peer.contains(part.as_str()))
 }
 
 /// A client of the service at `place`, when there is one: there is no common way in which services say that they are ready.
@@ -129,6 +140,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         peers.iter().for_each(|peer| println!("{}", peer.name()));
         return Ok(());
     }
+    if let Some(directory) = &arguments.plot {
+        // Before minutes are spent on measuring.
+        fs::create_dir_all(directory)
+            .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    }
+    let records = match &arguments.from {
+        Some(path) => read(arguments, path)?,
+        None => measure_all(arguments, &peers)?,
+    };
+    print!("{}", report::tables(&records));
+    arguments.plot.as_deref().map_or(Ok(()), |directory| plot::write(&records, directory))
+}
+
+fn measure_all(arguments: &Arguments, peers: &[Box<dyn Peer>]) -> Result<Vec<Record>> {
     let jobs = work::jobs(&arguments.work, &arguments.size);
     let json = arguments.json.as_deref().map(|path| File::options().create(true).append(true).open(path));
     let mut json = json.transpose()?;
@@ -141,7 +166,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         // In a thread of its own, which alone is pinned, and with it those that it starts.
         let measured = thread::scope(|scope| {
             scope
-                .spawn(|| measure(arguments, *pinning, cpus, &peers, &jobs))
+                .spawn(|| measure(arguments, *pinning, cpus, peers, &jobs))
                 .join()
                 .expect("measuring panicked")
         })?;
@@ -151,8 +176,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         records.extend(measured);
     }
-    print!("{}", report::tables(&records));
-    Ok(())
+    Ok(records)
+}
+
+/// The records of an earlier run, of the peers, works and pinnings that are wanted.
+fn read(arguments: &Arguments, path: &Path) -> Result<Vec<Record>> {
+    let lines =
+        fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let records = lines.lines().enumerate().map(|(at, line)| {
+        serde_json::from_str(line).map_err(|error| {
+            format!("{}, line {}, is no figure of `compare`: {error}", path.display(), at + 1)
+        })
+    });
+    let mut records: Vec<Record> = records.collect::<std::result::Result<_, _>>()?;
+    records.retain(|record| {
+        is_wanted(&record.peer, &arguments.peer)
+            && arguments.pinning.contains(&record.pinning)
+            && (arguments.work.is_empty()
+                || arguments.work.iter().any(|work| work.to_string() == record.work))
+    });
+    Ok(records)
 }
 
 /// A peer, its service and its client here.

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //!
-//! - `work`: what is done.
+//! - `work`: what is done. `mixed`: its struct.
 //! - `peer`: who does it: the trait that a floor, lpc and a rival implement.
 //! - `threads`, `tasks`: callers of clients whose calls block, and of those whose calls are futures.
 //! - `floors`: the least that each way can cost, without lpc.
@@ -15,6 +15,7 @@
 pub(crate) mod calls;
 mod floors;
 pub(crate) mod instructions;
+mod mixed;
 mod ours;
 mod peer;
 mod plot;

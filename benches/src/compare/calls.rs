@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use lpc_cli::measure::{Pinning, Service, Sizes, pin, time};
 
+use super::named;
 use super::peer::Result;
+use super::running::{Running, connect};
 use super::work::{self, Batch, Work};
-use super::{Running, connect, named};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

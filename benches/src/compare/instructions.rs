@@ -16,8 +16,9 @@ use lpc_cli::measure::{Pinning, Service, Sizes, Table, pin};
 use serde::Serialize;
 
 use super::peer::{Peer, Result};
+use super::running::START;
+use super::selected;
 use super::work::{self, Job, Work};
-use super::{START, selected};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -4,6 +4,7 @@
 //!
 //! - `work`: what is done. `mixed`: its struct.
 //! - `peer`: who does it: the trait that a floor, lpc and a rival implement.
+//! - `running`: a service that runs, and a client of it.
 //! - `threads`, `tasks`: callers of clients whose calls block, and of those whose calls are futures.
 //! - `floors`: the least that each way can cost, without lpc.
 //! - `ours`: lpc.
@@ -22,6 +23,7 @@ mod plot;
 mod report;
 #[cfg(feature = "rivals")]
 mod rivals;
+mod running;
 mod tasks;
 mod threads;
 mod work;
@@ -30,13 +32,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lpc_cli::measure::{Pinning, Record, Samples, Service, Sizes, pin};
+use lpc_cli::measure::{Pinning, Record, Sizes, pin};
 
-use self::peer::{Caller, Peer, Result};
-use self::work::{Batch, Job, Work};
+use self::peer::{Peer, Result};
+use self::running::{Running, idle};
+use self::work::{Job, Work};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -83,9 +86,6 @@ pub(crate) struct Served {
     cpu: Option<usize>,
 }
 
-/// How long a service may take to start.
-const START: Duration = Duration::from_secs(30);
-
 fn peers() -> Vec<Box<dyn Peer>> {
     let mut peers = floors::all();
     peers.extend(ours::all());
@@ -115,24 +115,6 @@ fn selected(parts: &[String]) -> Vec<Box<dyn Peer>> {
 
 fn is_wanted(peer: &str, parts: &[String]) -> bool {
     parts.is_empty() || parts.iter().any(|part| peer.contains(part.as_str()))
-}
-
-/// A client of the service at `place`, when there is one: there is no common way in which services say that they are ready.
-fn connect(
-    peer: &dyn Peer,
-    place: &Path,
-    mut has_ended: impl FnMut() -> Result<bool>,
-) -> Result<Box<dyn Caller>> {
-    let started = Instant::now();
-    loop {
-        match peer.connect(place) {
-            Ok(caller) => return Ok(caller),
-            Err(error) if started.elapsed() > START || has_ended()? => {
-                return Err(format!("{}: {error}", peer.name()).into());
-            }
-            Err(_) => thread::sleep(Duration::from_millis(5)),
-        }
-    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -197,41 +179,6 @@ fn read(arguments: &Arguments, path: &Path) -> Result<Vec<Record>> {
                 || arguments.work.iter().any(|work| work.to_string() == record.work))
     });
     Ok(records)
-}
-
-/// A peer, its service and its client here.
-struct Running<'a> {
-    peer: &'a dyn Peer,
-    caller: Box<dyn Caller>,
-    service: Service,
-}
-
-impl<'a> Running<'a> {
-    fn start(peer: &'a dyn Peer, place: &Path, cpu: Option<usize>) -> Result<Self> {
-        let path = place.to_str().ok_or("the temporary directory's name is not UTF-8")?;
-        let cpu = cpu.map(|cpu| cpu.to_string());
-        let mut arguments = vec!["serve-peer", "--peer", peer.name(), "--place", path];
-        arguments.extend(cpu.iter().flat_map(|cpu| ["--cpu", cpu]));
-        let mut service = Service::start(arguments)?;
-        let caller = connect(peer, place, || Ok(service.ended()?.is_some()))?;
-        let running = Self { peer, caller, service };
-        running.rest()?;
-        Ok(running)
-    }
-
-    /// Uses no CPU from now on.
-    fn rest(&self) -> Result<()> {
-        if self.peer.polls() { Ok(self.service.pause()?) } else { Ok(()) }
-    }
-
-    fn measure(&mut self, job: Job, share: Duration) -> Result<(Samples, u64)> {
-        self.service.resume()?;
-        // Whatever ran last has put other memory into the caches.
-        self.caller.run(&Batch { job, share: share / 8 })?;
-        let observed = self.service.observe(|| self.caller.run(&Batch { job, share }))?;
-        self.rest()?;
-        Ok(observed)
-    }
 }
 
 fn measure(
@@ -300,16 +247,4 @@ fn measure(
     }
     bar.finish_and_clear();
     Ok(records)
-}
-
-/// What an idle connection costs the service, in a process that had none before; and the time to make one.
-fn idle(peer: &dyn Peer, job: Job, place: &Path, cpu: Option<usize>) -> Result<(Samples, u64, u64)> {
-    let mut running = Running::start(peer, place, cpu)?;
-    running.service.resume()?;
-    running.caller.run(&Batch { job: Job { work: Work::Add, size: 0 }, share: Duration::ZERO })?;
-    let empty = running.service.resident_kib()?;
-    let (samples, cpu_ns) =
-        running.service.observe(|| running.caller.run(&Batch { job, share: Duration::ZERO }))?;
-    let grown = running.service.resident_kib()?.saturating_sub(empty);
-    Ok((samples, cpu_ns, grown / job.size))
 }

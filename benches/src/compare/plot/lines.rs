@@ -96,23 +96,23 @@ fn legend(choices: &[Choice<'_>]) -> Vec<(Mark, String)> {
             legend.extend(drawn.near.iter().map(|near| (Mark::Note, format!("≈ {near}"))));
         }
         if !choice.left_out.is_empty() {
-            let names = format!("not drawn: {}", choice.left_out.join(", "));
-            legend.extend(wrapped(&names).into_iter().map(|line| (Mark::Note, line)));
+            let names = wrapped("not drawn:", &choice.left_out);
+            legend.extend(names.into_iter().map(|line| (Mark::Note, line)));
         }
     }
     legend
 }
 
-fn wrapped(text: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let last = lines.len() - 1;
-        if lines[last].is_empty() {
-            lines[last] = word.to_owned();
-        } else if lines[last].chars().count() + 1 + word.chars().count() <= CHARACTERS {
-            lines[last].extend([" ", word]);
-        } else {
-            lines.push(word.to_owned());
+/// Names in lines that are short enough, none of them broken.
+fn wrapped(begin: &str, names: &[&str]) -> Vec<String> {
+    let mut lines = vec![begin.to_owned()];
+    for (at, name) in names.iter().enumerate() {
+        let comma = if at + 1 < names.len() { "," } else { "" };
+        let last =
+            lines.last_mut().filter(|line| line.chars().count() + name.chars().count() + 2 <= CHARACTERS);
+        match last {
+            Some(line) => line.extend([" ", name, comma]),
+            None => lines.push(format!("{name}{comma}")),
         }
     }
     lines

@@ -107,7 +107,8 @@ mod tests {
         let records: Vec<_> = costs.into_iter().flat_map(of).collect();
         let svg = lines::svg(&records, "upload").unwrap();
         let drawn = |class| svg.matches(&format!("class=\"{class} line\"")).count();
-        assert_eq!(["floor-0", "lpc-0", "rival-0", "lpc-1"].map(drawn), [1, 1, 1, 0], "{svg}");
+        // Each stands in the legend as well.
+        assert_eq!(["floor-0", "lpc-0", "rival-0", "lpc-1"].map(drawn), [2, 2, 2, 0], "{svg}");
         assert!(svg.contains("≈ lpc blocking quick"), "{svg}");
         assert_eq!(lines::svg(&records, "download"), None);
     }

@@ -2,24 +2,20 @@
 //!
 //! # Layout
 //!
-//! - `compare`: lpc beside its floors and its rivals.
+//! - `compare`: lpc beside its floors and its rivals. In it also `calls` and `instructions`, of the same peers.
 //! - `load`: looking for the next message beside sleeping, while the machine is busy with other things.
 //! - `service`: the service under measurement, as the child process serves it.
-//! - `large`: large arguments and results, beside the same work done without lpc.
 //! - `scale`: thousands of idle connections, hundreds of busy ones, and whether each gets its share.
 //! - `memory`: what a server holds after its clients have gone.
 //! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
 //! - `compile`: what the attribute adds to a build, in seconds and bytes.
-//! - `calls`: a fixed number of equal calls, to be run under `strace -c -f` or `perf`.
 //! - `setup`, `server`, `caller`, `calling`: what several of these share: drivers, a server's process, clients, and a process of those.
 
 mod caller;
 mod calling;
-mod calls;
 mod compare;
 mod compile;
-mod large;
 mod load;
 mod memory;
 mod scale;
@@ -34,6 +30,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::compare::{calls, instructions};
+
 /// Measures lpc between two processes.
 #[derive(Parser)]
 struct Arguments {
@@ -47,33 +45,30 @@ enum Work {
     Compare(compare::Arguments),
     /// Looking for the next message beside sleeping at once, with the machine busy, callers that think, slow methods
     Load(load::Arguments),
-    /// Cost of large arguments and results, beside the same work done without lpc
-    Large(large::Arguments),
     /// Many connections of one server: what idle ones cost, what busy ones carry, and whether each gets its share
     Scale(scale::Arguments),
+    /// Instructions a call, on either side, as valgrind's callgrind counts them
+    Instructions(instructions::Arguments),
     /// What a server holds after its clients have gone
     Memory(memory::Arguments),
     /// Calls of mixed sizes around the threshold, from threads or tasks, every reply checked
     Stress(stress::Arguments),
     /// Mixed calls while clients and servers are killed: whether what the others hold grows
     Soak(soak::Arguments),
-    /// Equal calls, one after the other, for strace and perf
+    /// Calls of one peer and nothing else, for strace and perf
     Calls(calls::Arguments),
     /// What `#[service]` adds to the time of a build and to the size of the program
     Compile(compile::Arguments),
-    /// The other process of `stress` and `calls`
+    /// The other process of `stress`
     #[command(hide = true)]
     Serve {
         /// With the async driver
         #[arg(long)]
         tokio: bool,
     },
-    /// The other process of one peer of `compare`
+    /// The other process of one peer of `compare`, `calls` and `instructions`
     #[command(hide = true)]
     ServePeer(compare::Served),
-    /// The other process of one row of `large`
-    #[command(hide = true)]
-    ServeRow(large::Served),
     /// The other process of `memory` and `soak`, and the servers of `load` and `scale`
     #[command(hide = true)]
     ServePort(server::Served),
@@ -97,15 +92,14 @@ fn main() -> ExitCode {
         Work::Compare(arguments) => compare::run(&arguments),
         Work::ServePeer(served) => compare::serve(&served),
         Work::Load(arguments) => load::run(&arguments),
-        Work::Large(arguments) => large::run(&arguments).map_err(Into::into),
         Work::Scale(arguments) => scale::run(&arguments),
+        Work::Instructions(arguments) => instructions::run(&arguments),
         Work::Memory(arguments) => memory::run(&arguments).map_err(Into::into),
         Work::Stress(arguments) => stress::run(&arguments).map_err(Into::into),
         Work::Soak(arguments) => soak::run(&arguments).map_err(Into::into),
-        Work::Calls(arguments) => calls::run(&arguments).map_err(Into::into),
+        Work::Calls(arguments) => calls::run(&arguments),
         Work::Compile(arguments) => compile::run(&arguments).map_err(Into::into),
         Work::Serve { tokio } => service::serve(tokio).map_err(Into::into),
-        Work::ServeRow(served) => large::serve(&served).map_err(Into::into),
         Work::ServePort(served) => server::serve(&served).map_err(Into::into),
         Work::CallPort(called) => calling::run(&called).map_err(Into::into),
         Work::Hog => {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use lpc_cli::measure::Record;
 
@@ -39,23 +39,60 @@ fn each_peer_is_measured_and_each_line_of_json_has_all_fields() {
     for peer in peers {
         assert!(table.contains(&format!("| {peer} ")), "{peer} is in no table: {table}");
     }
+    let pictures = directory.path().join("pictures");
+    let again = compare(&["--from", path(&json), "--plot", path(&pictures)]);
+    assert_eq!(again, table);
+    for picture in ["upload", "download", "add", "mixed", "add64"] {
+        let svg = std::fs::read_to_string(pictures.join(picture).with_extension("svg")).unwrap();
+        assert!(svg.contains(">lpc blocking</text>"), "{picture}");
+    }
+}
+
+#[test]
+fn what_is_no_figure_is_an_error_with_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("lines");
+    std::fs::write(&json, "{}\n").unwrap();
+    let output = benches(&["compare", "--from", path(&json)]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1, is no figure of `compare`"));
+}
+
+#[test]
+fn calls_says_how_many_it_made() {
+    let output = benches(&["calls", "--peer=raw socket", "--share=1"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (count, rest) = said.split_once(' ').unwrap();
+    assert!(count.parse::<u64>().unwrap() > 0 && rest.starts_with("calls: add, raw socket, "), "{said}");
+}
+
+#[test]
+fn instructions_without_valgrind_says_what_is_missing() {
+    let output = Command::new(env!("CARGO_BIN_EXE_benches"))
+        .args(["instructions", "--peer=raw ring spin"])
+        .env("PATH", "")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`valgrind`, which counts the instructions"));
 }
 
 #[test]
 fn a_peer_that_nobody_knows_is_an_error() {
-    let output = Command::new(env!("CARGO_BIN_EXE_benches"))
-        .args(["serve-peer", "--peer=nobody", "--place=/nowhere"])
-        .output()
-        .unwrap();
+    let output = benches(&["serve-peer", "--peer=nobody", "--place=/nowhere"]);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("there is no such peer"));
 }
 
 /// What `compare` with these arguments prints.
 fn compare(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_benches")).arg("compare").args(arguments).output().unwrap();
+    let output = benches(&[&["compare"], arguments].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn benches(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_benches")).args(arguments).output().unwrap()
 }
 
 fn path(path: &Path) -> &str {

@@ -2,35 +2,44 @@
 //!
 //! # Layout
 //!
-//! - `work`: what is done.
+//! - `work`: what is done. `mixed`: its struct.
 //! - `peer`: who does it: the trait that a floor, lpc and a rival implement.
+//! - `running`: a service that runs, and a client of it.
 //! - `threads`, `tasks`: callers of clients whose calls block, and of those whose calls are futures.
 //! - `floors`: the least that each way can cost, without lpc.
 //! - `ours`: lpc.
 //! - `rivals`: what a user might pick instead. A file each, behind the feature of that name.
-//! - `report`: the tables.
+//! - `report`: the tables. `plot`: the pictures.
+//! - `calls`: one peer alone, for who looks on.
+//! - `instructions`: what a call takes of the CPU, whatever else runs.
 
+pub(crate) mod calls;
 mod floors;
+pub(crate) mod instructions;
+mod mixed;
 mod ours;
 mod peer;
+mod plot;
 mod report;
 #[cfg(feature = "rivals")]
 mod rivals;
+mod running;
 mod tasks;
 mod threads;
 mod work;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use lpc_cli::measure::{Pinning, Record, Samples, Service, Sizes, pin};
+use lpc_cli::measure::{Pinning, Record, Sizes, pin};
 
-use self::peer::{Caller, Peer, Result};
-use self::work::{Batch, Job, Work};
+use self::peer::{Peer, Result};
+use self::running::{Running, idle};
+use self::work::{Job, Work};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -55,6 +64,12 @@ pub(crate) struct Arguments {
     /// Appends a line of JSON for each figure to this file
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Draws the figures into this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    plot: Option<PathBuf>,
+    /// Measures nothing: prints, and draws, what an earlier run has written with `--json`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "rounds", "share", "size"])]
+    from: Option<PathBuf>,
     /// Lists the peers, and measures nothing
     #[arg(long)]
     list: bool,
@@ -71,9 +86,6 @@ pub(crate) struct Served {
     cpu: Option<usize>,
 }
 
-/// How long a service may take to start.
-const START: Duration = Duration::from_secs(30);
-
 fn peers() -> Vec<Box<dyn Peer>> {
     let mut peers = floors::all();
     peers.extend(ours::all());
@@ -86,19 +98,45 @@ pub(crate) fn serve(served: &Served) -> Result<()> {
     if let Some(cpu) = served.cpu {
         pin(cpu)?;
     }
-    let peer = peers().into_iter().find(|peer| peer.name() == served.peer);
-    peer.ok_or("there is no such peer")?.serve(&served.place)
+    named(&served.peer)?.serve(&served.place)
+}
+
+fn named(name: &str) -> Result<Box<dyn Peer>> {
+    let peer = peers().into_iter().find(|peer| peer.name() == name);
+    Ok(peer.ok_or_else(|| format!("there is no such peer as {name:?}: `compare --list` names them"))?)
+}
+
+/// The peers whose names contain one of these parts, or all.
+fn selected(parts: &[String]) -> Vec<Box<dyn Peer>> {
+    let mut peers = peers();
+    peers.retain(|peer| is_wanted(peer.name(), parts));
+    peers
+}
+
+fn is_wanted(peer: &str, parts: &[String]) -> bool {
+    parts.is_empty() || parts.iter().any(|part| peer.contains(part.as_str()))
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut peers = peers();
-    if !arguments.peer.is_empty() {
-        peers.retain(|peer| arguments.peer.iter().any(|part| peer.name().contains(part.as_str())));
-    }
+    let peers = selected(&arguments.peer);
     if arguments.list {
         peers.iter().for_each(|peer| println!("{}", peer.name()));
         return Ok(());
     }
+    if let Some(directory) = &arguments.plot {
+        // Before minutes are spent on measuring.
+        fs::create_dir_all(directory)
+            .map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    }
+    let records = match &arguments.from {
+        Some(path) => read(arguments, path)?,
+        None => measure_all(arguments, &peers)?,
+    };
+    print!("{}", report::tables(&records));
+    arguments.plot.as_deref().map_or(Ok(()), |directory| plot::write(&records, directory))
+}
+
+fn measure_all(arguments: &Arguments, peers: &[Box<dyn Peer>]) -> Result<Vec<Record>> {
     let jobs = work::jobs(&arguments.work, &arguments.size);
     let json = arguments.json.as_deref().map(|path| File::options().create(true).append(true).open(path));
     let mut json = json.transpose()?;
@@ -111,7 +149,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         // In a thread of its own, which alone is pinned, and with it those that it starts.
         let measured = thread::scope(|scope| {
             scope
-                .spawn(|| measure(arguments, *pinning, cpus, &peers, &jobs))
+                .spawn(|| measure(arguments, *pinning, cpus, peers, &jobs))
                 .join()
                 .expect("measuring panicked")
         })?;
@@ -121,53 +159,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         records.extend(measured);
     }
-    print!("{}", report::tables(&records));
-    Ok(())
+    Ok(records)
 }
 
-/// A peer, its service and its client here.
-struct Running<'a> {
-    peer: &'a dyn Peer,
-    caller: Box<dyn Caller>,
-    service: Service,
-}
-
-impl<'a> Running<'a> {
-    fn start(peer: &'a dyn Peer, place: &Path, cpu: Option<usize>) -> Result<Self> {
-        let path = place.to_str().ok_or("the temporary directory's name is not UTF-8")?;
-        let cpu = cpu.map(|cpu| cpu.to_string());
-        let mut arguments = vec!["serve-peer", "--peer", peer.name(), "--place", path];
-        arguments.extend(cpu.iter().flat_map(|cpu| ["--cpu", cpu]));
-        let mut service = Service::start(arguments)?;
-        let started = Instant::now();
-        // There is no common way in which services say that they are ready.
-        let caller = loop {
-            match peer.connect(place) {
-                Ok(caller) => break caller,
-                Err(error) if started.elapsed() > START || service.ended()?.is_some() => {
-                    return Err(format!("{}: {error}", peer.name()).into());
-                }
-                Err(_) => thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        let running = Self { peer, caller, service };
-        running.rest()?;
-        Ok(running)
-    }
-
-    /// Uses no CPU from now on.
-    fn rest(&self) -> Result<()> {
-        if self.peer.polls() { Ok(self.service.pause()?) } else { Ok(()) }
-    }
-
-    fn measure(&mut self, job: Job, share: Duration) -> Result<(Samples, u64)> {
-        self.service.resume()?;
-        // Whatever ran last has put other memory into the caches.
-        self.caller.run(&Batch { job, share: share / 8 })?;
-        let observed = self.service.observe(|| self.caller.run(&Batch { job, share }))?;
-        self.rest()?;
-        Ok(observed)
-    }
+/// The records of an earlier run, of the peers, works and pinnings that are wanted.
+fn read(arguments: &Arguments, path: &Path) -> Result<Vec<Record>> {
+    let lines =
+        fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let records = lines.lines().enumerate().map(|(at, line)| {
+        serde_json::from_str(line).map_err(|error| {
+            format!("{}, line {}, is no figure of `compare`: {error}", path.display(), at + 1)
+        })
+    });
+    let mut records: Vec<Record> = records.collect::<std::result::Result<_, _>>()?;
+    records.retain(|record| {
+        is_wanted(&record.peer, &arguments.peer)
+            && arguments.pinning.contains(&record.pinning)
+            && (arguments.work.is_empty()
+                || arguments.work.iter().any(|work| work.to_string() == record.work))
+    });
+    Ok(records)
 }
 
 fn measure(
@@ -236,16 +247,4 @@ fn measure(
     }
     bar.finish_and_clear();
     Ok(records)
-}
-
-/// What an idle connection costs the service, in a process that had none before; and the time to make one.
-fn idle(peer: &dyn Peer, job: Job, place: &Path, cpu: Option<usize>) -> Result<(Samples, u64, u64)> {
-    let mut running = Running::start(peer, place, cpu)?;
-    running.service.resume()?;
-    running.caller.run(&Batch { job: Job { work: Work::Add, size: 0 }, share: Duration::ZERO })?;
-    let empty = running.service.resident_kib()?;
-    let (samples, cpu_ns) =
-        running.service.observe(|| running.caller.run(&Batch { job, share: Duration::ZERO }))?;
-    let grown = running.service.resident_kib()?.saturating_sub(empty);
-    Ok((samples, cpu_ns, grown / job.size))
 }

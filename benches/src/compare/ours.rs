@@ -1,14 +1,14 @@
-//! lpc: both drivers, with the quick lane and without, bodies that are copied, read in place, or lent.
+//! lpc: both drivers, with the quick lane and without, bodies that are copied, read in place, lent, or lent and left alone.
 #![allow(unsafe_code)] // The promise that `trust` asks for.
 
 use std::path::Path;
 
 use lpc::{Shared, SharedMut};
-use lpc_cli::measure::{produce, sum};
+use lpc_cli::measure::{produce, sum, sum_of};
 
 use super::peer::{Caller, Peer, Result};
 use super::tasks::{Async, Flavour, Tasks};
-use super::threads::{Blocking, Threads};
+use super::threads::{Blocking, Threads, check};
 use super::work::{Job, Mixed, Work};
 
 mod blocking {
@@ -21,6 +21,8 @@ mod blocking {
         fn mixed(&self, mixed: &super::Mixed) -> lpc::Result<u64>;
         fn upload_loan(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64>;
         fn download_loan(&self, len: u64, seed: u8) -> lpc::Result<lpc::Shared<[u8]>>;
+        fn pass_loan(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64>;
+        fn return_loan(&self, len: u64) -> lpc::Result<lpc::Shared<[u8]>>;
     }
 }
 
@@ -34,6 +36,8 @@ mod asynchronous {
         async fn mixed(&self, mixed: &super::Mixed) -> lpc::Result<u64>;
         async fn upload_loan(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64>;
         async fn download_loan(&self, len: u64, seed: u8) -> lpc::Result<lpc::Shared<[u8]>>;
+        async fn pass_loan(&self, bytes: lpc::Shared<[u8]>) -> lpc::Result<u64>;
+        async fn return_loan(&self, len: u64) -> lpc::Result<lpc::Shared<[u8]>>;
     }
 }
 
@@ -65,6 +69,14 @@ impl blocking::Work for Worker {
         produce(&mut bytes, seed);
         Ok(bytes.freeze())
     }
+
+    fn pass_loan(&self, bytes: Shared<[u8]>) -> lpc::Result<u64> {
+        Ok(bytes.len() as u64)
+    }
+
+    fn return_loan(&self, len: u64) -> lpc::Result<Shared<[u8]>> {
+        Ok(SharedMut::<[u8]>::for_caller(len as usize).freeze())
+    }
 }
 
 impl asynchronous::Work for Worker {
@@ -91,6 +103,25 @@ impl asynchronous::Work for Worker {
     async fn download_loan(&self, len: u64, seed: u8) -> lpc::Result<Shared<[u8]>> {
         blocking::Work::download_loan(self, len, seed)
     }
+
+    async fn pass_loan(&self, bytes: Shared<[u8]>) -> lpc::Result<u64> {
+        blocking::Work::pass_loan(self, bytes)
+    }
+
+    async fn return_loan(&self, len: u64) -> lpc::Result<Shared<[u8]>> {
+        blocking::Work::return_loan(self, len)
+    }
+}
+
+/// What carries the bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    /// `&[u8]` there, `Vec<u8>` back.
+    Owned,
+    /// Loans.
+    Lent,
+    /// Loans whose bytes nobody writes or reads: what is checked is their number.
+    Untouched,
 }
 
 #[derive(Clone, Copy)]
@@ -99,29 +130,31 @@ struct Lpc {
     /// `None` for the blocking driver.
     tokio: Option<Flavour>,
     trusts: bool,
-    lends: bool,
+    bodies: Bodies,
     quick: bool,
 }
 
-/// Of every limit on bytes: enough for the largest body, and what is encoded beside it.
-const ROOM: u64 = 1 << 30;
+/// Of every limit on bytes: enough for a body of 1 GiB, and what is encoded or in use beside it.
+const ROOM: u64 = 2 << 30;
 
 pub(crate) fn all() -> Vec<Box<dyn Peer>> {
-    let copying = |name, tokio| Lpc { name, tokio, trusts: false, lends: false, quick: false };
-    let blocking = copying("lpc blocking", None);
-    let current = copying("lpc tokio current", Some(Flavour::CurrentThread));
-    let multi = copying("lpc tokio multi", Some(Flavour::MultiThread));
-    let with = |name, lpc, lends| Lpc { name, trusts: true, lends, ..lpc };
+    let of = |name, tokio| Lpc { name, tokio, trusts: false, bodies: Bodies::Owned, quick: false };
+    let blocking = of("lpc blocking", None);
+    let current = of("lpc tokio current", Some(Flavour::CurrentThread));
+    let multi = of("lpc tokio multi", Some(Flavour::MultiThread));
+    let trusting = |name, bodies, lpc| Lpc { name, trusts: true, bodies, ..lpc };
     let quick = |name, lpc| Lpc { name, quick: true, ..lpc };
     [
         blocking,
         quick("lpc blocking quick", blocking),
-        with("lpc blocking trust", blocking, false),
-        with("lpc blocking loan", blocking, true),
+        trusting("lpc blocking trust", Bodies::Owned, blocking),
+        trusting("lpc blocking loan", Bodies::Lent, blocking),
+        Lpc { name: "lpc blocking loan copied", bodies: Bodies::Lent, ..blocking },
+        trusting("lpc blocking loan untouched", Bodies::Untouched, blocking),
         current,
         quick("lpc tokio current quick", current),
-        with("lpc tokio current trust", current, false),
-        with("lpc tokio current loan", current, true),
+        trusting("lpc tokio current trust", Bodies::Owned, current),
+        trusting("lpc tokio current loan", Bodies::Lent, current),
         multi,
         quick("lpc tokio multi quick", multi),
     ]
@@ -150,7 +183,8 @@ impl Peer for Lpc {
 
     fn does(&self, job: Job) -> bool {
         // Trust and loans are about bodies.
-        !self.trusts || matches!(job.work, Work::Upload | Work::Download)
+        let is_about_bodies = self.trusts || self.bodies != Bodies::Owned;
+        !is_about_bodies || matches!(job.work, Work::Upload | Work::Download)
     }
 
     fn serve(&self, place: &Path) -> Result<()> {
@@ -169,20 +203,26 @@ impl Peer for Lpc {
         let Some(flavour) = self.tokio else {
             return Ok(Box::new(Threads::new(move || {
                 let client = configured!(blocking::WorkClient::builder(), lpc).connect(&place)?;
-                Ok(Client { client, lends: lpc.lends })
+                Ok(Client { client, bodies: lpc.bodies })
             })?));
         };
         Ok(Box::new(Tasks::new(flavour, move || {
             let builder = configured!(asynchronous::WorkClient::builder(), lpc);
             let place = place.clone();
-            async move { Ok(Client { client: builder.connect(&place).await?, lends: lpc.lends }) }
+            async move { Ok(Client { client: builder.connect(&place).await?, bodies: lpc.bodies }) }
         })?))
     }
 }
 
 struct Client<C> {
     client: C,
-    lends: bool,
+    bodies: Bodies,
+}
+
+/// The sum that bytes would have that nobody has looked at, if all of them came.
+fn as_if_summed(came: u64, len: usize, seed: u8) -> Result<u64> {
+    check(came, len as u64)?;
+    Ok(sum_of(len, seed))
 }
 
 impl Blocking for Client<blocking::WorkClient> {
@@ -192,21 +232,29 @@ impl Blocking for Client<blocking::WorkClient> {
 
     fn upload(&self, own: &mut [u8], seed: u8) -> Result<u64> {
         use blocking::Work;
-        if self.lends {
-            let mut bytes = self.client.client().loan::<u8>(own.len())?;
-            produce(&mut bytes, seed);
-            return Ok(self.client.upload_loan(bytes.freeze())?);
+        if self.bodies == Bodies::Owned {
+            produce(own, seed);
+            return Ok(Work::upload(&self.client, own)?);
         }
-        produce(own, seed);
-        Ok(Work::upload(&self.client, own)?)
+        let mut bytes = self.client.client().loan::<u8>(own.len())?;
+        if self.bodies == Bodies::Untouched {
+            let passed = self.client.pass_loan(bytes.freeze())?;
+            return as_if_summed(passed, own.len(), seed);
+        }
+        produce(&mut bytes, seed);
+        Ok(self.client.upload_loan(bytes.freeze())?)
     }
 
     fn download(&self, len: usize, seed: u8) -> Result<u64> {
         use blocking::Work;
-        if self.lends {
-            return Ok(sum(&self.client.download_loan(len as u64, seed)?));
-        }
-        Ok(sum(&Work::download(&self.client, len as u64, seed)?))
+        Ok(match self.bodies {
+            Bodies::Owned => sum(&Work::download(&self.client, len as u64, seed)?),
+            Bodies::Lent => sum(&self.client.download_loan(len as u64, seed)?),
+            Bodies::Untouched => {
+                let returned = self.client.return_loan(len as u64)?;
+                as_if_summed(returned.len() as u64, len, seed)?
+            }
+        })
     }
 
     fn mixed(&self, mixed: &Mixed) -> Result<u64> {
@@ -221,21 +269,29 @@ impl Async for Client<asynchronous::WorkClient> {
 
     async fn upload(&self, own: &mut [u8], seed: u8) -> Result<u64> {
         use asynchronous::Work;
-        if self.lends {
-            let mut bytes = self.client.client().loan::<u8>(own.len()).await?;
-            produce(&mut bytes, seed);
-            return Ok(self.client.upload_loan(bytes.freeze()).await?);
+        if self.bodies == Bodies::Owned {
+            produce(own, seed);
+            return Ok(Work::upload(&self.client, own).await?);
         }
-        produce(own, seed);
-        Ok(Work::upload(&self.client, own).await?)
+        let mut bytes = self.client.client().loan::<u8>(own.len()).await?;
+        if self.bodies == Bodies::Untouched {
+            let passed = self.client.pass_loan(bytes.freeze()).await?;
+            return as_if_summed(passed, own.len(), seed);
+        }
+        produce(&mut bytes, seed);
+        Ok(self.client.upload_loan(bytes.freeze()).await?)
     }
 
     async fn download(&self, len: usize, seed: u8) -> Result<u64> {
         use asynchronous::Work;
-        if self.lends {
-            return Ok(sum(&self.client.download_loan(len as u64, seed).await?));
-        }
-        Ok(sum(&Work::download(&self.client, len as u64, seed).await?))
+        Ok(match self.bodies {
+            Bodies::Owned => sum(&Work::download(&self.client, len as u64, seed).await?),
+            Bodies::Lent => sum(&self.client.download_loan(len as u64, seed).await?),
+            Bodies::Untouched => {
+                let returned = self.client.return_loan(len as u64).await?;
+                as_if_summed(returned.len() as u64, len, seed)?
+            }
+        })
     }
 
     async fn mixed(&self, mixed: &Mixed) -> Result<u64> {

@@ -95,6 +95,17 @@ impl Service {
         self.signal(Signal::SIGCONT)
     }
 
+    /// Ends it by a signal, and waits: what runs it can still write down what it has seen, which it cannot when this is dropped. The
+    /// signal is one that no library handles.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn interrupt(mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::SIGUSR1)?;
+        self.0.wait()
+    }
+
     fn signal(&self, signal: Signal) -> io::Result<()> {
         let id = i32::try_from(self.0.id()).map_err(io::Error::other)?;
         Ok(kill(Pid::from_raw(id), signal)?)

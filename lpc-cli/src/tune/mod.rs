@@ -8,7 +8,7 @@
 //! - `curve`: where the costs of the two lanes cross.
 //! - `advice`: which threshold to set.
 //! - `report`: what is printed.
-//! - `scale`, `sketch`, `picture`: cost against size, drawn in the terminal and into a file.
+//! - `sketch`, `picture`: cost against size, drawn in the terminal and into a file.
 
 mod advice;
 mod carrier;
@@ -19,7 +19,6 @@ mod picture;
 mod report;
 mod rounds;
 mod route;
-mod scale;
 mod sketch;
 mod trust;
 
@@ -30,7 +29,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use lpc_cli::measure::{Pinning, Sizes, firsts, pin};
+use lpc_cli::measure::{Pinning, Sizes, firsts, pin, png};
 
 use self::advice::Comparison;
 use self::rounds::{Plan, Sample, Way};
@@ -192,7 +191,7 @@ impl<'a> Plot<'a> {
 
     fn write(mut self, comparisons: &[Comparison]) -> Result<()> {
         let svg = picture::svg(comparisons);
-        let bytes = if is_a(self.path, "png") { picture::png(&svg)? } else { svg.into_bytes() };
+        let bytes = if is_a(self.path, "png") { png(&svg)? } else { svg.into_bytes() };
         let written = self.file.set_len(0).and_then(|()| self.file.write_all(&bytes));
         Ok(written.map_err(|error| format!("cannot write {}: {error}", self.path.display()))?)
     }

@@ -1,17 +1,11 @@
-//! Cost against size, as SVG, and as PNG: a panel for each comparison, a column for each pinning.
-
-use std::fmt::Write;
+//! Cost against size, as SVG: a panel for each comparison, a column for each pinning.
 
 use lpc::Threshold;
-use lpc_cli::measure::{firsts, size, time};
-use resvg::tiny_skia::{Pixmap, Transform};
-use resvg::usvg::{Options, Tree};
+use lpc_cli::measure::{Drawing, Scale, firsts};
 
 use super::advice::Comparison;
 use super::curve::Crossover;
 use super::report::crossing;
-use super::scale::Scale;
-use crate::Result;
 
 /// Of one panel's area of lines, and of what is around it.
 const WIDTH: f64 = 300.0;
@@ -25,49 +19,32 @@ const BOTTOM: f64 = 56.0;
 const HEAD: f64 = 82.0;
 const LEGEND: f64 = 480.0;
 
-/// Classes instead of attributes, so that a reader's dark mode is one rule each.
-const STYLE: &str = "
-  text { font: 12px system-ui, sans-serif; fill: #1f2328 }
-  .title { font-size: 17px; font-weight: 600 }
-  .panel { font-weight: 600 }
-  .faint { fill: #59636e }
-  .paper { fill: #ffffff }
-  .grid { stroke: #d1d9e0; stroke-width: 1; fill: none }
-  .socket { stroke: #b35900; fill: #b35900 }
+/// On a light background, and what changes on a dark one.
+const STYLE: [&str; 2] = [
+    "  .socket { stroke: #b35900; fill: #b35900 }
   .mapping { stroke: #0969da; fill: #0969da }
-  .line { fill: none; stroke-width: 2; stroke-linejoin: round }
   .crossover { stroke: #1a7f37; stroke-width: 1.5 }
   .spread { fill: #1a7f37; fill-opacity: 0.15 }
   .crossing { fill: #1a7f37; font-weight: 600 }
   .built-in { stroke: #59636e; stroke-width: 1; stroke-dasharray: 3 4 }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #f0f6fc }
-    .faint { fill: #9198a1 }
-    .paper { fill: #0d1117 }
-    .grid { stroke: #3d444d }
-    .socket { stroke: #f0883e; fill: #f0883e }
+",
+    "    .socket { stroke: #f0883e; fill: #f0883e }
     .mapping { stroke: #58a6ff; fill: #58a6ff }
-    .line { fill: none }
     .crossover { stroke: #3fb950 }
     .spread { fill: #3fb950 }
     .crossing { fill: #3fb950 }
     .built-in { stroke: #9198a1 }
-  }
-";
+",
+];
 
 /// The whole picture.
 pub(super) fn svg(comparisons: &[Comparison]) -> String {
     let pinnings = firsts(comparisons.iter().map(|of| of.pinning));
     let kinds = firsts(comparisons.iter().map(|of| (of.receiver, of.bodies)));
     let (columns, rows) = (pinnings.len().max(1) as f64, kinds.len() as f64);
-    let (width, height) =
-        ((columns * (LEFT + WIDTH + RIGHT)).max(LEGEND), HEAD + rows * (TOP + HEIGHT + BOTTOM));
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
-         role=\"img\">\n<title>What a call costs by the size of its body, on either lane</title>\n<style>{STYLE}</style>\n\
-         <rect class=\"paper\" width=\"{width}\" height=\"{height}\"/>\n"
-    );
-    head(&mut svg);
+    let size = [(columns * (LEFT + WIDTH + RIGHT)).max(LEGEND), HEAD + rows * (TOP + HEIGHT + BOTTOM)];
+    let mut drawing = Drawing::new(size, "What a call costs by the size of its body, on either lane", STYLE);
+    head(&mut drawing);
     let points = || comparisons.iter().flat_map(|of| &of.median.0);
     let across = Scale::of(points().map(|point| point.size), WIDTH);
     // One scale for all panels, so that they can be compared.
@@ -79,130 +56,56 @@ pub(super) fn svg(comparisons: &[Comparison]) -> String {
             let row = position(kinds.iter().position(|kind| *kind == (of.receiver, of.bodies)));
             let left = column * (LEFT + WIDTH + RIGHT) + LEFT;
             let top = HEAD + row * (TOP + HEIGHT + BOTTOM) + TOP;
-            let _ = writeln!(svg, "<g transform=\"translate({left} {top})\">");
-            panel(&mut svg, of, across, up);
-            svg.push_str("</g>\n");
+            drawing.at([left, top], |drawing| panel(drawing, of, across, up));
         }
     }
-    svg.push_str("</svg>\n");
-    svg
+    drawing.into_svg()
 }
 
-/// The same as pixels, two for each unit of length. It has a font of its own, since there may be none here.
-pub(super) fn png(svg: &str) -> Result<Vec<u8>> {
-    const ZOOM: f32 = 2.0;
-    let mut options = Options::default();
-    let fonts = options.fontdb_mut();
-    fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
-    fonts.set_sans_serif_family("Ubuntu");
-    let tree = Tree::from_str(svg, &options)?;
-    let size = tree.size().to_int_size().scale_by(ZOOM).ok_or("a picture without a size")?;
-    let mut pixels = Pixmap::new(size.width(), size.height()).ok_or("no memory for the picture")?;
-    resvg::render(&tree, Transform::from_scale(ZOOM, ZOOM), &mut pixels.as_mut());
-    Ok(pixels.encode_png()?)
-}
-
-fn head(svg: &mut String) {
-    let _ = writeln!(
-        svg,
-        "<text class=\"title\" x=\"{LEFT}\" y=\"26\">What a call costs by the size of its body</text>"
-    );
-    let _ = writeln!(svg, "<rect class=\"spread\" x=\"{LEFT}\" y=\"59\" width=\"20\" height=\"14\"/>");
+fn head(drawing: &mut Drawing) {
+    drawing.text("title", [LEFT, 26.0], "What a call costs by the size of its body");
+    drawing.bar("spread", [LEFT, 59.0], [20.0, 14.0]);
     let entries = [
-        (0.0, 46, "socket line", "socket lane"),
-        (124.0, 46, "mapping line", "mapping lane"),
-        (258.0, 46, "built-in", "built-in threshold"),
-        (0.0, 66, "crossover", "crossover, with the middle half of its rounds"),
+        (0.0, 46.0, "socket line", "socket lane"),
+        (124.0, 46.0, "mapping line", "mapping lane"),
+        (258.0, 46.0, "built-in", "built-in threshold"),
+        (0.0, 66.0, "crossover", "crossover, with the middle half of its rounds"),
     ];
     for (x, y, class, name) in entries {
         let x = LEFT + x;
-        let _ = writeln!(
-            svg,
-            "<path class=\"{class}\" d=\"M{x} {y}h20\"/><text x=\"{}\" y=\"{}\">{name}</text>",
-            x + 26.0,
-            y + 4
-        );
+        drawing.path(class, format_args!("M{x} {y}h20"));
+        drawing.text("", [x + 26.0, y + 4.0], name);
     }
 }
 
 /// One comparison, its area's upper left corner being the origin.
-fn panel(svg: &mut String, of: &Comparison, across: Scale, up: Scale) {
-    let _ = writeln!(
-        svg,
-        "<text class=\"panel\" x=\"0\" y=\"-8\">{}, receiver {}, {}</text>",
-        of.bodies, of.receiver, of.pinning
-    );
-    for mark in across.sizes() {
-        let x = across.at(mark);
-        let _ = writeln!(svg, "<path class=\"grid\" d=\"M{x:.1} 0V{HEIGHT}\"/>");
-        let y = HEIGHT + 16.0;
-        let _ = writeln!(
-            svg,
-            "<text class=\"faint\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{y}\">{}</text>",
-            size(mark)
-        );
-    }
-    for mark in up.times() {
-        let y = HEIGHT - up.at(mark);
-        let _ = writeln!(svg, "<path class=\"grid\" d=\"M0 {y:.1}H{WIDTH}\"/>");
-        let _ = writeln!(
-            svg,
-            "<text class=\"faint\" text-anchor=\"end\" x=\"-6\" y=\"{:.1}\">{}</text>",
-            y + 4.0,
-            time(mark)
-        );
-    }
+fn panel(drawing: &mut Drawing, of: &Comparison, across: Scale, up: Scale) {
+    let title = format!("{}, receiver {}, {}", of.bodies, of.receiver, of.pinning);
+    drawing.text("panel", [0.0, -8.0], &title);
+    drawing.grid(across, up);
     let x = |crossover| match crossover {
         Crossover::Always => 0.0,
         Crossover::At(bytes) => across.at(bytes),
         Crossover::Never => WIDTH,
     };
     if let Some([from, to]) = of.spread() {
-        let (from, width) = (x(from), x(to) - x(from));
-        let _ = writeln!(
-            svg,
-            "<rect class=\"spread\" x=\"{from:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{HEIGHT}\"/>"
-        );
+        drawing.bar("spread", [x(from), 0.0], [x(to) - x(from), HEIGHT]);
     }
     let built_in = across.at(Threshold::DEFAULT.as_bytes());
-    let _ = writeln!(svg, "<path class=\"built-in\" d=\"M{built_in:.1} 0V{HEIGHT}\"/>");
+    drawing.path("built-in", format_args!("M{built_in:.1} 0V{HEIGHT}"));
     let crossover = of.median.crossover();
     let at = x(crossover);
-    let _ = writeln!(svg, "<path class=\"crossover\" d=\"M{at:.1} 0V{HEIGHT}\"/>");
-    let _ = writeln!(
-        svg,
-        "<text class=\"crossing\" text-anchor=\"middle\" x=\"{at:.1}\" y=\"{}\">{}</text>",
-        HEIGHT + 34.0,
-        escaped(&crossing(of, crossover))
-    );
-    line(
-        svg,
-        "socket",
-        of.median.0.iter().map(|point| (across.at(point.size), HEIGHT - up.at(point.socket))),
-    );
-    line(
-        svg,
-        "mapping",
-        of.median.0.iter().map(|point| (across.at(point.size), HEIGHT - up.at(point.mapping))),
-    );
-}
-
-/// Through all these points, each of them marked.
-fn line(svg: &mut String, class: &str, points: impl Iterator<Item = (f64, f64)> + Clone) {
-    let places: Vec<_> = points.clone().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-    let _ = writeln!(svg, "<polyline class=\"{class} line\" points=\"{}\"/>", places.join(" "));
-    for (x, y) in points {
-        let _ = writeln!(svg, "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>");
-    }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    drawing.path("crossover", format_args!("M{at:.1} 0V{HEIGHT}"));
+    drawing.centred("crossing", [at, HEIGHT + 34.0], &crossing(of, crossover));
+    let points = || of.median.0.iter();
+    drawing.line("socket", points().map(|point| [across.at(point.size), HEIGHT - up.at(point.socket)]));
+    drawing.line("mapping", points().map(|point| [across.at(point.size), HEIGHT - up.at(point.mapping)]));
 }
 
 #[cfg(test)]
 mod tests {
-    use lpc_cli::measure::Pinning;
+    use lpc_cli::measure::{Pinning, png};
+    use resvg::tiny_skia::{Pixmap, PremultipliedColorU8};
 
     use super::super::curve::{Curve, Point};
     use super::super::route::{Bodies, Receiver};
@@ -259,7 +162,7 @@ mod tests {
             (2 * LEGEND as u32, 2 * (HEAD + TOP + HEIGHT + BOTTOM) as u32)
         );
         let has = |red, green, blue| {
-            let is_it = |pixel: &&resvg::tiny_skia::PremultipliedColorU8| {
+            let is_it = |pixel: &&PremultipliedColorU8| {
                 (pixel.red(), pixel.green(), pixel.blue()) == (red, green, blue)
             };
             pixels.pixels().iter().filter(is_it).count() > 100

@@ -2,12 +2,11 @@
 
 use std::fmt::Write;
 
-use lpc_cli::measure::{size, time};
+use lpc_cli::measure::{Scale, size, time};
 
 use super::advice::Comparison;
 use super::curve::Crossover;
 use super::report::crossing;
-use super::scale::Scale;
 
 /// In characters, of which each has two columns and four rows of dots.
 const WIDTH: usize = 64;

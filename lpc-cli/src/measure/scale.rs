@@ -2,7 +2,7 @@
 
 /// Values from one to another, over a length.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Scale {
+pub struct Scale {
     from: f64,
     to: f64,
     length: f64,
@@ -10,7 +10,7 @@ pub(super) struct Scale {
 
 impl Scale {
     /// For all these values; `None` if there are none.
-    pub(super) fn of(values: impl Iterator<Item = u64> + Clone, length: f64) -> Option<Self> {
+    pub fn of(values: impl Iterator<Item = u64> + Clone, length: f64) -> Option<Self> {
         let (from, to) = (values.clone().min()?.max(1), values.max()?.max(1));
         // A single value stands in the middle.
         let (from, to) =
@@ -18,21 +18,26 @@ impl Scale {
         Some(Self { from: from.ln(), to: to.ln(), length })
     }
 
+    /// From the begin to the end.
+    pub fn length(self) -> f64 {
+        self.length
+    }
+
     /// How far from the begin a value is.
-    pub(super) fn at(self, value: u64) -> f64 {
+    pub fn at(self, value: u64) -> f64 {
         let part = ((value.max(1) as f64).ln() - self.from) / (self.to - self.from);
         part.clamp(0.0, 1.0) * self.length
     }
 
     /// Sizes to be marked: powers of four, or of sixteen where those would be more than seven.
-    pub(super) fn sizes(self) -> Vec<u64> {
+    pub fn sizes(self) -> Vec<u64> {
         let powers = |step| (0..64).step_by(step).map(|power| 1 << power).filter(|mark| self.has(*mark));
         let fine: Vec<u64> = powers(2).collect();
         if fine.len() > 7 { powers(4).collect() } else { fine }
     }
 
     /// Times to be marked: 1, 2 and 5 times each power of ten, or these powers alone where those would be more than seven.
-    pub(super) fn times(self) -> Vec<u64> {
+    pub fn times(self) -> Vec<u64> {
         let powers = || (0..18).map(|power| 10_u64.pow(power));
         let fine = powers().flat_map(|power| [1, 2, 5].map(|digit| digit * power));
         let fine: Vec<_> = fine.filter(|mark| self.has(*mark)).collect();

@@ -1,18 +1,17 @@
 //! 64 calls at once, as many as possible in one system call.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lpc_cli::measure::Samples;
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::MsgFlags;
 
+use super::inbox::{Inbox, answer};
 use super::memory::Words;
-use super::socket::{Message, message, numbers};
+use super::socket::{message, numbers};
 use super::watch::Watch;
 use crate::compare::peer::{Caller, Peer, Result};
 use crate::compare::threads::check;
@@ -74,26 +73,27 @@ impl Peer for Batched {
     }
 
     fn serve(&self, place: &Path) -> Result<()> {
-        let (socket, _) = UnixListener::bind(place)?.accept()?;
-        let watch = Watch::new(Some(Words::join(&socket)?), true);
-        let mut end = End { socket, watch, received: Vec::new() };
-        let mut answers = Vec::new();
-        loop {
-            end.more(|received| {
-                for call in received {
-                    let (a, b) = numbers(call);
-                    answers.extend_from_slice(&message(a.wrapping_add(b), 0));
-                }
-            })?;
-            end.write(&answers)?;
-            answers.clear();
-        }
+        answer_all(place)
     }
 
     fn connect(&self, place: &Path) -> Result<Box<dyn Caller>> {
         let socket = UnixStream::connect(place)?;
         let watch = Watch::new(Some(Words::make(&socket, 0)?), false);
-        Ok(Box::new(End { socket, watch, received: Vec::new() }))
+        Ok(Box::new(End { socket, watch, inbox: Inbox::new() }))
+    }
+}
+
+/// Serves one client: what a read brings is answered by one write.
+pub(super) fn answer_all(place: &Path) -> Result<()> {
+    let (socket, _) = UnixListener::bind(place)?.accept()?;
+    let watch = Watch::new(Some(Words::join(&socket)?), true);
+    let mut end = End { socket, watch, inbox: Inbox::new() };
+    let mut answers = Vec::new();
+    loop {
+        end.fill()?;
+        end.inbox.take(|calls| answers.extend(calls.iter().flat_map(answer)));
+        end.write(&answers)?;
+        answers.clear();
     }
 }
 
@@ -101,8 +101,7 @@ impl Peer for Batched {
 struct End {
     socket: UnixStream,
     watch: Watch,
-    /// The begin of a message whose end has not come.
-    received: Vec<u8>,
+    inbox: Inbox,
 }
 
 impl End {
@@ -111,27 +110,10 @@ impl End {
         self.socket.write_all(bytes)
     }
 
-    /// Waits for a message, and takes those that have come with it.
-    fn more(&mut self, mut take: impl FnMut(&[Message])) -> io::Result<()> {
-        let mut bytes = [0; CALLS * size_of::<Message>()];
-        let looked =
-            self.watch.look(|| match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
-                Err(Errno::EAGAIN) => None,
-                received => Some(received),
-            });
-        let received = match looked {
-            Some(received) => received?,
-            None => self.socket.read(&mut bytes)?,
-        };
-        if received == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.received.extend_from_slice(&bytes[..received]);
-        let (messages, rest) = self.received.as_chunks();
-        take(messages);
-        let rest = rest.len();
-        self.received.drain(..self.received.len() - rest);
-        Ok(())
+    /// Waits until something has come.
+    fn fill(&mut self) -> io::Result<()> {
+        let looked = self.watch.look(|| self.inbox.try_fill(&self.socket));
+        looked.unwrap_or_else(|| self.inbox.fill(&self.socket, MsgFlags::empty()))
     }
 }
 
@@ -142,7 +124,9 @@ impl Pipe for End {
     }
 
     fn receive(&mut self, answers: &mut Vec<u64>) -> io::Result<()> {
-        self.more(|received| answers.extend(received.iter().map(|answer| numbers(answer).0)))
+        self.fill()?;
+        self.inbox.take(|received| answers.extend(received.iter().map(|answer| numbers(answer).0)));
+        Ok(())
     }
 }
 

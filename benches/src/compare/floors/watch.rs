@@ -33,18 +33,23 @@ impl Watch {
     /// Asks until there is something, the time is up, or the other side was last seen on this CPU.
     pub(super) fn look<T>(&self, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
         let found = ask();
-        let Some(page) = &self.page else { return found };
-        if found.is_some() {
+        if found.is_some() || self.page.is_none() {
             return found;
         }
         let started = Instant::now();
-        while page.small()[1 - self.ours].load(Relaxed) != cpu() && started.elapsed() < SPIN {
+        while self.is_worth_it(started) {
             spin_loop();
             if let Some(found) = ask() {
                 return Some(found);
             }
         }
         None
+    }
+
+    /// Whether who looks since then is to go on.
+    pub(super) fn is_worth_it(&self, started: Instant) -> bool {
+        let is_apart = |page: &Words| page.small()[1 - self.ours].load(Relaxed) != cpu();
+        self.page.as_ref().is_some_and(is_apart) && started.elapsed() < SPIN
     }
 }
 

@@ -604,12 +604,11 @@ impl<F> Receiver<F> {
     #[inline]
     fn next_frame(&mut self) -> Result<Option<(Header, usize)>, Violation> {
         let in_ring = self.source == Source::Ring;
-        if self.socket.is_empty() {
-            if !self.descriptors.is_empty() {
-                return Err(Violation::StrayDescriptors);
-            }
-        } else if in_ring {
+        if in_ring && !self.socket.is_empty() {
             self.skip_bells()?;
+        }
+        if self.socket.is_empty() && !self.descriptors.is_empty() {
+            return Err(Violation::StrayDescriptors);
         }
         let Some((header, is_whole)) = self.header(self.current(), in_ring)? else { return Ok(None) };
         if !in_ring {

@@ -1638,6 +1638,13 @@ mod quick_lane {
         receiver.received_in_ring(frame.len());
     }
 
+    #[test]
+    fn a_descriptor_with_a_bell_is_a_stray_one() {
+        let mut receiver = switched(Role::Server);
+        through_socket(&mut receiver, &frame::bell(), &[9]);
+        assert!(matches!(receiver.next(), Err(Violation::StrayDescriptors)));
+    }
+
     /// The CPU of the next frame, which is an At.
     fn at(receiver: &mut Receiver<u32>) -> Option<u64> {
         match receiver.next().unwrap()? {

@@ -105,7 +105,7 @@ impl Drop for Buffer {
         bytes.clear();
         match bytes.capacity() {
             0 => return,
-            ..=SMALL => {}
+            1..=SMALL => {}
             capacity => {
                 if capacity <= KEPT {
                     keep_large(bytes);

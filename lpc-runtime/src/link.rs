@@ -556,7 +556,14 @@ impl Link {
 
     /// Sends a frame as far as the socket takes it at once; the rest goes out with whatever is sent next, or soon.
     pub(crate) fn send_now(&self, frame: &[u8]) {
-        if self.push_unsent(frame) && self.try_flush() && !self.is_late.swap(true, AcqRel) {
+        if self.push_unsent(frame) {
+            self.flush_soon();
+        }
+    }
+
+    /// Sends what was queued as far as the socket takes it at once; the rest soon.
+    fn flush_soon(&self) {
+        if self.try_flush() && !self.is_late.swap(true, AcqRel) {
             housekeeper::flush(self.tended());
         }
     }
@@ -589,13 +596,14 @@ impl Link {
         let until = self.until(deadline);
         let mut outbox = self.uncongested(deadline)?;
         outbox.tell(cpu::current());
-        if let Some(mark) = outbox.put(frame, false) {
-            self.counters.sent_in_ring();
-            return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
-        }
+        let put = outbox.put(frame, false);
         if outbox.violation.is_some() {
             let error = outbox.why_broken();
             return Err(self.fail(outbox, error));
+        }
+        if let Some(mark) = put {
+            self.counters.sent_in_ring();
+            return Ok((self.drain(outbox, until).unwrap_or(Flow::Sent), mark));
         }
         let is_free = !outbox.busy && !outbox.stalled;
         if !is_free || (outbox.len() > 0 && frame.len() < MUCH) {
@@ -650,11 +658,12 @@ impl Link {
     }
 
     /// Wakes the peer for what was [put](Self::put) into the ring, which it gets whatever becomes of the bell.
+    ///
+    /// Never waits: a peer that takes nothing from its socket has something to read there.
     #[cold]
-    pub(crate) fn wake(&self) -> Flow {
-        let mut outbox = self.outbox();
-        self.queue_bell(&mut outbox);
-        self.drain(outbox, self.until(None)).unwrap_or(Flow::Sent)
+    pub(crate) fn wake(&self) {
+        self.queue_bell(&mut self.outbox());
+        self.flush_soon();
     }
 
     /// Whether the frame that ends there may have gone out as a whole.
@@ -686,9 +695,7 @@ impl Link {
                 outbox.announce(&frame::ring(), descriptor);
                 outbox.offered = Some(own);
                 drop(outbox);
-                if self.try_flush() && !self.is_late.swap(true, AcqRel) {
-                    housekeeper::flush(self.tended());
-                }
+                self.flush_soon();
             }
             Err(error) => tracing::warn!(%error, "no shared memory for a quick lane"),
         }
@@ -791,9 +798,9 @@ impl Link {
         Ok((Flow::Sent, mark))
     }
 
-    /// Whether something was queued that nobody has flushed since.
+    /// Whether something was queued that nobody has flushed since, or nothing goes out any more, which a flush tells.
     pub(crate) fn is_to_flush(&self) -> bool {
-        self.is_pushed.load(Acquire) || self.is_late.load(Acquire)
+        self.is_pushed.load(Acquire) || self.is_late.load(Acquire) || self.is_broken()
     }
 
     /// Sends what was queued.
@@ -1382,6 +1389,34 @@ mod tests {
         link.close();
         theirs.read_to_end(&mut read).unwrap();
         assert!(is_whole(&read, &frames));
+    }
+
+    /// One that sleeps, and reads neither its ring nor its socket.
+    #[test]
+    fn waking_a_peer_whose_socket_is_full_waits_for_nothing() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let idle = Duration::from_secs(10);
+        let limits = Limits { quick_lane: true, ..Limits::default() };
+        let spin = Duration::ZERO;
+        let settings = Settings { limits, quota: None, idle, stall: idle, write_timeout: None, spin };
+        let link = Link::new(Arc::new(ours), Wait::Sleep, settings, Arc::default());
+        let (peers_own, file) = OwnRing::create().unwrap();
+        link.offer_ring();
+        let _reading = link.take_ring(PeersRing::open(&file, None).unwrap()).unwrap();
+        let at_once = Some(Instant::now());
+        let _ = link.send_within(&frame::release(CallId::new(1)), at_once).unwrap();
+        assert!(link.outbox().ring.as_ref().unwrap().is_on);
+        let large = vec![0; 60 << 10];
+        while link.outbox().len() == 0 {
+            let _ = link.send_within(&large, at_once).unwrap();
+        }
+        // Where nothing is queued the next one is put.
+        link.outbox().take();
+        peers_own.store(128, 3);
+        let (_, has_to_wake) = link.put(&frame::release(CallId::new(2))).unwrap();
+        assert!(has_to_wake);
+        link.wake();
+        assert_eq!(link.outbox().len(), frame::bell().len());
     }
 
     #[test]

@@ -464,14 +464,11 @@ pub(crate) fn log_cut_off(service: Description, config: &Config, connections: us
     tracing::warn!(service = service.name, connections, ?timeout, "calls cut off (shutdown_timeout)");
 }
 
-/// Says in the log why a connection is over, once.
+/// Says in the log why a connection is over; what the peer did wrong, once, though several calls may run into it.
 pub(crate) fn log_end(service: Description, link: &Link, error: &Error) {
-    if !link.tells_end() {
-        return;
-    }
     if error.is_disconnected() {
         tracing::debug!(service = service.name, %error, "connection ended");
-    } else {
+    } else if link.tells_end() {
         tracing::warn!(service = service.name, %error, "connection closed");
     }
 }

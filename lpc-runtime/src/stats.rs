@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lpc_core::Threshold;
 
+use crate::sys::fork::Birth;
+
 /// Counts since a client or server was made, as they were at one moment.
 ///
 /// ```
@@ -258,6 +260,8 @@ struct LargeCounters {
 /// The counters of one connection, and those that it shares.
 #[derive(Debug)]
 pub(crate) struct Tally {
+    /// In a fork another thread may have held the lock on the connections.
+    birth: Birth,
     shared: Arc<Counters>,
     own: Arc<Counts>,
 }
@@ -318,7 +322,7 @@ impl Tally {
     pub(crate) fn new(shared: Arc<Counters>) -> Arc<Self> {
         let own = Arc::new(Counts::default());
         shared.connections().live.push(Arc::clone(&own));
-        Arc::new(Self { shared, own })
+        Arc::new(Self { birth: Birth::here(), shared, own })
     }
 
     /// Those of the client, or of the server.
@@ -394,6 +398,9 @@ fn add(lane: Lane, bytes: u64, own: &TrafficCounters, shared: &LargeCounters) {
 
 impl Drop for Tally {
     fn drop(&mut self) {
+        if !self.birth.is_here() {
+            return;
+        }
         let mut connections = self.shared.connections();
         if let Some(place) = connections.live.iter().position(|counts| Arc::ptr_eq(counts, &self.own)) {
             connections.live.swap_remove(place);

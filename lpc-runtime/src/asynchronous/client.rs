@@ -24,6 +24,7 @@ use tokio::time::timeout_at;
 use super::race::{Either, race};
 use super::redial::Redial;
 use super::socket::{AsyncLink, fill};
+use super::stream::Stream;
 use super::{ClientBuilder, ServerBuilder, greeting};
 use crate::calling::{self, Fetched, Sending};
 use crate::config::{AtQuota, Config};
@@ -246,8 +247,7 @@ impl Shared {
         // Before the other side counts the time.
         service.find_forms();
         let thresholds = config.thresholds(service.methods)?;
-        stream.set_nonblocking(true)?;
-        let socket = Arc::new(tokio::net::UnixStream::from_std(stream)?);
+        let socket = Arc::new(Stream::new(stream)?);
         let greeted = greeting::greet_server(&socket, service, config).await?;
         let is_trusted = config.trusts(&*socket);
         let settings = config.client_settings(greeted.limits);
@@ -438,7 +438,7 @@ impl Shared {
                 }
                 drop(state);
                 if has_to_wake {
-                    self.link.wake();
+                    link.wake();
                 }
                 return Ok(Call { shared: self, id, mark, is_over: false });
             }
@@ -697,7 +697,7 @@ impl Drop for Call<'_> {
 }
 
 /// The connection's task: receives until the connection is over.
-async fn drive(guard: EndOnDrop, socket: Arc<tokio::net::UnixStream>, mut inbox: Inbox) {
+async fn drive(guard: EndOnDrop, socket: Arc<Stream>, mut inbox: Inbox) {
     let shared = &*guard.0;
     let sending = async {
         let error = shared.link.resume(&socket).await;
@@ -723,7 +723,7 @@ impl Drop for EndOnDrop {
     }
 }
 
-async fn receive(shared: &Shared, socket: &tokio::net::UnixStream, inbox: &mut Inbox) -> Result<Infallible> {
+async fn receive(shared: &Shared, socket: &Stream, inbox: &mut Inbox) -> Result<Infallible> {
     loop {
         if fill(socket, inbox, shared.link.link().stall()).await? == Filled::End {
             inbox.ended()?;

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use lpc_core::receiver::Violation;
 use lpc_core::{Error, Progress, Result};
-use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::race::{Either, race};
 use super::socket::{AsyncLink, fill};
+use super::stream::Stream;
 use crate::context::{Current, Running, cancelled};
 use crate::doors::Guest;
 use crate::greeting::Credentials;
@@ -76,7 +76,7 @@ impl<D: Implementation> Connection<D> {
     }
 
     /// Serves until the client hangs up and the calls that run are answered.
-    pub(super) async fn serve(self: &Arc<Self>, socket: &UnixStream, inbox: Inbox) -> Result<()> {
+    pub(super) async fn serve(self: &Arc<Self>, socket: &Stream, inbox: Inbox) -> Result<()> {
         // Calls that still run keep the socket open: also where this future is dropped, the client has to know.
         let _guard = CloseOnDrop(self);
         match race(self.link.resume(socket), self.receive(socket, inbox)).await {
@@ -85,7 +85,7 @@ impl<D: Implementation> Connection<D> {
         }
     }
 
-    async fn receive(self: &Arc<Self>, socket: &UnixStream, mut inbox: Inbox) -> Result<()> {
+    async fn receive(self: &Arc<Self>, socket: &Stream, mut inbox: Inbox) -> Result<()> {
         loop {
             // All that arrived is answered or on its way: send the answers before waiting for more.
             if self.link().is_to_flush() {
@@ -99,6 +99,10 @@ impl<D: Implementation> Connection<D> {
                 in_a_row += 1;
                 if in_a_row > IN_A_ROW {
                     in_a_row = 0;
+                    // Those may take their time.
+                    if self.link().is_to_flush() {
+                        self.link.flush().map_err(serving::broken)?;
+                    }
                     yield_now().await;
                 }
                 match message {
@@ -134,7 +138,7 @@ impl<D: Implementation> Connection<D> {
     }
 
     /// The end of what the client sends. It may still wait for the answers of calls that run.
-    async fn hung_up(&self, socket: &UnixStream, inbox: &Inbox) -> Result<()> {
+    async fn hung_up(&self, socket: &Stream, inbox: &Inbox) -> Result<()> {
         serving::log_cut(self.served.service, inbox);
         if is_hung_up(self.link().socket()) {
             return Ok(());
@@ -252,7 +256,7 @@ impl<D: Implementation> Connection<D> {
         let next = match self.desk.conclude(self.link(), answer, done.ended) {
             Concluded::Sent { next, has_to_wake } => {
                 if has_to_wake {
-                    self.link.wake();
+                    self.link().wake();
                 }
                 next
             }

@@ -5,10 +5,9 @@ use std::io;
 use lpc_core::handshake::Preamble;
 use lpc_core::receiver::Role;
 use lpc_core::{Error, Limits, Result};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::stream::Stream;
 use crate::config::Config;
 use crate::doors::Guest;
 use crate::greeting::{self, Greeted};
@@ -16,11 +15,7 @@ use crate::service::Description;
 use crate::sys::socket::{self, Control, Received, Wait};
 
 /// The client's side of it.
-pub(super) async fn greet_server(
-    socket: &UnixStream,
-    service: Description,
-    config: &Config,
-) -> Result<Greeted> {
+pub(super) async fn greet_server(socket: &Stream, service: Description, config: &Config) -> Result<Greeted> {
     let greeting = async {
         greeting::heard(write(socket, &greeting::client_hello(service, config)).await)?;
         let preamble = greeting::preamble(&read_preamble(socket).await?, Role::Server)?;
@@ -31,7 +26,7 @@ pub(super) async fn greet_server(
 
 /// The server's side of it. A client of another version is told our hello before it is refused.
 pub(super) async fn greet_client(
-    socket: &UnixStream,
+    socket: &Stream,
     hello: &[u8],
     config: &Config,
     guest: &Guest,
@@ -46,12 +41,12 @@ pub(super) async fn greet_client(
     timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(greeting::silent(config)))
 }
 
-async fn read_preamble(socket: &UnixStream) -> Result<[u8; Preamble::LEN]> {
+async fn read_preamble(socket: &Stream) -> Result<[u8; Preamble::LEN]> {
     let bytes = read(socket, Preamble::LEN).await?;
     Ok(bytes.try_into().expect("as long as was asked for"))
 }
 
-async fn read(socket: &UnixStream, len: usize) -> Result<Vec<u8>> {
+async fn read(socket: &Stream, len: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let mut done = 0;
     let mut control = Control::new();
@@ -59,9 +54,8 @@ async fn read(socket: &UnixStream, len: usize) -> Result<Vec<u8>> {
         socket.readable().await?;
         // No descriptor belongs here: one that comes is closed at once.
         let mut strays = Vec::new();
-        let received = socket.try_io(Interest::READABLE, || {
-            socket::receive(socket, &mut bytes[done..], &mut control, &mut strays, Wait::Never)
-        });
+        let received = socket
+            .try_read(|| socket::receive(socket, &mut bytes[done..], &mut control, &mut strays, Wait::Never));
         match received {
             Ok(Received { len: 0, .. }) => return Err(greeting::hung_up()),
             Ok(more) => done += more.len,
@@ -71,15 +65,16 @@ async fn read(socket: &UnixStream, len: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn write(socket: &UnixStream, bytes: &[u8]) -> Result<()> {
+async fn write(socket: &Stream, bytes: &[u8]) -> Result<()> {
     let mut done = 0;
+    let mut room = None;
     while done < bytes.len() {
-        socket.writable().await?;
-        let sent =
-            socket.try_io(Interest::WRITABLE, || socket::send(socket, &bytes[done..], None, Wait::Never));
-        match sent {
+        match socket::send(socket, &bytes[done..], None, Wait::Never) {
             Ok(more) => done += more,
-            Err(error) => check(error)?,
+            Err(error) => {
+                check(error)?;
+                room.get_or_insert_with(|| socket.room()).there().await?;
+            }
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ mod race;
 mod redial;
 mod server;
 mod socket;
+mod stream;
 
 pub use self::client::{Client, Stub};
 pub use self::server::{Handle, Server, serve_parent};

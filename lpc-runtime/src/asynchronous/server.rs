@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use lpc_core::receiver::Role;
 use lpc_core::{Error, ErrorKind, Result, Service};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::connection::{Connection, Implementation};
 use super::race::{Either, race};
+use super::stream::Stream;
 use super::{ServerBuilder, greeting};
 use crate::config::Config;
 use crate::doors::{self, Doors, Guest};
@@ -166,7 +167,13 @@ async fn accept<D: Implementation>(
     loop {
         while connections.try_join_next().is_some() {}
         let stream = match listener.accept().await {
-            Ok((stream, _)) => Arc::new(stream),
+            Ok((stream, _)) => match stream.into_std().and_then(Stream::new) {
+                Ok(stream) => Arc::new(stream),
+                Err(error) => {
+                    doors.complain(service, &error.into());
+                    continue;
+                }
+            },
             Err(error) if crate::port::is_passing(&error) => {
                 doors.complain(service, &error.into());
                 tokio::time::sleep(doors::PAUSE).await;
@@ -197,7 +204,7 @@ async fn accept<D: Implementation>(
 
 /// Greets a client.
 async fn greet<D: Implementation>(
-    stream: &Arc<UnixStream>,
+    stream: &Arc<Stream>,
     served: &Arc<Served<D>>,
     config: &Config,
     control: &Control,
@@ -301,8 +308,7 @@ impl ServerBuilder {
     where
         Dispatcher: AsyncDispatch<M, S>,
     {
-        stream.set_nonblocking(true)?;
-        let stream = Arc::new(UnixStream::from_std(stream)?);
+        let stream = Arc::new(Stream::new(stream)?);
         let served = served::<M, S>(Arc::new(service), &self.config)?;
         let control = Control::default();
         let guest = control.doors.take(&stream)?;

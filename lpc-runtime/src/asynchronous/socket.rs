@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lpc_core::{Error, Result};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
 use super::race::{Either, race};
+use super::stream::{Room, Stream};
 use crate::lane::incoming::{FillError, Filled, Inbox, stopped};
 use crate::link::{Flow, Link, Mark};
 use crate::sys::socket::Wait;
@@ -44,11 +43,6 @@ impl AsyncLink {
         let sent = self.link.send_within(frame, None);
         self.note(sent.as_ref().ok().map(|(flow, _)| *flow));
         sent.map(|(_, mark)| mark)
-    }
-
-    /// Wakes the peer for what was [put](Link::put) into the ring.
-    pub(super) fn wake(&self) {
-        self.note(Some(self.link.wake()));
     }
 
     /// Queues a frame that goes out when whoever calls this [flushes](Self::flush).
@@ -104,7 +98,7 @@ impl AsyncLink {
     }
 
     /// Writes queued frames when that is due, or when the socket is writable again; ends only with an error.
-    pub(super) async fn resume(&self, socket: &UnixStream) -> io::Error {
+    pub(super) async fn resume(&self, socket: &Stream) -> io::Error {
         // On a thread of this kind of runtime, what a task wakes comes before all that is ready.
         let jumps = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
         loop {
@@ -129,30 +123,26 @@ impl AsyncLink {
     /// # Errors
     ///
     /// It takes so long that the peer is taken for dead.
-    async fn writable(&self, socket: &UnixStream) -> io::Result<()> {
+    async fn writable(&self, room: &Room) -> io::Result<()> {
         match self.link.write_timeout() {
-            None => socket.writable().await,
+            None => room.there().await,
             Some(time) => {
-                let writable = timeout(time, socket.writable()).await;
-                writable.unwrap_or_else(|_| Err(self.link.takes_nothing()))
+                let there = timeout(time, room.there()).await;
+                there.unwrap_or_else(|_| Err(self.link.takes_nothing()))
             }
         }
     }
 
     /// Writes until nothing is queued.
-    pub(super) async fn flush_all(&self, socket: &UnixStream) -> io::Result<()> {
+    pub(super) async fn flush_all(&self, socket: &Stream) -> io::Result<()> {
+        let mut room = None;
         loop {
-            self.writable(socket).await?;
-            let flushed = socket.try_io(Interest::WRITABLE, || match self.link.flush()? {
-                Flow::Sent => Ok(()),
-                // Tells tokio to wait for the socket again.
-                Flow::Stalled => Err(io::ErrorKind::WouldBlock.into()),
-            });
+            let flushed = self.link.flush();
             self.resumed.notify_waiters();
-            match flushed {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return result,
+            if flushed? == Flow::Sent {
+                return Ok(());
             }
+            self.writable(room.get_or_insert_with(|| socket.room())).await?;
         }
     }
 }
@@ -162,7 +152,7 @@ impl AsyncLink {
 /// # Errors
 ///
 /// Among others, the peer stopped in the middle of a message for longer than `stall`.
-pub(super) async fn fill(socket: &UnixStream, inbox: &mut Inbox, stall: Duration) -> Result<Filled> {
+pub(super) async fn fill(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<Filled> {
     let filled = look(socket, inbox).await?;
     if filled != Filled::Nothing {
         return Ok(filled);
@@ -177,7 +167,7 @@ pub(super) async fn fill(socket: &UnixStream, inbox: &mut Inbox, stall: Duration
 }
 
 /// Receives once the socket has something.
-async fn receive(socket: &UnixStream, inbox: &mut Inbox, stall: Duration) -> Result<Filled> {
+async fn receive(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<Filled> {
     loop {
         let readable = match inbox.stalled_at(stall) {
             None => socket.readable().await,
@@ -185,7 +175,7 @@ async fn receive(socket: &UnixStream, inbox: &mut Inbox, stall: Duration) -> Res
         };
         readable.map_err(Error::from)?;
         let mut filled = None;
-        let _ = socket.try_io(Interest::READABLE, || {
+        let _ = socket.try_read(|| {
             match inbox.fill(socket, Wait::Never) {
                 Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
                 // All there was: tells tokio to wait for the socket, and spares the system call that would find out.
@@ -206,7 +196,7 @@ async fn receive(socket: &UnixStream, inbox: &mut Inbox, stall: Duration) -> Res
 }
 
 /// Looks for something to receive as long as that pays: in short turns, between which all others have theirs.
-async fn look(socket: &UnixStream, inbox: &mut Inbox) -> Result<Filled, FillError> {
+async fn look(socket: &Stream, inbox: &mut Inbox) -> Result<Filled, FillError> {
     let time = inbox.time_to_look();
     if time.is_zero() {
         if !inbox.reads_ring() {

@@ -376,7 +376,7 @@ impl Shared {
             let inbox = state.inbox.take();
             drop(state);
             if has_to_wake {
-                let _ = self.link.wake();
+                self.link.wake();
             }
             return Ok((call, inbox));
         }

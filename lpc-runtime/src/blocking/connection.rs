@@ -196,6 +196,10 @@ impl Connection {
                 self.desk.put_aside(inbox);
             }
             self.have_helped(next.has_more, workers);
+            // An answer that waits for those of the calls behind it does not wait for a slow one.
+            if self.link.is_to_flush() {
+                let _ = self.link.flush().map_err(serving::broken)?;
+            }
             next = self.run(call, false, None)?;
         }
     }
@@ -263,13 +267,14 @@ impl Connection {
         let (answer, ended) = match self.desk.conclude(&self.link, answer, ended) {
             Concluded::Sent { next, has_to_wake } => {
                 if has_to_wake {
-                    let _ = self.link.wake();
+                    self.link.wake();
                 }
                 return over.map_or(Ok(next), Err);
             }
             Concluded::Unsent(answer, ended) => (answer, ended),
         };
-        // To send may take long, too.
+        // To send may take long, too. Where another leader has taken over and begun a call meanwhile, its mark goes with this
+        // one; but then the inbox is aside again, and this thread takes it up as it finishes.
         if let Some(workers) = watched {
             workers.begin(&self.busy);
         }

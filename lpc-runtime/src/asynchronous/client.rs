@@ -35,7 +35,7 @@ use crate::link::{Link, Mark};
 use crate::methods::Methods;
 use crate::patience::{Need, Patience};
 use crate::port::Port;
-use crate::service::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome};
+use crate::service::{AsyncDispatch, Description, Dispatcher, Encode, Encoder, Outcome};
 use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
 use crate::sys::socket::Wait;
@@ -199,7 +199,7 @@ impl Client {
     pub async fn call<R: Outcome>(
         &self,
         method: u32,
-        encode: impl Fn(&mut Encoder<'_>) -> Result<()> + Send,
+        encode: impl Fn(&mut Encoder<'_>) -> Result<()> + Sync,
     ) -> R {
         let outcome = match &*self.channel {
             Channel::Once(connected) => {
@@ -313,7 +313,7 @@ impl Shared {
     pub(super) async fn call<R: Outcome>(
         &self,
         method: u32,
-        encode: &(impl Fn(&mut Encoder<'_>) -> Result<()> + Send),
+        encode: &Encode<'_>,
         deadline: Option<Instant>,
     ) -> Result<R> {
         match self.methods.number(method) {
@@ -337,42 +337,51 @@ impl Shared {
         &self,
         method: u32,
         number: u16,
-        encode: &(impl Fn(&mut Encoder<'_>) -> Result<()> + Send),
+        encode: &Encode<'_>,
         deadline: Option<Instant>,
     ) -> Result<R> {
-        let outcome = match deadline {
-            None => self.answered((method, number), encode, None).await,
-            Some(at) => {
-                // How far it got, should it not get to its end.
-                let sent = Mutex::new(None);
-                match timeout_at(at.into(), self.answered((method, number), encode, Some((at, &sent)))).await
-                {
-                    Ok(outcome) => outcome,
-                    Err(_) => {
-                        let mark = *sent.lock().unwrap_or_else(PoisonError::into_inner);
-                        let progress =
-                            mark.map_or(Progress::NotSent, |mark| calling::progress(mark, self.link.link()));
-                        Err(calling::timed_out(self.service, method, progress))
-                    }
-                }
-            }
+        let reply = self.fetch(method, number, encode, deadline).await;
+        let decode = |reply: Fetched<'_>| {
+            reply.decode(self.service, method).inspect_err(|error| self.undecodable(error))
         };
-        let outcome = outcome.inspect_err(|error| {
-            if error.kind() == ErrorKind::Decode {
-                self.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
-                self.link.close();
-            }
-        });
-        outcome.map_err(|error| self.service.context(method, error))
+        reply.and_then(decode).map_err(|error| self.service.context(method, error))
     }
 
-    /// Makes a call, waits for its reply and decodes it.
-    async fn answered<R: Outcome>(
+    /// Makes a call and waits for its reply, until its deadline.
+    async fn fetch(
+        &self,
+        method: u32,
+        number: u16,
+        encode: &Encode<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Fetched<'_>> {
+        let Some(at) = deadline else { return self.answered((method, number), encode, None).await };
+        // How far it got, should it not get to its end.
+        let sent = Mutex::new(None);
+        let answered = self.answered((method, number), encode, Some((at, &sent)));
+        timeout_at(at.into(), answered).await.unwrap_or_else(|_| {
+            let mark = *sent.lock().unwrap_or_else(PoisonError::into_inner);
+            let progress = mark.map_or(Progress::NotSent, |mark| calling::progress(mark, self.link.link()));
+            Err(calling::timed_out(self.service, method, progress))
+        })
+    }
+
+    /// A reply that does not decode ends the connection.
+    #[cold]
+    fn undecodable(&self, error: &Error) {
+        if error.kind() == ErrorKind::Decode {
+            self.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+            self.link.close();
+        }
+    }
+
+    /// Makes a call and waits for its reply.
+    async fn answered(
         &self,
         (method, number): (u32, u16),
-        encode: &(impl Fn(&mut Encoder<'_>) -> Result<()> + Send),
+        encode: &Encode<'_>,
         within: Option<(Instant, &Mutex<Option<Mark>>)>,
-    ) -> Result<R> {
+    ) -> Result<Fetched<'_>> {
         self.link.uncongested().await;
         let deadline = within.map(|(deadline, _)| deadline);
         let mut patience = Patience::new(self.at_quota, deadline);
@@ -388,16 +397,14 @@ impl Shared {
         if let Some((_, sent)) = within {
             *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(call.mark);
         }
-        let reply =
-            call.reply().await.map_err(|error| calling::explained(error, self.service, method, deadline))?;
-        reply.decode(self.service, method)
+        call.reply().await.map_err(|error| calling::explained(error, self.service, method, deadline))
     }
 
     /// Encodes and sends a call.
     fn start(
         &self,
         (method, number): (u32, u16),
-        encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
+        encode: &Encode<'_>,
         deadline: Option<Instant>,
         hint: &mut u64,
     ) -> Result<Call<'_>, Stopped> {

@@ -30,7 +30,7 @@ use crate::link::Link;
 use crate::methods::Methods;
 use crate::patience::{Need, Patience, waker_of};
 use crate::port::Port;
-use crate::service::{Description, Dispatch, Dispatcher, Encoder, Outcome};
+use crate::service::{Description, Dispatch, Dispatcher, Encode, Encoder, Outcome};
 use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
 use crate::sys::socket::Wait;
@@ -196,7 +196,7 @@ impl Client {
 
     /// Calls a method of the service's table. For generated code.
     #[doc(hidden)]
-    pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> R {
+    pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()> + Sync) -> R {
         let outcome = match &*self.channel {
             Channel::Once(shared) => {
                 let deadline = calling::from_now(self.deadline.or(shared.deadlines[method as usize]));
@@ -289,7 +289,7 @@ impl Shared {
     pub(super) fn call<R: Outcome>(
         &self,
         method: u32,
-        encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
+        encode: &Encode<'_>,
         deadline: Option<Instant>,
     ) -> Result<R> {
         match self.methods.number(method) {
@@ -313,30 +313,44 @@ impl Shared {
         &self,
         method: u32,
         number: u16,
-        encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
+        encode: &Encode<'_>,
         deadline: Option<Instant>,
     ) -> Result<R> {
-        let reply = self.encode(method, number, encode, deadline).and_then(|request| {
-            let (call, inbox) = self.start(request, deadline)?;
-            let body = self.wait(call, inbox, method, deadline)?;
-            Ok(Fetched::new(&self.link, call, body))
-        });
-        let outcome = reply.and_then(|reply| {
-            reply.decode(self.service, method).inspect_err(|error| {
-                if error.kind() == ErrorKind::Decode {
-                    self.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
-                    self.link.close();
-                }
-            })
-        });
-        outcome.map_err(|error| self.service.context(method, error))
+        let reply = self.fetch(method, number, encode, deadline);
+        let decode = |reply: Fetched<'_>| {
+            reply.decode(self.service, method).inspect_err(|error| self.undecodable(error))
+        };
+        reply.and_then(decode).map_err(|error| self.service.context(method, error))
+    }
+
+    /// Makes a call and waits for its reply.
+    fn fetch(
+        &self,
+        method: u32,
+        number: u16,
+        encode: &Encode<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Fetched<'_>> {
+        let request = self.encode(method, number, encode, deadline)?;
+        let (call, inbox) = self.start(request, deadline)?;
+        let body = self.wait(call, inbox, method, deadline)?;
+        Ok(Fetched::new(&self.link, call, body))
+    }
+
+    /// A reply that does not decode ends the connection.
+    #[cold]
+    fn undecodable(&self, error: &Error) {
+        if error.kind() == ErrorKind::Decode {
+            self.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+            self.link.close();
+        }
     }
 
     fn encode(
         &self,
         method: u32,
         number: u16,
-        encode: impl Fn(&mut Encoder<'_>) -> Result<()>,
+        encode: &Encode<'_>,
         deadline: Option<Instant>,
     ) -> Result<Encoded> {
         self.link.check_process()?;

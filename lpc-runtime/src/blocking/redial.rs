@@ -10,7 +10,7 @@ use crate::calling;
 use crate::config::Config;
 use crate::port::Port;
 use crate::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
-use crate::service::{Description, Encoder, Outcome};
+use crate::service::{Description, Encode, Outcome};
 use crate::stats::Counters;
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Redial {
     pub(super) fn call<R: Outcome>(
         &self,
         method: u32,
-        encode: &impl Fn(&mut Encoder<'_>) -> Result<()>,
+        encode: &Encode<'_>,
         time: Option<Duration>,
     ) -> Result<R> {
         let deadline = calling::from_now(time.or_else(|| self.current().time_of(method)));

@@ -30,7 +30,7 @@ const FAULTS: [(&str, Errno); 9] = [
 const MANY: u64 = 12;
 
 /// Small calls, all of which are answered. Whether the quick lane takes them once it could have begun.
-fn has_lane(client: &AnyVault) -> lpc::Result<bool> {
+pub fn has_lane(client: &AnyVault) -> lpc::Result<bool> {
     let mut quick = client.stats().quick;
     for _ in 0..2 {
         quick = client.stats().quick;

@@ -206,8 +206,10 @@ enum Went {
     All,
     /// Until the socket took no more: whoever waits for it to be writable goes on.
     Full,
-    /// Until the writer's time was over, or the system had no means for more: to be tried again later.
+    /// Until the writer's time was over: to be tried again later.
     Later,
+    /// Until the system had no means for more: likewise.
+    Short,
 }
 
 /// Bytes in the queue above which senders wait for the writer.
@@ -543,8 +545,8 @@ impl Link {
                 outbox.keep(batch);
                 false
             }
-            Ok(_) => {
-                outbox.put_back(batch, end, descriptors);
+            Ok(short) => {
+                outbox.put_back(batch, end, descriptors, short);
                 true
             }
             Err(error) => {
@@ -635,7 +637,7 @@ impl Link {
             }
             Ok(short) => {
                 waiting.extend_from_slice(&frame[len..]);
-                outbox.put_back(waiting, end, descriptors);
+                outbox.put_back(waiting, end, descriptors, short);
                 Ok((self.stop_short(outbox, short), mark))
             }
             Err(error) => Err(self.fail(outbox, error)),
@@ -915,7 +917,7 @@ impl Link {
             match result {
                 Ok(Went::All) => outbox.keep(batch),
                 Ok(short) => {
-                    outbox.put_back(batch, end, descriptors);
+                    outbox.put_back(batch, end, descriptors, short);
                     return Ok(self.stop_short(outbox, short));
                 }
                 Err(error) => return Err(self.fail(outbox, error)),
@@ -970,7 +972,7 @@ impl Link {
                         Err(error) => return (done, Err(error)),
                     }
                 }
-                Err(error) if socket::is_short_of_means(&error) => return (done, Ok(Went::Later)),
+                Err(error) if socket::is_short_of_means(&error) => return (done, Ok(Went::Short)),
                 Err(error) => return (done, Err(error)),
             }
         }
@@ -1186,9 +1188,18 @@ impl Outbox {
     }
 
     /// Puts a batch that was written up to `start` back in front of what was queued since.
-    fn put_back(&mut self, mut batch: Vec<u8>, start: usize, mut descriptors: Vec<(usize, OwnedFd)>) {
+    fn put_back(
+        &mut self,
+        mut batch: Vec<u8>,
+        start: usize,
+        mut descriptors: Vec<(usize, OwnedFd)>,
+        short: Went,
+    ) {
         if self.broken {
             return;
+        }
+        if short == Went::Short && descriptors.first().is_some_and(|(place, _)| *place == start) {
+            self.withdraw_ring(&mut batch[start..], &mut descriptors);
         }
         let mut start = start;
         if start > batch.len() / 2 {
@@ -1204,6 +1215,18 @@ impl Outbox {
         descriptors.extend(self.descriptors.drain(..).map(|(place, descriptor)| (place + moved, descriptor)));
         batch.extend_from_slice(&self.queue);
         (self.queue, self.start, self.descriptors) = (batch, start, descriptors);
+    }
+
+    /// Does without a quick lane, if it is the memory for that which cannot be passed: no call waits for it. Its frame, the first of
+    /// these, becomes one of the same length that says nothing new, since where those behind it end has been said.
+    fn withdraw_ring(&mut self, waiting: &mut [u8], descriptors: &mut Vec<(usize, OwnedFd)>) {
+        let ring = frame::ring();
+        let Some(cpu) = self.cpu.or_else(cpu::current).filter(|_| waiting.starts_with(&ring)) else { return };
+        tracing::warn!("the system passes no descriptor for a quick lane");
+        waiting[..ring.len()].copy_from_slice(&frame::at(cpu));
+        descriptors.remove(0);
+        // The peer never knew of it.
+        (self.offered, self.ring) = (None, None);
     }
 }
 

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use crate::fault::{CALLER, FAULT, Fault, arm, disarm, is_permitted, supervise};
 use crate::process::{PORT, Process, other, say, variable, within};
+use crate::rings::has_lane;
 use crate::service::{DRIVERS, Driver};
 use crate::vault::{AnyVault, Knobs, Vault};
 
@@ -87,17 +88,37 @@ pub fn serve(driver: Driver) -> lpc::Result<()> {
     crate::vault::serve(driver)
 }
 
+/// Whether the client wants the quick lane.
+const IS_QUICK: &str = "LPC_TEST_IS_QUICK";
+
 /// Role: a client of a vault, where system calls fail.
 pub fn call(driver: Driver) -> lpc::Result<()> {
     supervise()?;
-    let client = AnyVault::connect(driver, &variable(PORT))?;
+    let is_quick = variable(IS_QUICK) == "true";
+    let connect = || AnyVault::connect_with(driver, &variable(PORT), knobs(is_quick));
+    let client = connect()?;
     // Warm, so that the fault meets a connection that is in use.
-    say(load(&client, || ()));
+    say(state(&client, is_quick));
     say(load(&client, arm));
     disarm();
-    say(load(&client, || ()));
-    say(load(&AnyVault::connect(driver, &variable(PORT))?, || ()));
+    say(state(&client, is_quick));
+    say(state(&connect()?, is_quick));
     Ok(())
+}
+
+fn knobs(is_quick: bool) -> Knobs {
+    Knobs { is_quick, ..Knobs::default() }
+}
+
+/// What comes of the load while nothing fails, and, where that is fine, of calls that the quick lane is to take or not.
+fn state(client: &AnyVault, is_quick: bool) -> String {
+    match load(client, || ()).as_str() {
+        "fine" => match has_lane(client) {
+            Ok(has_it) if has_it == is_quick => "fine".to_owned(),
+            other => format!("in the quick lane: {other:?}"),
+        },
+        kinds => kinds.to_owned(),
+    }
 }
 
 /// Threads that call at once.
@@ -167,46 +188,54 @@ fn calls(client: &AnyVault, fill: u8) -> Vec<String> {
     kinds
 }
 
-/// The schedules of a fault: which of its calls fail.
-fn schedules(call: &'static str, errno: Errno, at: u64) -> Vec<Fault> {
+/// The schedules of a fault: which of its calls fail; and whether there is a quick lane.
+fn schedules(call: &'static str, errno: Errno, at: u64) -> Vec<(Fault, bool)> {
     let fault = |first, every, count| Fault { call, errno, first, every, count };
     if std::env::var_os("LPC_LONG").is_some() {
         let each = (1..=30).map(|first| fault(first, 1, 1));
-        return each.chain((2..8).map(|every| fault(1, every, 40))).collect();
+        let all = each.chain((2..8).map(|every| fault(1, every, 40)));
+        return all.flat_map(|fault| [(fault, false), (fault, true)]).collect();
     }
     // Another one for each, so that all together meet many places.
-    vec![fault(1, 1, 1), fault(2 + at % 11, 1, 1), fault(1 + at % 3, 3, 8)]
+    let [first, one, some] = [fault(1, 1, 1), fault(2 + at % 11, 1, 1), fault(1 + at % 3, 3, 8)];
+    let quick = [some, first, one][at as usize % 3];
+    vec![(first, false), (one, false), (some, false), (quick, true)]
 }
 
 #[test]
 fn a_server_whose_system_calls_fail_goes_on_when_they_do_not() {
-    every_fault(|driver, fault, after| {
-        let mut vault = Vault::start_failing(driver, &fault.to_string());
-        let client = vault.client(driver);
-        assert_eq!(load(&client, || ()), "fine");
-        vault.tell("arm");
+    every_fault(|driver, fault, is_quick, after| {
+        let mut vault = Vault::start_failing(driver, &fault.to_string(), knobs(is_quick));
         let port = vault.port().to_owned();
+        let connect = || AnyVault::connect_with(driver, &port, knobs(is_quick)).unwrap();
+        let client = connect();
+        assert_eq!(state(&client, is_quick), "fine");
+        vault.tell("arm");
+        let another = port.clone();
         let (armed, client) = within("a call", move || {
             // Another connection, too, while calls fail.
-            drop(AnyVault::connect(Driver::Blocking, &port));
+            drop(AnyVault::connect_with(Driver::Blocking, &another, knobs(is_quick)));
             (load(&client, || ()), client)
         });
         vault.process.tell("disarm");
         let failed = vault.process.line();
         assert!(failed.starts_with("failed"), "{failed}");
         assert_eq!(vault.process.line(), "disarm");
-        let fresh = vault.client(driver);
-        within("a call afterwards", move || after.check(&armed, &load(&client, || ()), &load(&fresh, || ())));
+        let fresh = connect();
+        within("a call afterwards", move || {
+            after.check(&armed, &state(&client, is_quick), &state(&fresh, is_quick));
+        });
     });
 }
 
 #[test]
 fn a_client_whose_system_calls_fail_goes_on_when_they_do_not() {
-    let vaults = DRIVERS.map(|driver| (driver, Vault::start(driver, Knobs::default())));
-    every_fault(|driver, fault, after| {
+    // Whoever wants no quick lane has none.
+    let vaults = DRIVERS.map(|driver| (driver, Vault::start(driver, knobs(true))));
+    every_fault(|driver, fault, is_quick, after| {
         let (_, vault) = vaults.iter().find(|(server, _)| *server == driver).expect("one of each driver");
         let mut command = other("failing_client", driver);
-        command.env(PORT, vault.port()).env(FAULT, fault.to_string());
+        command.env(PORT, vault.port()).env(FAULT, fault.to_string()).env(IS_QUICK, is_quick.to_string());
         let client = Process::start(command.stderr(Stdio::null()));
         let lines = client.rest();
         let [warm, armed, failed, again, fresh, end] = &lines[..] else { panic!("it says {lines:?}") };
@@ -215,17 +244,17 @@ fn a_client_whose_system_calls_fail_goes_on_when_they_do_not() {
     });
 }
 
-/// Does it for each fault and driver. All that fail are told together.
-fn every_fault(check: impl Fn(Driver, Fault, After)) {
+/// Does it for each fault and driver, with the quick lane and without. All that fail are told together.
+fn every_fault(check: impl Fn(Driver, Fault, bool, After)) {
     if !is_permitted() {
         return;
     }
     let mut wrong = 0;
     for (at, (call, errno, after)) in FAULTS.into_iter().enumerate() {
         for driver in DRIVERS {
-            for fault in schedules(call, errno, at as u64) {
-                if catch_unwind(AssertUnwindSafe(|| check(driver, fault, after))).is_err() {
-                    eprintln!("WRONG: {driver:?}, {fault:?}, expected {after:?}\n");
+            for (fault, is_quick) in schedules(call, errno, at as u64) {
+                if catch_unwind(AssertUnwindSafe(|| check(driver, fault, is_quick, after))).is_err() {
+                    eprintln!("WRONG: {driver:?}, {fault:?}, quick lane {is_quick}, expected {after:?}\n");
                     wrong += 1;
                 }
             }

@@ -68,7 +68,7 @@ impl Fault {
 }
 
 /// The names of calls, and their numbers.
-const CALLS: [(&str, &[libc::c_long]); 19] = [
+const CALLS: [(&str, &[libc::c_long]); 20] = [
     ("memfd_create", &[libc::SYS_memfd_create]),
     ("mmap", &[libc::SYS_mmap]),
     ("munmap", &[libc::SYS_munmap]),
@@ -76,6 +76,8 @@ const CALLS: [(&str, &[libc::c_long]); 19] = [
     ("ftruncate", &[libc::SYS_ftruncate]),
     ("fallocate", &[libc::SYS_fallocate]),
     ("fcntl", &[libc::SYS_fcntl]),
+    // Of these those that are about seals.
+    ("fcntl_seals", &[libc::SYS_fcntl]),
     ("fstat", &[libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_fstatfs]),
     ("pread", &[libc::SYS_pread64]),
     ("recvmsg", &[libc::SYS_recvmsg]),
@@ -193,6 +195,7 @@ fn may_fail(call: &str, args: &[u64; 6]) -> bool {
         "futex" => {
             matches!(args[1] as i32 & !libc::FUTEX_PRIVATE_FLAG, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET)
         }
+        "fcntl_seals" => matches!(args[1] as i32, libc::F_ADD_SEALS | libc::F_GET_SEALS),
         // The standard library panics where there is no memory for a thread's signal stack: only files.
         "mmap" => args[4] as i32 >= 0,
         _ => true,

@@ -11,6 +11,7 @@
 //! - `vault`: the service of the tests about shared memory, which are:
 //!   - `scarce`: no descriptor or address space is left;
 //!   - `failing`: system calls fail, one at a time;
+//!   - `rings`: the same, and no descriptor or quota is left, while a quick lane begins;
 //!   - `killed`: one side is killed;
 //!   - `files`: files and sealed memory, passed on;
 //!   - `steady`: once warm, calls share no more memory;
@@ -34,6 +35,7 @@ mod killed;
 mod manager;
 mod names;
 mod process;
+mod rings;
 mod roles;
 mod scarce;
 mod scribbled;

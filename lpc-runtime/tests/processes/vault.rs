@@ -265,6 +265,16 @@ pub struct Knobs {
 }
 
 impl Knobs {
+    pub const QUICK: Self = Self {
+        pool: None,
+        user_pool: None,
+        message: None,
+        is_kept: false,
+        is_trusting: false,
+        is_hasty: false,
+        is_quick: true,
+    };
+
     fn encode(self) -> String {
         let Self { pool, user_pool, message, is_kept, is_trusting, is_hasty, is_quick } = self;
         let number = |value: Option<u64>| value.map_or(String::from("-"), |value| value.to_string());
@@ -432,6 +442,10 @@ fn obey(end: impl Fn()) {
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         match line.split_once(' ').unwrap_or((&line, "")) {
             ("take", "descriptors") => files = all_descriptors(),
+            ("spare", count) => {
+                files = all_descriptors();
+                files.truncate(files.len() - count.parse::<usize>().unwrap());
+            }
             ("give", "descriptors") => files.clear(),
             ("leave", bytes) => memory = all_memory_but(bytes.parse().unwrap()),
             ("give", "memory") => memory.clear(),
@@ -487,10 +501,10 @@ impl Vault {
     }
 
     /// One whose system calls fail, once it is told to arm.
-    pub fn start_failing(driver: Driver, fault: &str) -> Self {
+    pub fn start_failing(driver: Driver, fault: &str, knobs: Knobs) -> Self {
         let mut command = other("failing_server", driver);
         command.env(fault::FAULT, fault);
-        Self::start_command(command, Knobs::default(), "")
+        Self::start_command(command, knobs, "")
     }
 
     fn start_command(mut command: Command, knobs: Knobs, limits: &str) -> Self {
@@ -514,6 +528,11 @@ impl Vault {
 
     pub fn client(&self, driver: Driver) -> AnyVault {
         AnyVault::connect(driver, self.port()).unwrap()
+    }
+
+    /// A client that wants the quick lane.
+    pub fn quick_client(&self, driver: Driver) -> AnyVault {
+        AnyVault::connect_with(driver, self.port(), Knobs::QUICK).unwrap()
     }
 
     /// Has it take or give back something, and waits until it has.

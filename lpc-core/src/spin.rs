@@ -49,11 +49,12 @@ enum State {
 /// Misses in excess of finds after which looking does not pay.
 const MISSES: u32 = 4;
 
-/// A try looks for so many times the limit: the time that it takes to wake a peer, and for that one to answer.
-const LONGER: u32 = 3;
+/// A try looks for so many times the limit: the time that it takes to wake a peer, and for that one to answer, also where waking
+/// takes several times as long as it should. (Measured on virtual machines: 20 to 55 µs.)
+const LONGER: u32 = 8;
 
 /// Waits without looking between two tries: at first, and at most. Together with `LONGER` the latter bounds what looking in
-/// vain costs, to a twentieth of a limit for each wait.
+/// vain costs, to an eighth of a limit for each wait.
 const PAUSES: (u32, u32) = (8, 64);
 
 /// Waits of a try that finds something, though late: until the peer has tried as well.
@@ -169,12 +170,27 @@ mod tests {
         assert!(sides.iter().all(|side| matches!(side.state, State::Pays { .. })));
     }
 
+    /// To wake takes much longer than it should.
+    #[test]
+    fn two_that_are_slow_to_wake_find_each_other_again() {
+        let mut sides = [Spin::new(LIMIT), Spin::new(LIMIT)];
+        for side in &mut sides {
+            looks(side, 20, |_| LIMIT * 50);
+        }
+        assert_eq!(meet_after(&mut sides, 500, LIMIT * 5), [false, false]);
+    }
+
     /// Which of them sleep after so many turns.
     fn meet(sides: &mut [Spin; 2], turns: usize) -> [bool; 2] {
+        meet_after(sides, turns, LIMIT + LIMIT / 4)
+    }
+
+    /// The same, where one that sleeps takes so long to answer.
+    fn meet_after(sides: &mut [Spin; 2], turns: usize, late: Duration) -> [bool; 2] {
         let mut is_asleep = [true, true];
         for turn in 0..turns {
             let (me, other) = (turn % 2, 1 - turn % 2);
-            let answer = if is_asleep[other] { LIMIT + LIMIT / 4 } else { LIMIT / 10 };
+            let answer = if is_asleep[other] { late } else { LIMIT / 10 };
             let time = sides[me].time();
             is_asleep[me] = time <= answer;
             if time > answer {

@@ -1,12 +1,14 @@
 //! Waiting for a [`Link`]'s socket, the one thing that the tokio driver does with tokio's reactor.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use lpc_core::{Error, Result};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
@@ -100,7 +102,7 @@ impl AsyncLink {
     /// Writes queued frames when that is due, or when the socket is writable again; ends only with an error.
     pub(super) async fn resume(&self, socket: &Stream) -> io::Error {
         // On a thread of this kind of runtime, what a task wakes comes before all that is ready.
-        let jumps = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
+        let jumps = !socket.is_of_one_thread();
         loop {
             let flushed = match race(self.stalled.notified(), self.queued.notified()).await {
                 Either::First(()) => self.flush_all(socket).await,
@@ -199,17 +201,21 @@ async fn receive(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<
 async fn look(socket: &Stream, inbox: &mut Inbox) -> Result<Filled, FillError> {
     let time = inbox.time_to_look();
     if time.is_zero() {
-        if !inbox.reads_ring() {
+        if !inbox.read_ring()? {
             return Ok(Filled::Nothing);
         }
         // A peer that always has something in its ring does not keep the thread from others.
-        yield_now().await;
-        return Ok(if inbox.read_ring()? { Filled::Some } else { Filled::Nothing });
+        consume_budget().await;
+        return Ok(Filled::Some);
     }
     let began = Instant::now();
     loop {
         // First of all those whom this task has just woken: their next call is what it looks for the answer to.
-        yield_now().await;
+        if socket.is_of_one_thread() {
+            give_way().await;
+        } else {
+            yield_now().await;
+        }
         let turn = Instant::now();
         loop {
             let filled = inbox.try_fill_some(socket)?;
@@ -227,6 +233,20 @@ async fn look(socket: &Stream, inbox: &mut Inbox) -> Result<Filled, FillError> {
             }
         }
     }
+}
+
+/// Lets the tasks that are ready have their turns. Unlike tokio's `yield_now` it does not have the reactor asked first, which is a
+/// system call; tokio asks it now and then in any case (`event_interval`). Where the runtime has more threads this would wake one.
+async fn give_way() {
+    let mut has_been_kept = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_been_kept, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// How long a task that looks for something keeps its thread from others.

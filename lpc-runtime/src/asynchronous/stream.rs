@@ -12,12 +12,16 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// How often it is tried to write where this process has no descriptor left to watch for room.
 const PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
-pub(super) struct Stream(AsyncFd<UnixStream>);
+pub(super) struct Stream {
+    watched: AsyncFd<UnixStream>,
+    is_of_one_thread: bool,
+}
 
 /// Waits for a socket to have room.
 #[derive(Debug)]
@@ -29,23 +33,29 @@ impl Stream {
     /// Outside a tokio runtime with I/O enabled.
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        watch(stream, Interest::READABLE).map(Self)
+        let is_of_one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+        Ok(Self { watched: watch(stream, Interest::READABLE)?, is_of_one_thread })
+    }
+
+    /// Whether its runtime has one thread, and so no other to wake for a task that is ready.
+    pub(super) fn is_of_one_thread(&self) -> bool {
+        self.is_of_one_thread
     }
 
     /// Waits until there may be something to read.
     pub(super) async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await.map(drop)
+        self.watched.readable().await.map(drop)
     }
 
     /// Reads, if there may be something: where `read` says that it would block, the next [`readable`](Self::readable) waits.
     pub(super) fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.0.try_io(Interest::READABLE, |_| read())
+        self.watched.try_io(Interest::READABLE, |_| read())
     }
 
     /// For who has found that the socket takes no more.
     pub(super) fn room(&self) -> Room {
         // Of one file the reactor can have a descriptor once.
-        let again = self.0.get_ref().try_clone();
+        let again = self.watched.get_ref().try_clone();
         let watched = again.and_then(|again| watch(again, Interest::WRITABLE));
         Room(
             watched.inspect_err(|error| tracing::warn!(%error, "no descriptor left to wait for a peer")).ok(),
@@ -74,6 +84,6 @@ fn watch(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStrea
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.get_ref().as_fd()
+        self.watched.get_ref().as_fd()
     }
 }

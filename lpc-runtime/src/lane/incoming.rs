@@ -192,12 +192,6 @@ impl Inbox {
         }
     }
 
-    /// Whether the peer's next message comes through its ring.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn reads_ring(&self) -> bool {
-        self.receiver.source() == Source::Ring
-    }
-
     /// Takes what is in the ring, if that is where the peer's next frame comes from.
     #[inline]
     pub(crate) fn read_ring(&mut self) -> Result<bool, FillError> {

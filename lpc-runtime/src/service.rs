@@ -114,7 +114,11 @@ impl<'e> Encoder<'e> {
 
 /// How a call's arguments are encoded. Its type is forgotten: what a call consists of is compiled once, and not once for each
 /// method of each service.
-pub(crate) type Encode<'a> = dyn Fn(&mut Encoder<'_>) -> Result<(), Error> + Sync + 'a;
+pub(crate) type Encode<'a> = dyn Fn(&mut Encoder<'_>) -> Result<(), Error> + 'a;
+
+/// The same for a call that may move to another thread meanwhile.
+#[cfg(feature = "tokio")]
+pub(crate) type SyncEncode<'a> = dyn Fn(&mut Encoder<'_>) -> Result<(), Error> + Sync + 'a;
 
 /// The error of a value that refused to be encoded, or that a limit refused.
 fn refused(error: EncodeError, place: &str, knob: &str) -> Error {

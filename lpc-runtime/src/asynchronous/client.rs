@@ -35,7 +35,7 @@ use crate::link::{Link, Mark};
 use crate::methods::Methods;
 use crate::patience::{Need, Patience};
 use crate::port::Port;
-use crate::service::{AsyncDispatch, Description, Dispatcher, Encode, Encoder, Outcome};
+use crate::service::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome, SyncEncode};
 use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
 use crate::sys::socket::Wait;
@@ -313,7 +313,7 @@ impl Shared {
     pub(super) async fn call<R: Outcome>(
         &self,
         method: u32,
-        encode: &Encode<'_>,
+        encode: &SyncEncode<'_>,
         deadline: Option<Instant>,
     ) -> Result<R> {
         match self.methods.number(method) {
@@ -337,7 +337,7 @@ impl Shared {
         &self,
         method: u32,
         number: u16,
-        encode: &Encode<'_>,
+        encode: &SyncEncode<'_>,
         deadline: Option<Instant>,
     ) -> Result<R> {
         let reply = self.fetch(method, number, encode, deadline).await;
@@ -352,7 +352,7 @@ impl Shared {
         &self,
         method: u32,
         number: u16,
-        encode: &Encode<'_>,
+        encode: &SyncEncode<'_>,
         deadline: Option<Instant>,
     ) -> Result<Fetched<'_>> {
         let Some(at) = deadline else { return self.answered((method, number), encode, None).await };
@@ -379,7 +379,7 @@ impl Shared {
     async fn answered(
         &self,
         (method, number): (u32, u16),
-        encode: &Encode<'_>,
+        encode: &SyncEncode<'_>,
         within: Option<(Instant, &Mutex<Option<Mark>>)>,
     ) -> Result<Fetched<'_>> {
         self.link.uncongested().await;
@@ -404,7 +404,7 @@ impl Shared {
     fn start(
         &self,
         (method, number): (u32, u16),
-        encode: &Encode<'_>,
+        encode: &SyncEncode<'_>,
         deadline: Option<Instant>,
         hint: &mut u64,
     ) -> Result<Call<'_>, Stopped> {

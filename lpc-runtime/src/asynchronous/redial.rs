@@ -13,7 +13,7 @@ use crate::calling;
 use crate::config::Config;
 use crate::port::Port;
 use crate::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
-use crate::service::{Description, Encode, Outcome};
+use crate::service::{Description, Outcome, SyncEncode};
 use crate::stats::Counters;
 
 /// Held by clients alone: nobody dials for a client that is gone.
@@ -83,7 +83,7 @@ impl Redial {
     pub(super) async fn call<R: Outcome>(
         &self,
         method: u32,
-        encode: &Encode<'_>,
+        encode: &SyncEncode<'_>,
         time: Option<Duration>,
     ) -> Result<R> {
         let deadline = calling::from_now(time.or_else(|| self.current().time_of(method)));

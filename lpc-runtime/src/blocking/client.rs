@@ -196,7 +196,7 @@ impl Client {
 
     /// Calls a method of the service's table. For generated code.
     #[doc(hidden)]
-    pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()> + Sync) -> R {
+    pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> R {
         let outcome = match &*self.channel {
             Channel::Once(shared) => {
                 let deadline = calling::from_now(self.deadline.or(shared.deadlines[method as usize]));

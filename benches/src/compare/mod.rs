@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "256B..64MiB", value_parser = Sizes::<4>::parse)]
     size: Sizes<4>,
     /// Rounds: in each, every peer does every work once, one after the other
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// How long a peer does one work in one round, if not for a single call, in milliseconds
     #[arg(long, default_value_t = 20)]

@@ -120,7 +120,7 @@ fn nobody_there_ends_a_call_in_bounded_time_and_the_next_tries_again() {
         let (reconnect, events) = policy();
         let first = Running::at(&setup, &Implementation::new(), &port);
         let client =
-            connect(setup.client, &port, reconnect.give_up_after(Duration::from_millis(30))).unwrap();
+            connect(setup.client, &port, reconnect.give_up_after(Duration::from_millis(300))).unwrap();
         drop(first);
         for _ in 0..2 {
             let error = client.echo(b"?").unwrap_err();

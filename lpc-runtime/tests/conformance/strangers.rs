@@ -16,11 +16,18 @@ use crate::probe::blocking::{Probe, ProbeAsyncClient, ProbeClient};
 
 /// Connects with both drivers and gives both errors.
 fn refusals(port: &Path) -> [Error; 2] {
-    let timeout = Duration::from_millis(200);
+    refusals_within(Duration::from_secs(30), port)
+}
+
+/// The same, where that is by not answering.
+fn refusals_within(timeout: Duration, port: &Path) -> [Error; 2] {
     let blocking = ProbeClient::builder().handshake_timeout(timeout).connect(port);
     let asynchronous = RUNTIME.block_on(ProbeAsyncClient::builder().handshake_timeout(timeout).connect(port));
     [blocking.map(drop).unwrap_err(), asynchronous.map(drop).unwrap_err()]
 }
+
+/// How long who never answers is waited for.
+const SOON: Duration = Duration::from_millis(200);
 
 /// A server at a port of its own that treats each connection so.
 fn stranger(treat: impl Fn(UnixStream) + Send + 'static) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -55,7 +62,7 @@ fn a_server_that_takes_no_connections_is_given_up_in_time() {
     bind(std::os::fd::AsRawFd::as_raw_fd(&server), &UnixAddr::new(&port).unwrap()).unwrap();
     listen(&server, Backlog::new(1).unwrap()).unwrap();
     let _waiting = [UnixStream::connect(&port).unwrap(), UnixStream::connect(&port).unwrap()];
-    for error in refusals(&port) {
+    for error in refusals_within(SOON, &port) {
         assert!(error.is_timed_out() && !error.may_have_run(), "{error:?}");
         assert!(error.to_string().contains("takes no connections"), "{error}");
     }
@@ -104,7 +111,7 @@ fn a_server_that_says_nothing_is_given_up_in_time() {
     let (_directory, port) = stranger(|stream| {
         let _ = (&stream).read_to_end(&mut Vec::new());
     });
-    for error in refusals(&port) {
+    for error in refusals_within(SOON, &port) {
         assert!(error.is_timed_out(), "{error:?}");
         assert!(error.to_string().contains("handshake_timeout"), "{error}");
     }
@@ -118,7 +125,7 @@ fn a_server_that_dribbles_is_given_up_in_time() {
             std::thread::sleep(Duration::from_millis(50));
         }
     });
-    for error in refusals(&port) {
+    for error in refusals_within(SOON, &port) {
         assert!(matches!(error.kind(), ErrorKind::TimedOut), "{error:?}");
     }
 }

@@ -75,6 +75,16 @@ const CALLS: u64 = 1000;
 /// What a thread that comes late to a connection takes, and the like: a few, whatever the number of calls.
 const SLACK: u64 = CALLS / 10;
 
+/// Rounds of calls, of which that counts which took the least: on a busy machine a call may be held up, and then other threads come to
+/// the connection.
+const ROUNDS: usize = 5;
+
+/// The least by which these counts grow from one to the next.
+fn least(counts: impl Iterator<Item = u64>) -> u64 {
+    let counts: Vec<_> = counts.collect();
+    counts.windows(2).map(|pair| pair[1] - pair[0]).min().expect("several rounds")
+}
+
 /// Both sides are in this process, so that both are counted. One test, so that nothing else is.
 #[test]
 fn a_small_call_takes_nothing_from_the_heap_but_its_task() {
@@ -87,8 +97,7 @@ fn a_small_call_takes_nothing_from_the_heap_but_its_task() {
             }
             COUNT.load(SeqCst)
         };
-        let before = calls();
-        let taken = calls() - before;
+        let taken = least((0..=ROUNDS).map(|_| calls()));
         assert!(taken < SLACK, "{taken} by {} blocking calls, quick lane: {quick_lane}", 2 * CALLS);
     }
 
@@ -105,8 +114,11 @@ fn a_small_call_takes_nothing_from_the_heap_but_its_task() {
                 }
                 COUNT.load(SeqCst)
             };
-            let before = calls().await;
-            calls().await - before
+            let mut counts = Vec::new();
+            for _ in 0..=ROUNDS {
+                counts.push(calls().await);
+            }
+            least(counts.into_iter())
         });
         assert!(taken < 2 * CALLS + SLACK, "{taken} by {} async calls, quick lane: {quick_lane}", 2 * CALLS);
     }

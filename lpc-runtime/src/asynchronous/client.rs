@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::mem;
 use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -19,11 +20,12 @@ use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
+use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
 use super::race::{Either, race};
 use super::redial::Redial;
-use super::socket::{AsyncLink, fill};
+use super::socket::{Ahead, AsyncLink, Look, fill, sleep, try_receive};
 use super::stream::Stream;
 use super::{ClientBuilder, ServerBuilder, greeting};
 use crate::calling::{self, Fetched, Sending};
@@ -103,17 +105,33 @@ pub(super) struct Shared {
     deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
     state: Mutex<State>,
+    /// The connection's task is to take the inbox, which was [left](State::left) to callers, or has come back.
+    is_wanted: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     calls: Calls<Waiting>,
+    /// How many of them have no reply yet.
+    open: usize,
+    left: Left,
     /// Whom to wake when a call is over, because there are as many as there may be.
     full: Vec<Waker>,
     /// Why no call can be made any more.
     over: Option<Error>,
     /// Nor is any answered.
     has_ended: bool,
+}
+
+/// The inbox while the connection's task sleeps and no call is open: whoever calls next looks for the answer itself, if that pays.
+#[derive(Debug, Default)]
+struct Left {
+    inbox: Option<Box<Inbox>>,
+    ahead: Ahead,
+    /// The task waits for the inbox, which a caller has.
+    is_missed: bool,
+    /// What the caller has begun, and the task is to go on with.
+    look: Option<Look>,
 }
 
 /// Wakers that are kept at most. One more, and all of them are woken: who still waits comes back, and those are
@@ -252,7 +270,7 @@ impl Shared {
         let is_trusted = config.trusts(&*socket);
         let settings = config.client_settings(greeted.limits);
         let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, counters);
-        let inbox = Inbox::new(Role::Client, config.limits, is_trusted, &link);
+        let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
         let shared = Arc::new(Self {
             link: AsyncLink::new(link),
             service,
@@ -260,7 +278,15 @@ impl Shared {
             thresholds,
             deadlines: calling::deadlines(service.methods, config.deadline),
             at_quota: config.at_quota,
-            state: Mutex::new(State { calls: Calls::new(), full: Vec::new(), over: None, has_ended: false }),
+            state: Mutex::new(State {
+                calls: Calls::new(),
+                open: 0,
+                left: Left::default(),
+                full: Vec::new(),
+                over: None,
+                has_ended: false,
+            }),
+            is_wanted: Notify::new(),
         });
         shared.link.link().tended_by(housekeeper::weak(&shared));
         if shared.link.link().limits().quick_lane {
@@ -432,6 +458,7 @@ impl Shared {
             let sending = Sending { block: request.take_block(), mark: None };
             let waiting = Waiting { sending, deadline, waker: None, reply: None, is_abandoned: false };
             let id = state.calls.insert(waiting);
+            state.open += 1;
             request.seal(id);
             if let Some(deadline) = deadline {
                 request.set_time_left(deadline.saturating_duration_since(Instant::now()));
@@ -476,6 +503,7 @@ impl Shared {
                 // The frame did not go out as a whole, so the server cannot have called anything.
                 link.take_back(request.loans());
                 let mut state = self.state();
+                state.open -= 1;
                 let removed = state.remove(id);
                 let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
                 drop(state);
@@ -524,12 +552,135 @@ impl Shared {
         }
     }
 
+    /// Leaves the inbox to those who call next, where no call is open and the server's next message comes through its ring; gives it
+    /// back otherwise.
+    fn leave(&self, mut inbox: Box<Inbox>) -> Result<(), Box<Inbox>> {
+        if !inbox.is_in_ring() {
+            return Err(inbox);
+        }
+        let mut state = self.state();
+        if state.open > 0 || !inbox.fall_asleep() {
+            return Err(inbox);
+        }
+        state.left.inbox = Some(inbox);
+        Ok(())
+    }
+
+    /// Takes the inbox back once something has come through the socket, a bell for one, or a caller says so.
+    ///
+    /// # Cancel safety
+    ///
+    /// What callers have found is delivered, whatever becomes of this.
+    async fn take_back(&self, socket: &Stream) -> (Box<Inbox>, Option<Look>) {
+        let mut is_missed = false;
+        loop {
+            let wanted = self.is_wanted.notified();
+            if is_missed {
+                wanted.await;
+            } else {
+                // Where that fails, so does receiving.
+                let _ = race(socket.readable(), wanted).await;
+            }
+            let left = &mut self.state().left;
+            if let Some(inbox) = left.inbox.take() {
+                left.is_missed = false;
+                return (inbox, left.look.take());
+            }
+            is_missed = true;
+            left.is_missed = true;
+        }
+    }
+
+    /// Looks for the reply to a call that was just made, where the inbox is left to callers and it is the only one: for a turn. Who
+    /// goes on with that is the connection's task. So a call at a time costs no trip through the runtime's queues, and none to
+    /// another thread.
+    fn look<'s>(&'s self, own: CallId, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        let Some(mut inbox) = state.left.inbox.take() else { return state };
+        let Some(mut look) = Look::begin(&mut inbox) else {
+            // The server wakes the task.
+            inbox.count_sleep();
+            state.left.inbox = Some(inbox);
+            return state;
+        };
+        let is_alone = state.calls.len() == 1;
+        let mut ahead = mem::take(&mut state.left.ahead);
+        drop(state);
+        inbox.wake_up();
+        let mut found = None;
+        let looked = match is_alone {
+            true => self.look_for(own, &mut look, &mut ahead, &mut inbox, &mut found),
+            false => Ok(None),
+        };
+        let is_done = matches!(looked, Ok(Some(_)));
+        if let Err(error) = &looked {
+            self.end(error);
+        }
+        let is_asleep = found.is_some() && inbox.is_in_ring() && inbox.fall_asleep();
+        let mut state = self.state();
+        if let Some(reply) = found
+            && let Some(waiting) = state.calls.get_mut(own).filter(|waiting| waiting.reply.is_none())
+        {
+            waiting.reply = Some(reply);
+            state.open -= 1;
+        }
+        let goes_on = !is_asleep || state.open > 0;
+        let left = &mut state.left;
+        left.inbox = Some(inbox);
+        left.ahead = ahead;
+        left.look = (goes_on && !is_done).then_some(look);
+        if goes_on || left.is_missed {
+            self.is_wanted.notify_one();
+        }
+        state
+    }
+
+    /// Looks for a turn, and handles what comes; the reply to `own` is put into `found`. `None` where nothing has come yet.
+    fn look_for(
+        &self,
+        own: CallId,
+        look: &mut Look,
+        ahead: &mut Ahead,
+        inbox: &mut Inbox,
+        found: &mut Option<Result<Arrived>>,
+    ) -> Result<Option<Filled>> {
+        let filled = ahead.look(look, self.link.link().socket(), inbox)?;
+        while let Some(message) = inbox.next()? {
+            match self.handle(message)? {
+                Some((call, reply)) if call != own => self.deliver(call, reply)?,
+                Some((_, reply)) if found.is_none() => *found = Some(reply),
+                Some((call, _)) => return Err(Violation::UnknownCall(call).into()),
+                None => {}
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Does what a message says, and gives the reply if it is one.
+    fn handle(&self, message: Message) -> Result<Option<(CallId, Result<Arrived>)>> {
+        match message {
+            Message::Reply { call, body } => return Ok(Some((call, Ok(body)))),
+            Message::Failure { call, error } => return Ok(Some((call, Err(error)))),
+            Message::Resend { call } => self.resend(call)?,
+            Message::Closing { taken } => {
+                self.state().over.get_or_insert_with(calling::closing);
+                self.link.link().stop_sending(taken);
+                self.send_failed();
+            }
+            // `Receiver` lets none of these through to a client.
+            Message::Call { call, .. } | Message::Release { call } | Message::Cancel { call } => {
+                return Err(Violation::UnknownCall(call).into());
+            }
+        }
+        Ok(None)
+    }
+
     /// Gives a reply to the task that waits for it.
     fn deliver(&self, call: CallId, reply: Result<Arrived>) -> Result<()> {
         let mut state = self.state();
         let waiting = state.calls.get_mut(call).filter(|waiting| waiting.reply.is_none());
         let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
         if waiting.is_abandoned {
+            state.open -= 1;
             let removed = state.remove(call);
             drop(state);
             drop(removed);
@@ -538,6 +689,7 @@ impl Shared {
         }
         waiting.reply = Some(reply);
         let waker = waiting.waker.take();
+        state.open -= 1;
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -573,13 +725,14 @@ impl Shared {
     fn fail(&self, error: &Error, is_meant: impl Fn(Progress) -> bool) {
         let mut wakers = Vec::new();
         let mut state = self.state();
-        let State { calls, over, full, .. } = &mut *state;
+        let State { calls, open, over, full, .. } = &mut *state;
         let error = over.get_or_insert_with(|| error.clone());
         let is_open = |waiting: &&mut Waiting| waiting.reply.is_none() && waiting.sending.mark.is_some();
         for waiting in calls.iter_mut().filter(is_open) {
             let progress = waiting.sending.progress(self.link.link());
             if is_meant(progress) {
                 waiting.reply = Some(Err(error.clone().with_progress(progress)));
+                *open -= 1;
                 wakers.extend(waiting.waker.take());
             }
         }
@@ -660,8 +813,12 @@ struct Call<'s> {
 
 impl<'s> Call<'s> {
     async fn reply(mut self) -> Result<Fetched<'s>> {
+        let mut is_new = true;
         let (reply, removed) = poll_fn(|cx| {
             let mut state = self.shared.state();
+            if mem::take(&mut is_new) {
+                state = self.shared.look(self.id, state);
+            }
             let waiting =
                 state.calls.get_mut(self.id).expect("only its future removes a call that it awaits");
             match waiting.reply.take() {
@@ -704,7 +861,7 @@ impl Drop for Call<'_> {
 }
 
 /// The connection's task: receives until the connection is over.
-async fn drive(guard: EndOnDrop, socket: Arc<Stream>, mut inbox: Inbox) {
+async fn drive(guard: EndOnDrop, socket: Arc<Stream>, inbox: Box<Inbox>) {
     let shared = &*guard.0;
     let sending = async {
         let error = shared.link.resume(&socket).await;
@@ -712,7 +869,7 @@ async fn drive(guard: EndOnDrop, socket: Arc<Stream>, mut inbox: Inbox) {
         // The server may have closed its receiving only: what it answers still arrives.
         std::future::pending::<Infallible>().await
     };
-    let error = match race(sending, receive(shared, &socket, &mut inbox)).await {
+    let error = match race(sending, receive(shared, &socket, inbox)).await {
         Either::Second(Err(error)) => error,
         Either::First(never) | Either::Second(Ok(never)) => match never {},
     };
@@ -730,26 +887,36 @@ impl Drop for EndOnDrop {
     }
 }
 
-async fn receive(shared: &Shared, socket: &Stream, inbox: &mut Inbox) -> Result<Infallible> {
+async fn receive(shared: &Shared, socket: &Stream, mut inbox: Box<Inbox>) -> Result<Infallible> {
+    let stall = shared.link.link().stall();
     loop {
-        if fill(socket, inbox, shared.link.link().stall()).await? == Filled::End {
+        let filled = match shared.leave(inbox) {
+            Ok(()) => {
+                let look;
+                (inbox, look) = shared.take_back(socket).await;
+                inbox.wake_up();
+                match look {
+                    Some(look) => match look.go_on(socket, &mut inbox).await? {
+                        Filled::Nothing => sleep(socket, &mut inbox, stall).await?,
+                        filled => filled,
+                    },
+                    None if inbox.read_ring()? => Filled::Some,
+                    None => try_receive(socket, &mut inbox)?,
+                }
+            }
+            Err(back) => {
+                inbox = back;
+                // Those who were woken call again first: it is their calls' replies that are looked for.
+                fill(socket, &mut inbox, stall, &mut Ahead::never()).await?
+            }
+        };
+        if filled == Filled::End {
             inbox.ended()?;
             return Err(Error::new(ErrorKind::Disconnected, "the server hung up"));
         }
         while let Some(message) = inbox.next()? {
-            match message {
-                Message::Reply { call, body } => shared.deliver(call, Ok(body))?,
-                Message::Failure { call, error } => shared.deliver(call, Err(error))?,
-                Message::Resend { call } => shared.resend(call)?,
-                Message::Closing { taken } => {
-                    shared.state().over.get_or_insert_with(calling::closing);
-                    shared.link.link().stop_sending(taken);
-                    shared.send_failed();
-                }
-                // `Receiver` lets none of these through to a client.
-                Message::Call { call, .. } | Message::Release { call } | Message::Cancel { call } => {
-                    return Err(Violation::UnknownCall(call).into());
-                }
+            if let Some((call, reply)) = shared.handle(message)? {
+                shared.deliver(call, reply)?;
             }
         }
     }

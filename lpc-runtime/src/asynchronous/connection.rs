@@ -18,7 +18,7 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::race::{Either, race};
-use super::socket::{AsyncLink, fill};
+use super::socket::{Ahead, AsyncLink, IN_A_ROW, fill};
 use super::stream::Stream;
 use crate::context::{Current, Running, cancelled};
 use crate::doors::Guest;
@@ -86,15 +86,15 @@ impl<D: Implementation> Connection<D> {
     }
 
     async fn receive(self: &Arc<Self>, socket: &Stream, mut inbox: Inbox) -> Result<()> {
+        let (mut in_a_row, mut ahead) = (0, Ahead::default());
         loop {
             // All that arrived is answered or on its way: send the answers before waiting for more.
             if self.link().is_to_flush() {
                 self.link.flush().map_err(serving::broken)?;
             }
-            if fill(socket, &mut inbox, self.link().stall()).await? == Filled::End {
+            if fill(socket, &mut inbox, self.link().stall(), &mut ahead).await? == Filled::End {
                 return self.hung_up(socket, &inbox).await;
             }
-            let mut in_a_row = 0;
             while let Some(message) = inbox.next()? {
                 in_a_row += 1;
                 if in_a_row > IN_A_ROW {
@@ -111,7 +111,11 @@ impl<D: Implementation> Connection<D> {
                         let call = (call, method, is_busy);
                         let stays = |_| false;
                         match self.desk.arrive(self.link(), call, time_left, body, &mut None, stays)? {
-                            Arrival::Runs(call) => self.start(call, inbox.has_next()).await?,
+                            Arrival::Runs(call) => {
+                                if self.start(call, inbox.has_next()).await? {
+                                    ahead.give_way();
+                                }
+                            }
                             Arrival::Waits => self.readable().await?,
                         }
                     }
@@ -121,6 +125,7 @@ impl<D: Implementation> Connection<D> {
                         self.link.send(&frame).map_err(serving::broken)?;
                     }
                     Message::Cancel { call } => {
+                        ahead.give_way();
                         if let Some(call) = self.desk.cancel(call) {
                             self.refuse(call)?;
                             // It may have been too large for others to run before it.
@@ -180,8 +185,8 @@ impl<D: Implementation> Connection<D> {
         }
     }
 
-    /// Runs a call: here if that is quick, else as a task.
-    async fn start(self: &Arc<Self>, call: Call, more: bool) -> Result<()> {
+    /// Runs a call: here if that is quick, else as a task. Whether there is such a task.
+    async fn start(self: &Arc<Self>, call: Call, more: bool) -> Result<bool> {
         // Its answer needs room in the queue.
         if self.link().is_congested() {
             self.link.flush().map_err(serving::broken)?;
@@ -194,7 +199,7 @@ impl<D: Implementation> Connection<D> {
             let running = async move { connection.run(call).await };
             if !is_quick {
                 tokio::spawn(Arc::clone(self).go_on(running));
-                return Ok(());
+                return Ok(true);
             }
             let mut running = Box::pin(running);
             match poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await {
@@ -204,11 +209,11 @@ impl<D: Implementation> Connection<D> {
                 }
                 Poll::Pending => {
                     tokio::spawn(Arc::clone(self).go_on(running));
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Runs a call, and the calls that wait.
@@ -300,10 +305,6 @@ impl<D: Implementation> Tend for Connection<D> {
         self.ended.notify_waiters();
     }
 }
-
-/// Messages of one connection between which the tasks of others have their turn: a client with many calls under way does not keep
-/// one with a single call waiting for all of them.
-const IN_A_ROW: u32 = 16;
 
 /// How often a connection that nobody reads is looked after.
 const LOOK: Duration = Duration::from_secs(1);

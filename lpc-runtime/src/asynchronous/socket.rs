@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -149,16 +150,37 @@ impl AsyncLink {
     }
 }
 
-/// Receives once, as soon as there is something.
+/// Receives once, as soon as there is something. Where others wait for their turn, it looks for that only after them.
 ///
 /// # Errors
 ///
 /// Among others, the peer stopped in the middle of a message for longer than `stall`.
-pub(super) async fn fill(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<Filled> {
-    let filled = look(socket, inbox).await?;
-    if filled != Filled::Nothing {
-        return Ok(filled);
+pub(super) async fn fill(
+    socket: &Stream,
+    inbox: &mut Inbox,
+    stall: Duration,
+    ahead: &mut Ahead,
+) -> Result<Filled> {
+    let filled = match Look::begin(inbox) {
+        Some(mut look) => match ahead.look(&mut look, socket, inbox)? {
+            Some(filled) => filled,
+            None => look.go_on(socket, inbox).await?,
+        },
+        // A peer that always has something in its ring does not keep the thread from others.
+        None if inbox.read_ring()? => {
+            consume_budget().await;
+            Filled::Some
+        }
+        None => Filled::Nothing,
+    };
+    match filled {
+        Filled::Nothing => sleep(socket, inbox, stall).await,
+        filled => Ok(filled),
     }
+}
+
+/// Receives once, and waits for that without looking.
+pub(super) async fn sleep(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<Filled> {
     if !inbox.fall_asleep() {
         return Ok(inbox.try_fill(socket, Wait::Never)?);
     }
@@ -176,64 +198,141 @@ async fn receive(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<
             Some(at) => timeout_at(at.into(), socket.readable()).await.map_err(|_| stopped(stall))?,
         };
         readable.map_err(Error::from)?;
-        let mut filled = None;
-        let _ = socket.try_read(|| {
-            match inbox.fill(socket, Wait::Never) {
-                Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-                // All there was: tells tokio to wait for the socket, and spares the system call that would find out.
-                Ok(Filled::All) => {
-                    filled = Some(Ok(Filled::All));
-                    Err(io::ErrorKind::WouldBlock.into())
-                }
-                result => {
-                    filled = Some(result);
-                    Ok(())
-                }
-            }
-        });
-        if let Some(filled) = filled {
-            return Ok(filled?);
+        let filled = try_receive(socket, inbox)?;
+        if filled != Filled::Nothing {
+            return Ok(filled);
         }
     }
 }
 
-/// Looks for something to receive as long as that pays: in short turns, between which all others have theirs.
-async fn look(socket: &Stream, inbox: &mut Inbox) -> Result<Filled, FillError> {
-    let time = inbox.time_to_look();
-    if time.is_zero() {
-        if !inbox.read_ring()? {
-            return Ok(Filled::Nothing);
+/// Receives what has woken the task, if anything has.
+pub(super) fn try_receive(socket: &Stream, inbox: &mut Inbox) -> Result<Filled> {
+    let mut filled = Ok(Filled::Nothing);
+    let _ = socket.try_read(|| {
+        match inbox.fill(socket, Wait::Never) {
+            Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            // All there was: tells tokio to wait for the socket, and spares the system call that would find out.
+            Ok(Filled::All) => {
+                filled = Ok(Filled::All);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            result => {
+                filled = result;
+                Ok(())
+            }
         }
-        // A peer that always has something in its ring does not keep the thread from others.
-        consume_budget().await;
-        return Ok(Filled::Some);
+    });
+    Ok(filled?)
+}
+
+/// Looking for something to receive: since when, and for how long at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// `None` before the first try, which costs no look at the clock.
+    began: Option<Instant>,
+    time: Duration,
+}
+
+impl Look {
+    /// `None` where it does not pay.
+    pub(super) fn begin(inbox: &mut Inbox) -> Option<Self> {
+        let time = inbox.time_to_look();
+        (!time.is_zero()).then_some(Self { began: None, time })
     }
-    let began = Instant::now();
-    loop {
-        // First of all those whom this task has just woken: their next call is what it looks for the answer to.
-        if socket.is_of_one_thread() {
-            give_way().await;
-        } else {
-            yield_now().await;
-        }
-        let turn = Instant::now();
+
+    /// Looks as long as that pays: in short turns, between which all others have theirs.
+    pub(super) async fn go_on(mut self, socket: &Stream, inbox: &mut Inbox) -> Result<Filled, FillError> {
         loop {
-            let filled = inbox.try_fill_some(socket)?;
-            if filled != Filled::Nothing {
-                inbox.found(Some(began));
+            // First of all those whom this task has just woken: their next call is what it looks for the answer to.
+            if socket.is_of_one_thread() {
+                give_way().await;
+            } else {
+                yield_now().await;
+            }
+            if let Some(filled) = self.turn(socket, inbox)? {
                 return Ok(filled);
+            }
+        }
+    }
+
+    /// Looks for a short while, without letting others have their turn. `None` where it is to be gone on.
+    fn turn(
+        &mut self,
+        socket: impl AsFd,
+        inbox: &mut Inbox,
+    ) -> Result<Option<Filled>, FillError> {
+        let mut turn = None;
+        loop {
+            let filled = inbox.try_fill_some(socket.as_fd())?;
+            if filled != Filled::Nothing {
+                inbox.found(self.began);
+                return Ok(Some(filled));
             }
             let now = Instant::now();
-            if now - began >= time {
+            if now - *self.began.get_or_insert(now) >= self.time {
                 inbox.missed();
-                return Ok(filled);
+                return Ok(Some(filled));
             }
-            if now - turn >= TURN {
-                break;
+            if now - *turn.get_or_insert(now) >= TURN {
+                return Ok(None);
             }
         }
     }
 }
+
+/// Learns whether to look for a turn before others have theirs. That spares a trip through the runtime's queue, which on a runtime
+/// of several threads wakes one of them; but where it brings nothing it keeps them all waiting.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// Looks that are left to the next try.
+    left: u32,
+    /// Looks without a try after the next one that brings nothing.
+    pause: u32,
+    /// How often it was done in a row.
+    in_a_row: u32,
+}
+
+impl Ahead {
+    /// Does not look ahead of others the first time.
+    pub(super) fn never() -> Self {
+        Self { left: 1, ..Self::default() }
+    }
+
+    /// Looks for a turn, if that pays. `None` where it is to be gone on when others have had theirs.
+    pub(super) fn look(
+        &mut self,
+        look: &mut Look,
+        socket: impl AsFd,
+        inbox: &mut Inbox,
+    ) -> Result<Option<Filled>, FillError> {
+        if self.left > 0 || self.in_a_row == IN_A_ROW {
+            self.left = self.left.saturating_sub(1);
+            self.in_a_row = 0;
+            return Ok(None);
+        }
+        self.in_a_row += 1;
+        let filled = look.turn(socket, inbox)?;
+        if filled.is_some_and(|filled| filled != Filled::Nothing) {
+            self.pause = 0;
+        } else {
+            self.pause = (2 * self.pause).clamp(1, MAX_PAUSE);
+            self.left = self.pause;
+        }
+        Ok(filled)
+    }
+
+    /// Others have to have their turn first the next time: something was done for them.
+    pub(super) fn give_way(&mut self) {
+        self.left = self.left.max(1);
+    }
+}
+
+/// Messages of one connection between which the tasks of others have their turn: a client with many calls under way does not keep
+/// one with a single call waiting for all of them.
+pub(super) const IN_A_ROW: u32 = 16;
+
+/// Looks without a try to do so ahead of others, at most.
+const MAX_PAUSE: u32 = 64;
 
 /// Lets the tasks that are ready have their turns. Unlike tokio's `yield_now` it does not have the reactor asked first, which is a
 /// system call; tokio asks it now and then in any case (`event_interval`). Where the runtime has more threads this would wake one.
@@ -249,5 +348,5 @@ async fn give_way() {
     .await;
 }
 
-/// How long a task that looks for something keeps its thread from others.
+/// How long a task that looks for something keeps its thread from others at once.
 const TURN: Duration = Duration::from_micros(5);

@@ -177,6 +177,12 @@ impl Inbox {
         waited
     }
 
+    /// Whether the peer's next frame comes through its ring.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_in_ring(&self) -> bool {
+        self.receiver.source() == Source::Ring
+    }
+
     /// Has the peer wake this side through the socket; `false` where there is something in the ring.
     pub(crate) fn fall_asleep(&mut self) -> bool {
         match &mut self.ring {

@@ -20,7 +20,6 @@ use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
-use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
 use super::race::{Either, race};
@@ -105,8 +104,6 @@ pub(super) struct Shared {
     deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
     state: Mutex<State>,
-    /// The connection's task is to take the inbox, which was [left](State::left) to callers, or has come back.
-    is_wanted: Notify,
 }
 
 #[derive(Debug)]
@@ -128,9 +125,11 @@ struct State {
 struct Left {
     inbox: Option<Box<Inbox>>,
     ahead: Ahead,
-    /// The task waits for the inbox, which a caller has.
-    is_missed: bool,
-    /// What the caller has begun, and the task is to go on with.
+    /// The connection's task, which sleeps.
+    task: Option<Waker>,
+    /// It is to take the inbox back as soon as that is here.
+    is_wanted: bool,
+    /// What a caller has begun, and the task is to go on with.
     look: Option<Look>,
 }
 
@@ -286,7 +285,6 @@ impl Shared {
                 over: None,
                 has_ended: false,
             }),
-            is_wanted: Notify::new(),
         });
         shared.link.link().tended_by(housekeeper::weak(&shared));
         if shared.link.link().limits().quick_lane {
@@ -567,28 +565,26 @@ impl Shared {
     }
 
     /// Takes the inbox back once something has come through the socket, a bell for one, or a caller says so.
-    ///
-    /// # Cancel safety
-    ///
-    /// What callers have found is delivered, whatever becomes of this.
     async fn take_back(&self, socket: &Stream) -> (Box<Inbox>, Option<Look>) {
-        let mut is_missed = false;
-        loop {
-            let wanted = self.is_wanted.notified();
-            if is_missed {
-                wanted.await;
-            } else {
-                // Where that fails, so does receiving.
-                let _ = race(socket.readable(), wanted).await;
-            }
+        let mut readable = pin!(socket.readable());
+        let mut is_readable = false;
+        poll_fn(|cx| {
+            // Where that fails, so does receiving.
+            is_readable = is_readable || readable.as_mut().poll(cx).is_ready();
             let left = &mut self.state().left;
-            if let Some(inbox) = left.inbox.take() {
-                left.is_missed = false;
-                return (inbox, left.look.take());
+            left.is_wanted |= is_readable;
+            if left.is_wanted
+                && let Some(inbox) = left.inbox.take()
+            {
+                left.is_wanted = false;
+                return Poll::Ready((inbox, left.look.take()));
             }
-            is_missed = true;
-            left.is_missed = true;
-        }
+            if !left.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+                left.task = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Looks for the reply to a call that was just made, where the inbox is left to callers and it is the only one: for a turn. Who
@@ -628,8 +624,11 @@ impl Shared {
         left.inbox = Some(inbox);
         left.ahead = ahead;
         left.look = (goes_on && !is_done).then_some(look);
-        if goes_on || left.is_missed {
-            self.is_wanted.notify_one();
+        left.is_wanted |= goes_on;
+        if left.is_wanted
+            && let Some(task) = &left.task
+        {
+            task.wake_by_ref();
         }
         state
     }

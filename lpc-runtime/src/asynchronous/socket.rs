@@ -256,11 +256,7 @@ impl Look {
     }
 
     /// Looks for a short while, without letting others have their turn. `None` where it is to be gone on.
-    fn turn(
-        &mut self,
-        socket: impl AsFd,
-        inbox: &mut Inbox,
-    ) -> Result<Option<Filled>, FillError> {
+    fn turn(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Option<Filled>, FillError> {
         let mut turn = None;
         loop {
             let filled = inbox.try_fill_some(socket.as_fd())?;

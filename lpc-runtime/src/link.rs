@@ -659,6 +659,19 @@ impl Link {
         put
     }
 
+    /// Queues a small frame, for whoever [flushes](Self::flush). Never waits, and sends nothing: `None` where that would be to be done.
+    pub(crate) fn leave(&self, frame: &[u8]) -> Option<Mark> {
+        if self.limits.quick_lane || !self.birth.is_here() {
+            return None;
+        }
+        let mut outbox = self.outbox();
+        if outbox.broken || outbox.len() + frame.len() > MUCH {
+            return None;
+        }
+        outbox.tell(cpu::current());
+        Some(outbox.queue(frame))
+    }
+
     /// Wakes the peer for what was [put](Self::put) into the ring, which it gets whatever becomes of the bell.
     ///
     /// Never waits: a peer that takes nothing from its socket has something to read there.

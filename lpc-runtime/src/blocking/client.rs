@@ -5,10 +5,12 @@
 //! receives by itself: two system calls, no other thread.
 
 use std::io;
+use std::mem;
+use std::num::NonZero;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -89,6 +91,10 @@ struct State {
     full: Vec<Waker>,
     /// `None` while somebody reads.
     inbox: Option<Box<Inbox>>,
+    /// Callers that were woken and have not run since.
+    woken: usize,
+    /// A call waits in the queue for them to send it.
+    has_left: bool,
     /// Why no call can be made any more.
     over: Option<Error>,
     /// Nor is any answered.
@@ -116,6 +122,9 @@ enum Answer {
 
 /// Receives in a row of who does not wait for what it receives.
 const MAX_LOOKS: u32 = 64;
+
+/// How long a call is left to others at most, who are about to run.
+const CROWD: Duration = Duration::from_millis(1);
 
 /// How long a caller who waits for room leaves it at that, before it looks after the socket.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -235,8 +244,15 @@ impl Shared {
         let settings = config.client_settings(greeted.limits);
         let link = Link::new(Arc::new(stream), Wait::Sleep, settings, counters);
         let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
-        let state =
-            State { calls: Calls::new(), full: Vec::new(), inbox: Some(inbox), over: None, has_ended: false };
+        let state = State {
+            calls: Calls::new(),
+            full: Vec::new(),
+            inbox: Some(inbox),
+            woken: 0,
+            has_left: false,
+            over: None,
+            has_ended: false,
+        };
         let shared = Arc::new(Self {
             link,
             service,
@@ -383,16 +399,23 @@ impl Shared {
             request.set_time_left(deadline.saturating_duration_since(Instant::now()));
         }
         // Without a system call, and so under the lock.
-        if request.loans().is_empty()
-            && let Some((mark, has_to_wake)) = self.link.put(request.frame())
-        {
-            state.waiting(call).sending.mark = Some(mark);
-            let inbox = state.inbox.take();
-            drop(state);
-            if has_to_wake {
-                self.link.wake();
+        if request.loans().is_empty() {
+            if let Some((mark, has_to_wake)) = self.link.put(request.frame()) {
+                state.waiting(call).sending.mark = Some(mark);
+                let inbox = state.take_inbox();
+                drop(state);
+                if has_to_wake {
+                    self.link.wake();
+                }
+                return Ok((call, inbox));
             }
-            return Ok((call, inbox));
+            if state.is_crowded()
+                && let Some(mark) = self.link.leave(request.frame())
+            {
+                state.waiting(call).sending.mark = Some(mark);
+                state.has_left = true;
+                return Ok((call, None));
+            }
         }
         drop(state);
         self.link.lend(request.loans());
@@ -405,7 +428,7 @@ impl Shared {
                 let is_answered = waiting.answer.is_some();
                 let has_ended = state.has_ended;
                 if !has_ended && !self.link.is_broken() {
-                    return Ok((call, if is_answered { None } else { state.inbox.take() }));
+                    return Ok((call, if is_answered { None } else { state.take_inbox() }));
                 }
                 drop(state);
                 if has_ended {
@@ -463,6 +486,7 @@ impl Shared {
             Some(inbox) => self.lead(call, inbox, deadline),
             None => self.state(),
         };
+        let mut is_crowded = state.is_crowded();
         loop {
             if let Some(answer) = state.waiting(call).answer.take() {
                 let block = state.waiting(call).sending.block.take();
@@ -470,7 +494,7 @@ impl Shared {
                     state.remove(call);
                 }
                 state.pass_on();
-                drop(state);
+                self.send_left(state);
                 match answer {
                     Answer::Reply(reply) => {
                         return reply
@@ -491,19 +515,38 @@ impl Shared {
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(self.abandon(state, call, method));
             }
-            if let Some(inbox) = state.inbox.take() {
-                drop(state);
+            if !is_crowded && let Some(inbox) = state.inbox.take() {
+                self.send_left(state);
                 state = self.lead(call, inbox, deadline);
                 continue;
             }
             state.waiting(call).thread.get_or_insert_with(thread::current);
             drop(state);
-            match left {
-                Some(left) => thread::park_timeout(left),
+            // Those who were woken may be kept from running by something else.
+            let most = is_crowded.then_some(CROWD);
+            match left.into_iter().chain(most).min() {
+                Some(time) => thread::park_timeout(time),
                 None => thread::park(),
             }
             state = self.state();
-            state.waiting(call).thread = None;
+            if state.waiting(call).thread.take().is_none() {
+                state.woken -= 1;
+            } else if mem::take(&mut is_crowded) && mem::take(&mut state.has_left) {
+                drop(state);
+                let _ = self.link.flush();
+                state = self.state();
+            }
+            is_crowded = false;
+        }
+    }
+
+    /// Sends what was left to those who were woken, once that is for the caller to do: the last of them.
+    fn send_left(&self, mut state: MutexGuard<'_, State>) {
+        let sends = !state.is_crowded() && mem::take(&mut state.has_left);
+        drop(state);
+        if sends {
+            // Where that fails all calls do.
+            let _ = self.link.flush();
         }
     }
 
@@ -607,7 +650,10 @@ impl Shared {
         let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
         if !waiting.is_abandoned {
             waiting.answer = Some(answer);
-            if let Some(thread) = waiting.thread.take() {
+            let thread = waiting.thread.take();
+            state.woken += usize::from(thread.is_some());
+            drop(state);
+            if let Some(thread) = thread {
                 thread.unpark();
             }
             return Ok(());
@@ -708,7 +754,7 @@ impl Shared {
     /// known how far it got.
     fn fail(&self, error: &Error, is_meant: impl Fn(Progress) -> bool) {
         let mut state = self.state();
-        let State { calls, over, full, .. } = &mut *state;
+        let State { calls, over, full, woken, .. } = &mut *state;
         let error = over.get_or_insert_with(|| error.clone());
         for waiting in calls.iter_mut().filter(|waiting| waiting.sending.mark.is_some()) {
             let progress = waiting.sending.progress(&self.link);
@@ -717,6 +763,7 @@ impl Shared {
             }
             waiting.answer = Some(Answer::Reply(Err(error.clone().with_progress(progress))));
             if let Some(thread) = waiting.thread.take() {
+                *woken += 1;
                 thread.unpark();
             }
         }
@@ -790,16 +837,35 @@ impl State {
         }
     }
 
-    /// Makes somebody else who waits the reader.
+    /// Whether more callers are about to run than there are processors. What they have to say goes out together, by the last of them,
+    /// who sees to it, too, that somebody reads. So of many threads not each makes a system call, nor keeps a processor from the others
+    /// by looking for its answer.
+    fn is_crowded(&self) -> bool {
+        self.woken > 0 && self.woken >= processors()
+    }
+
+    /// The inbox, if a caller is to read now.
+    fn take_inbox(&mut self) -> Option<Box<Inbox>> {
+        if self.is_crowded() { None } else { self.inbox.take() }
+    }
+
+    /// Makes somebody else who waits the reader, unless that is for others who leave.
     fn pass_on(&mut self) {
-        if self.inbox.is_none() || self.calls.is_empty() {
+        if self.inbox.is_none() || self.calls.is_empty() || self.is_crowded() {
             return;
         }
         let next = self.calls.iter_mut().find_map(|waiting| waiting.thread.take());
         if let Some(thread) = next {
+            self.woken += 1;
             thread.unpark();
         }
     }
+}
+
+/// How many threads of this process can run at once, as it was when that was first asked.
+fn processors() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get))
 }
 
 /// A new connection to whoever serves the port.

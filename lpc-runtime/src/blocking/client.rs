@@ -91,8 +91,8 @@ struct State {
     full: Vec<Waker>,
     /// `None` while somebody reads.
     inbox: Option<Box<Inbox>>,
-    /// Callers that were woken and have not run since.
-    woken: usize,
+    /// Callers that neither sleep nor read: they run, or are about to.
+    awake: usize,
     /// A call waits in the queue for them to send it.
     has_left: bool,
     /// Why no call can be made any more.
@@ -123,8 +123,12 @@ enum Answer {
 /// Receives in a row of who does not wait for what it receives.
 const MAX_LOOKS: u32 = 64;
 
-/// How long a call is left to others at most, who are about to run.
-const CROWD: Duration = Duration::from_millis(1);
+/// How many callers are a crowd, at least. (Fewer on one processor go on in turns, each for as long as it is let run, and then one that
+/// sends by itself and looks for its answer is faster: 3 to 8 threads, measured.)
+const CROWD: usize = 16;
+
+/// How long a call is left at most to others who are about to run.
+const LEFT: Duration = Duration::from_millis(20);
 
 /// How long a caller who waits for room leaves it at that, before it looks after the socket.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -248,7 +252,7 @@ impl Shared {
             calls: Calls::new(),
             full: Vec::new(),
             inbox: Some(inbox),
-            woken: 0,
+            awake: 0,
             has_left: false,
             over: None,
             has_ended: false,
@@ -403,6 +407,7 @@ impl Shared {
             if let Some((mark, has_to_wake)) = self.link.put(request.frame()) {
                 state.waiting(call).sending.mark = Some(mark);
                 let inbox = state.take_inbox();
+                state.awake += usize::from(inbox.is_none());
                 drop(state);
                 if has_to_wake {
                     self.link.wake();
@@ -414,9 +419,11 @@ impl Shared {
             {
                 state.waiting(call).sending.mark = Some(mark);
                 state.has_left = true;
+                state.awake += 1;
                 return Ok((call, None));
             }
         }
+        state.awake += 1;
         drop(state);
         self.link.lend(request.loans());
         match self.link.send_within(request.frame(), deadline) {
@@ -428,7 +435,10 @@ impl Shared {
                 let is_answered = waiting.answer.is_some();
                 let has_ended = state.has_ended;
                 if !has_ended && !self.link.is_broken() {
-                    return Ok((call, if is_answered { None } else { state.take_inbox() }));
+                    state.awake -= 1;
+                    let inbox = if is_answered { None } else { state.take_inbox() };
+                    state.awake += usize::from(inbox.is_none());
+                    return Ok((call, inbox));
                 }
                 drop(state);
                 if has_ended {
@@ -443,6 +453,7 @@ impl Shared {
                 // Nor does it know of what was lent with it.
                 self.link.take_back(request.loans());
                 let mut state = self.state();
+                state.awake -= 1;
                 state.remove(call);
                 let error = match (&state.over, error.kind()) {
                     (_, io::ErrorKind::TimedOut) => {
@@ -486,13 +497,15 @@ impl Shared {
             Some(inbox) => self.lead(call, inbox, deadline),
             None => self.state(),
         };
-        let mut is_crowded = state.is_crowded();
+        // Who finds others awake leaves it to them to have somebody read.
+        let mut leaves = true;
         loop {
             if let Some(answer) = state.waiting(call).answer.take() {
                 let block = state.waiting(call).sending.block.take();
                 if let Answer::Reply(_) = answer {
                     state.remove(call);
                 }
+                state.awake -= 1;
                 state.pass_on();
                 self.send_left(state);
                 match answer {
@@ -507,6 +520,7 @@ impl Shared {
                             self.end(error);
                         }
                         state = self.state();
+                        state.awake += 1;
                         continue;
                     }
                 }
@@ -515,32 +529,36 @@ impl Shared {
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(self.abandon(state, call, method));
             }
-            if !is_crowded && let Some(inbox) = state.inbox.take() {
+            state.awake -= 1;
+            leaves &= state.is_crowded() && (state.has_left || state.inbox.is_some());
+            if !leaves && let Some(inbox) = state.inbox.take() {
                 self.send_left(state);
                 state = self.lead(call, inbox, deadline);
                 continue;
             }
             state.waiting(call).thread.get_or_insert_with(thread::current);
-            drop(state);
-            // Those who were woken may be kept from running by something else.
-            let most = is_crowded.then_some(CROWD);
+            self.send_left(state);
+            // Others may be kept from running by something else.
+            let most = leaves.then_some(LEFT);
             match left.into_iter().chain(most).min() {
                 Some(time) => thread::park_timeout(time),
                 None => thread::park(),
             }
             state = self.state();
-            if state.waiting(call).thread.take().is_none() {
-                state.woken -= 1;
-            } else if mem::take(&mut is_crowded) && mem::take(&mut state.has_left) {
-                drop(state);
-                let _ = self.link.flush();
-                state = self.state();
+            // Otherwise who took it has counted this caller.
+            if state.waiting(call).thread.take().is_some() {
+                state.awake += 1;
+                if leaves && mem::take(&mut state.has_left) {
+                    drop(state);
+                    let _ = self.link.flush();
+                    state = self.state();
+                }
             }
-            is_crowded = false;
+            leaves = false;
         }
     }
 
-    /// Sends what was left to those who were woken, once that is for the caller to do: the last of them.
+    /// Sends what was left to those who are awake, where that is for the caller to do, who is so no more: the last of them.
     fn send_left(&self, mut state: MutexGuard<'_, State>) {
         let sends = !state.is_crowded() && mem::take(&mut state.has_left);
         drop(state);
@@ -558,6 +576,7 @@ impl Shared {
         }
         let mut state = self.state();
         state.inbox = Some(inbox);
+        state.awake += 1;
         if let Ok(Some(answer)) = read {
             state.waiting(own).answer = Some(answer);
         }
@@ -568,8 +587,8 @@ impl Shared {
     fn abandon(&self, mut state: MutexGuard<'_, State>, call: CallId, method: u32) -> Error {
         let waiting = state.waiting(call);
         waiting.is_abandoned = true;
-        waiting.thread = None;
         let progress = waiting.sending.progress(&self.link);
+        state.awake -= 1;
         state.pass_on();
         drop(state);
         self.link.send_now(&frame::cancel(call));
@@ -616,6 +635,24 @@ impl Shared {
     /// Gives what has arrived to those for whom it is; what is for `own` is put into `found`. Whether the server shuts down,
     /// and calls that were not sent have failed for it.
     fn hand_out(&self, inbox: &mut Inbox, own: Option<CallId>, found: &mut Option<Answer>) -> Result<bool> {
+        let mut is_counted = false;
+        let result = self.hand_all_out(inbox, own, found, &mut is_counted);
+        if is_counted {
+            let mut state = self.state();
+            state.awake -= 1;
+            self.send_left(state);
+        }
+        result
+    }
+
+    /// The same. As long as it hands answers to others, who may run at once, the caller is counted among those who are awake.
+    fn hand_all_out(
+        &self,
+        inbox: &mut Inbox,
+        own: Option<CallId>,
+        found: &mut Option<Answer>,
+        is_counted: &mut bool,
+    ) -> Result<bool> {
         let mut is_closing = false;
         while let Some(message) = inbox.next()? {
             let (call, answer) = match message {
@@ -635,7 +672,7 @@ impl Shared {
                 }
             };
             if own != Some(call) {
-                self.deliver(call, answer)?;
+                self.deliver(call, answer, is_counted)?;
             } else if found.replace(answer).is_some() {
                 return Err(Violation::UnknownCall(call).into());
             }
@@ -644,14 +681,15 @@ impl Shared {
     }
 
     /// Gives an answer to the caller who waits for it.
-    fn deliver(&self, call: CallId, answer: Answer) -> Result<()> {
+    fn deliver(&self, call: CallId, answer: Answer, is_counted: &mut bool) -> Result<()> {
         let mut state = self.state();
+        state.awake += usize::from(!mem::replace(is_counted, true));
         let waiting = state.calls.get_mut(call).filter(|waiting| waiting.answer.is_none());
         let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
         if !waiting.is_abandoned {
             waiting.answer = Some(answer);
             let thread = waiting.thread.take();
-            state.woken += usize::from(thread.is_some());
+            state.awake += usize::from(thread.is_some());
             drop(state);
             if let Some(thread) = thread {
                 thread.unpark();
@@ -754,7 +792,7 @@ impl Shared {
     /// known how far it got.
     fn fail(&self, error: &Error, is_meant: impl Fn(Progress) -> bool) {
         let mut state = self.state();
-        let State { calls, over, full, woken, .. } = &mut *state;
+        let State { calls, over, full, awake, .. } = &mut *state;
         let error = over.get_or_insert_with(|| error.clone());
         for waiting in calls.iter_mut().filter(|waiting| waiting.sending.mark.is_some()) {
             let progress = waiting.sending.progress(&self.link);
@@ -763,7 +801,7 @@ impl Shared {
             }
             waiting.answer = Some(Answer::Reply(Err(error.clone().with_progress(progress))));
             if let Some(thread) = waiting.thread.take() {
-                *woken += 1;
+                *awake += 1;
                 thread.unpark();
             }
         }
@@ -837,11 +875,11 @@ impl State {
         }
     }
 
-    /// Whether more callers are about to run than there are processors. What they have to say goes out together, by the last of them,
-    /// who sees to it, too, that somebody reads. So of many threads not each makes a system call, nor keeps a processor from the others
-    /// by looking for its answer.
+    /// Whether so many other callers run, or are about to, that they wait for a processor. What they have to say goes out together, by the
+    /// last of the crowd, who sees to it, too, that somebody reads. So of many threads not each makes a system call, nor keeps a processor
+    /// from the others by looking for its answer.
     fn is_crowded(&self) -> bool {
-        self.woken > 0 && self.woken >= processors()
+        self.awake >= CROWD && self.awake >= processors()
     }
 
     /// The inbox, if a caller is to read now.
@@ -856,7 +894,7 @@ impl State {
         }
         let next = self.calls.iter_mut().find_map(|waiting| waiting.thread.take());
         if let Some(thread) = next {
-            self.woken += 1;
+            self.awake += 1;
             thread.unpark();
         }
     }

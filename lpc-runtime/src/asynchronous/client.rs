@@ -104,6 +104,8 @@ pub(super) struct Shared {
     deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
     state: Mutex<State>,
+    /// Callers may look at the socket, too: no other thread of the runtime waits for it meanwhile.
+    is_of_one_thread: bool,
 }
 
 #[derive(Debug)]
@@ -271,6 +273,7 @@ impl Shared {
         let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, counters);
         let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
         let shared = Arc::new(Self {
+            is_of_one_thread: socket.is_of_one_thread(),
             link: AsyncLink::new(link),
             service,
             methods: greeted.methods,
@@ -550,10 +553,9 @@ impl Shared {
         }
     }
 
-    /// Leaves the inbox to those who call next, where no call is open and the server's next message comes through its ring; gives it
-    /// back otherwise.
+    /// Leaves the inbox to those who call next, where no call is open; gives it back otherwise.
     fn leave(&self, mut inbox: Box<Inbox>) -> Result<(), Box<Inbox>> {
-        if !inbox.is_in_ring() {
+        if !inbox.may_be_left(self.is_of_one_thread) {
             return Err(inbox);
         }
         let mut state = self.state();
@@ -611,7 +613,7 @@ impl Shared {
         if let Err(error) = &looked {
             self.end(error);
         }
-        let is_asleep = found.is_some() && inbox.is_in_ring() && inbox.fall_asleep();
+        let is_asleep = found.is_some() && inbox.may_be_left(self.is_of_one_thread) && inbox.fall_asleep();
         let mut state = self.state();
         if let Some(reply) = found
             && let Some(waiting) = state.calls.get_mut(own).filter(|waiting| waiting.reply.is_none())

@@ -177,10 +177,15 @@ impl Inbox {
         waited
     }
 
-    /// Whether the peer's next frame comes through its ring.
+    /// Whether others than its task may look for the peer's next frame: where that comes through the ring, or else, if they `may`,
+    /// through the socket.
     #[cfg(feature = "tokio")]
-    pub(crate) fn is_in_ring(&self) -> bool {
-        self.receiver.source() == Source::Ring
+    pub(crate) fn may_be_left(&self, may: bool) -> bool {
+        match self.receiver.source() {
+            Source::Ring => true,
+            Source::Socket => may && self.receiver.is_between_frames(),
+            Source::Aside => false,
+        }
     }
 
     /// Has the peer wake this side through the socket; `false` where there is something in the ring.

@@ -163,7 +163,12 @@ pub(super) async fn fill(
 ) -> Result<Filled> {
     let filled = match Look::begin(inbox) {
         Some(mut look) => match ahead.look(&mut look, socket, inbox)? {
-            Some(filled) => filled,
+            Some(filled) => {
+                if filled != Filled::Nothing {
+                    socket.found();
+                }
+                filled
+            }
             None => look.go_on(socket, inbox).await?,
         },
         // A peer that always has something in its ring does not keep the thread from others.
@@ -250,6 +255,9 @@ impl Look {
                 yield_now().await;
             }
             if let Some(filled) = self.turn(socket, inbox)? {
+                if filled != Filled::Nothing {
+                    socket.found();
+                }
                 return Ok(filled);
             }
         }
@@ -325,7 +333,7 @@ impl Ahead {
 
 /// Messages of one connection between which the tasks of others have their turn: a client with many calls under way does not keep
 /// one with a single call waiting for all of them.
-pub(super) const IN_A_ROW: u32 = 16;
+pub(super) const IN_A_ROW: u32 = 32;
 
 /// Looks without a try to do so ahead of others, at most.
 const MAX_PAUSE: u32 = 64;

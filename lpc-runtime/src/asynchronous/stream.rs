@@ -3,29 +3,41 @@
 //! tokio watches its own for writing, too. Then the kernel reports each message that the peer has read, because there is room for
 //! another one, and so wakes this side for nothing: on one CPU that is a third of a call. Room is missing seldom, and watched
 //! for only then.
+//!
+//! Nor is it watched while looking finds what comes: each message would wake the thread that waits for the reactor's events, which in a
+//! runtime of several is another one than that which looks.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// How often it is tried to write where this process has no descriptor left to watch for room.
+/// How often it is tried to read or write where the system cannot watch for that.
 const PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    watched: AsyncFd<UnixStream>,
-    is_of_one_thread: bool,
+    socket: Arc<UnixStream>,
+    /// Until looking has paid for a while.
+    watched: Mutex<Option<Arc<AsyncFd<Arc<UnixStream>>>>>,
+    /// Messages that were found by looking since it was last waited for one.
+    found: AtomicU32,
+    runtime: Handle,
 }
+
+/// So many, and it is watched no longer. To begin and to end that are system calls.
+const ENOUGH: u32 = 64;
 
 /// Waits for a socket to have room.
 #[derive(Debug)]
-pub(super) struct Room(Option<AsyncFd<UnixStream>>);
+pub(super) struct Room(Option<AsyncFd<Arc<UnixStream>>>);
 
 impl Stream {
     /// # Panics
@@ -33,30 +45,70 @@ impl Stream {
     /// Outside a tokio runtime with I/O enabled.
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        let is_of_one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-        Ok(Self { watched: watch(stream, Interest::READABLE)?, is_of_one_thread })
+        let stream = Self {
+            socket: Arc::new(stream),
+            watched: Mutex::default(),
+            found: AtomicU32::new(0),
+            runtime: Handle::current(),
+        };
+        // First of all where there may be no means for it: who serves has not begun then.
+        stream.watch()?;
+        Ok(stream)
     }
 
     /// Whether its runtime has one thread, and so no other to wake for a task that is ready.
     pub(super) fn is_of_one_thread(&self) -> bool {
-        self.is_of_one_thread
+        self.runtime.runtime_flavor() == RuntimeFlavor::CurrentThread
     }
 
     /// Waits until there may be something to read.
     pub(super) async fn readable(&self) -> io::Result<()> {
-        self.watched.readable().await.map(drop)
+        self.found.store(0, Relaxed);
+        match self.watch() {
+            Ok(watched) => watched.readable().await.map(drop),
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be watched");
+                tokio::time::sleep(PAUSE).await;
+                Ok(())
+            }
+        }
     }
 
     /// Reads, if there may be something: where `read` says that it would block, the next [`readable`](Self::readable) waits.
     pub(super) fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.watched.try_io(Interest::READABLE, |_| read())
+        let watched = self.watched().clone();
+        match watched {
+            Some(watched) => watched.try_io(Interest::READABLE, |_| read()),
+            None => read(),
+        }
+    }
+
+    /// Something was there to be read, without waiting.
+    pub(super) fn found(&self) {
+        if self.found.fetch_add(1, Relaxed) == ENOUGH {
+            drop(self.watched().take());
+        }
+    }
+
+    fn watch(&self) -> io::Result<Arc<AsyncFd<Arc<UnixStream>>>> {
+        let mut watched = self.watched();
+        if let Some(watched) = &*watched {
+            return Ok(Arc::clone(watched));
+        }
+        let _context = self.runtime.enter();
+        let new = Arc::new(watch(Arc::clone(&self.socket), Interest::READABLE)?);
+        Ok(Arc::clone(watched.insert(new)))
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Option<Arc<AsyncFd<Arc<UnixStream>>>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For who has found that the socket takes no more.
     pub(super) fn room(&self) -> Room {
         // Of one file the reactor can have a descriptor once.
-        let again = self.watched.get_ref().try_clone();
-        let watched = again.and_then(|again| watch(again, Interest::WRITABLE));
+        let again = self.socket.try_clone();
+        let watched = again.and_then(|again| watch(Arc::new(again), Interest::WRITABLE));
         Room(
             watched.inspect_err(|error| tracing::warn!(%error, "no descriptor left to wait for a peer")).ok(),
         )
@@ -77,13 +129,14 @@ impl Room {
     }
 }
 
-fn watch(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
-    // SAFETY: a `UnixStream` owns its descriptor: the number stays the same, open and of the same socket, for as long as it lives.
+fn watch(stream: Arc<UnixStream>, interest: Interest) -> io::Result<AsyncFd<Arc<UnixStream>>> {
+    // SAFETY: a `UnixStream` owns its descriptor: the number stays the same, open and of the same socket, for as long as it lives, and
+    // an `Arc` gives no other one out.
     Ok(unsafe { AsyncFd::register_with_interest(stream, interest) }?)
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.watched.get_ref().as_fd()
+        self.socket.as_fd()
     }
 }

@@ -828,6 +828,14 @@ impl Link {
         self.drain(outbox, self.until(None))
     }
 
+    /// Sends what was queued as far as the socket takes it at once; the rest goes out with whatever is sent next, or soon. Where that
+    /// fails so does all that is sent.
+    pub(crate) fn flush_at_once(&self) {
+        if self.birth.is_here() {
+            let _ = self.drain(self.outbox(), Until::At(Some(Instant::now())));
+        }
+    }
+
     /// Whether so much waits for the socket to be writable that who sends more should wait, too.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_congested(&self) -> bool {

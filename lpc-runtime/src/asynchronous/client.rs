@@ -20,6 +20,7 @@ use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout_at;
 
 use super::race::{Either, race};
@@ -131,8 +132,18 @@ struct Left {
     task: Option<Waker>,
     /// It is to take the inbox back as soon as that is here.
     is_wanted: bool,
-    /// What a caller has begun, and the task is to go on with.
-    look: Option<Look>,
+    handed: Handed,
+}
+
+/// What the connection's task is to do with the inbox that it takes back.
+#[derive(Debug, Default)]
+enum Handed {
+    #[default]
+    Receive,
+    /// A caller has begun to look, and found nothing yet.
+    GoOn(Look),
+    /// It has looked for as long as that pays.
+    Sleep,
 }
 
 /// Wakers that are kept at most. One more, and all of them are woken: who still waits comes back, and those are
@@ -504,7 +515,6 @@ impl Shared {
                 // The frame did not go out as a whole, so the server cannot have called anything.
                 link.take_back(request.loans());
                 let mut state = self.state();
-                state.open -= 1;
                 let removed = state.remove(id);
                 let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
                 drop(state);
@@ -567,19 +577,26 @@ impl Shared {
     }
 
     /// Takes the inbox back once something has come through the socket, a bell for one, or a caller says so.
-    async fn take_back(&self, socket: &Stream) -> (Box<Inbox>, Option<Look>) {
+    async fn take_back(&self, socket: &Stream) -> Result<(Box<Inbox>, Handed)> {
         let mut readable = pin!(socket.readable());
         let mut is_readable = false;
         poll_fn(|cx| {
-            // Where that fails, so does receiving.
-            is_readable = is_readable || readable.as_mut().poll(cx).is_ready();
-            let left = &mut self.state().left;
+            if !is_readable && let Poll::Ready(result) = readable.as_mut().poll(cx) {
+                result?;
+                is_readable = true;
+            }
+            let mut state = self.state();
+            if state.has_ended {
+                // A caller has found out.
+                return Poll::Ready(Err(state.over.clone().unwrap_or_else(calling::closing)));
+            }
+            let left = &mut state.left;
             left.is_wanted |= is_readable;
             if left.is_wanted
                 && let Some(inbox) = left.inbox.take()
             {
                 left.is_wanted = false;
-                return Poll::Ready((inbox, left.look.take()));
+                return Poll::Ready(Ok((inbox, mem::take(&mut left.handed))));
             }
             if !left.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
                 left.task = Some(cx.waker().clone());
@@ -592,7 +609,7 @@ impl Shared {
     /// Looks for the reply to a call that was just made, where the inbox is left to callers and it is the only one: for a turn. Who
     /// goes on with that is the connection's task. So a call at a time costs no trip through the runtime's queues, and none to
     /// another thread.
-    fn look<'s>(&'s self, own: CallId, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+    fn look<'s>(&'s self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
         let Some(mut inbox) = state.left.inbox.take() else { return state };
         let Some(mut look) = Look::begin(&mut inbox) else {
             // The server wakes the task.
@@ -604,29 +621,21 @@ impl Shared {
         let mut ahead = mem::take(&mut state.left.ahead);
         drop(state);
         inbox.wake_up();
-        let mut found = None;
-        let looked = match is_alone {
-            true => self.look_for(own, &mut look, &mut ahead, &mut inbox, &mut found),
-            false => Ok(None),
-        };
-        let is_done = matches!(looked, Ok(Some(_)));
+        let looked = if is_alone { self.look_for(&mut look, &mut ahead, &mut inbox) } else { Ok(None) };
         if let Err(error) = &looked {
             self.end(error);
         }
-        let is_asleep = found.is_some() && inbox.may_be_left(self.is_of_one_thread) && inbox.fall_asleep();
         let mut state = self.state();
-        if let Some(reply) = found
-            && let Some(waiting) = state.calls.get_mut(own).filter(|waiting| waiting.reply.is_none())
-        {
-            waiting.reply = Some(reply);
-            state.open -= 1;
-        }
-        let goes_on = !is_asleep || state.open > 0;
+        let is_asleep = state.open == 0 && inbox.may_be_left(self.is_of_one_thread) && inbox.fall_asleep();
         let left = &mut state.left;
         left.inbox = Some(inbox);
         left.ahead = ahead;
-        left.look = (goes_on && !is_done).then_some(look);
-        left.is_wanted |= goes_on;
+        left.handed = match looked {
+            Ok(None) => Handed::GoOn(look),
+            Ok(Some(Filled::Nothing)) => Handed::Sleep,
+            _ => Handed::Receive,
+        };
+        left.is_wanted |= !is_asleep;
         if left.is_wanted
             && let Some(task) = &left.task
         {
@@ -635,44 +644,32 @@ impl Shared {
         state
     }
 
-    /// Looks for a turn, and handles what comes; the reply to `own` is put into `found`. `None` where nothing has come yet.
-    fn look_for(
-        &self,
-        own: CallId,
-        look: &mut Look,
-        ahead: &mut Ahead,
-        inbox: &mut Inbox,
-        found: &mut Option<Result<Arrived>>,
-    ) -> Result<Option<Filled>> {
+    /// Looks for a turn, and handles what comes. `None` where nothing has come yet.
+    fn look_for(&self, look: &mut Look, ahead: &mut Ahead, inbox: &mut Inbox) -> Result<Option<Filled>> {
         let filled = ahead.look(look, self.link.link().socket(), inbox)?;
-        while let Some(message) = inbox.next()? {
-            match self.handle(message)? {
-                Some((call, reply)) if call != own => self.deliver(call, reply)?,
-                Some((_, reply)) if found.is_none() => *found = Some(reply),
-                Some((call, _)) => return Err(Violation::UnknownCall(call).into()),
-                None => {}
-            }
-        }
+        self.handle_all(inbox)?;
         Ok(filled)
     }
 
-    /// Does what a message says, and gives the reply if it is one.
-    fn handle(&self, message: Message) -> Result<Option<(CallId, Result<Arrived>)>> {
-        match message {
-            Message::Reply { call, body } => return Ok(Some((call, Ok(body)))),
-            Message::Failure { call, error } => return Ok(Some((call, Err(error)))),
-            Message::Resend { call } => self.resend(call)?,
-            Message::Closing { taken } => {
-                self.state().over.get_or_insert_with(calling::closing);
-                self.link.link().stop_sending(taken);
-                self.send_failed();
-            }
-            // `Receiver` lets none of these through to a client.
-            Message::Call { call, .. } | Message::Release { call } | Message::Cancel { call } => {
-                return Err(Violation::UnknownCall(call).into());
+    /// Handles what has arrived.
+    fn handle_all(&self, inbox: &mut Inbox) -> Result<()> {
+        while let Some(message) = inbox.next()? {
+            match message {
+                Message::Reply { call, body } => self.deliver(call, Ok(body))?,
+                Message::Failure { call, error } => self.deliver(call, Err(error))?,
+                Message::Resend { call } => self.resend(call)?,
+                Message::Closing { taken } => {
+                    self.state().over.get_or_insert_with(calling::closing);
+                    self.link.link().stop_sending(taken);
+                    self.send_failed();
+                }
+                // `Receiver` lets none of these through to a client.
+                Message::Call { call, .. } | Message::Release { call } | Message::Cancel { call } => {
+                    return Err(Violation::UnknownCall(call).into());
+                }
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Gives a reply to the task that waits for it.
@@ -681,7 +678,6 @@ impl Shared {
         let waiting = state.calls.get_mut(call).filter(|waiting| waiting.reply.is_none());
         let waiting = waiting.ok_or(Violation::UnknownCall(call))?;
         if waiting.is_abandoned {
-            state.open -= 1;
             let removed = state.remove(call);
             drop(state);
             drop(removed);
@@ -772,14 +768,23 @@ impl State {
     /// Forgets a call. What is given is to be dropped without the lock.
     #[must_use]
     fn remove(&mut self, call: CallId) -> Removed {
-        Removed { _waiting: self.calls.remove(call), wakers: std::mem::take(&mut self.full) }
+        let waiting = self.calls.remove(call);
+        self.open -= usize::from(waiting.as_ref().is_some_and(|waiting| waiting.reply.is_none()));
+        Removed { waiting, wakers: mem::take(&mut self.full) }
     }
 }
 
 /// A call that is over. Dropping it frees its block, and wakes who waited for a call less.
 struct Removed {
-    _waiting: Option<Waiting>,
+    waiting: Option<Waiting>,
     wakers: Vec<Waker>,
+}
+
+impl Removed {
+    /// The reply, if there is one.
+    fn reply(&mut self) -> Option<Result<Arrived>> {
+        self.waiting.as_mut()?.reply.take()
+    }
 }
 
 impl Drop for Removed {
@@ -815,26 +820,25 @@ struct Call<'s> {
 impl<'s> Call<'s> {
     async fn reply(mut self) -> Result<Fetched<'s>> {
         let mut is_new = true;
-        let (reply, removed) = poll_fn(|cx| {
+        let mut removed = poll_fn(|cx| {
             let mut state = self.shared.state();
             if mem::take(&mut is_new) {
-                state = self.shared.look(self.id, state);
+                state = self.shared.look(state);
             }
             let waiting =
                 state.calls.get_mut(self.id).expect("only its future removes a call that it awaits");
-            match waiting.reply.take() {
-                Some(reply) => Poll::Ready((reply, state.remove(self.id))),
-                None => {
-                    let known = waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-                    if !known {
-                        waiting.waker = Some(cx.waker().clone());
-                    }
-                    Poll::Pending
+            if waiting.reply.is_none() {
+                let known = waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+                if !known {
+                    waiting.waker = Some(cx.waker().clone());
                 }
+                return Poll::Pending;
             }
+            Poll::Ready(state.remove(self.id))
         })
         .await;
         self.is_over = true;
+        let reply = removed.reply().expect("it is removed when it has one");
         drop(removed);
         reply.map(|body| Fetched::new(self.shared.link.link(), self.id, body))
     }
@@ -847,17 +851,18 @@ impl Drop for Call<'_> {
         }
         let mut state = self.shared.state();
         let Some(waiting) = state.calls.get_mut(self.id) else { return };
-        let Some(reply) = waiting.reply.take() else {
+        if waiting.reply.is_none() {
             waiting.is_abandoned = true;
             drop(state);
             // Where that is no use the connection is over.
             let _ = self.shared.link.send(&frame::cancel(self.id));
             return;
-        };
-        let removed = state.remove(self.id);
+        }
+        let mut removed = state.remove(self.id);
         drop(state);
+        let reply = removed.reply();
         drop(removed);
-        drop(reply.map(|body| Fetched::new(self.shared.link.link(), self.id, body)));
+        drop(reply.map(|reply| reply.map(|body| Fetched::new(self.shared.link.link(), self.id, body))));
     }
 }
 
@@ -893,16 +898,23 @@ async fn receive(shared: &Shared, socket: &Stream, mut inbox: Box<Inbox>) -> Res
     loop {
         let filled = match shared.leave(inbox) {
             Ok(()) => {
-                let look;
-                (inbox, look) = shared.take_back(socket).await;
+                let handed;
+                (inbox, handed) = shared.take_back(socket).await?;
                 inbox.wake_up();
-                match look {
-                    Some(look) => match look.go_on(socket, &mut inbox).await? {
-                        Filled::Nothing => sleep(socket, &mut inbox, stall).await?,
-                        filled => filled,
-                    },
-                    None if inbox.read_ring()? => Filled::Some,
-                    None => try_receive(socket, &mut inbox)?,
+                let filled = match handed {
+                    Handed::GoOn(look) => look.go_on(socket, &mut inbox).await?,
+                    Handed::Receive if inbox.read_ring()? => {
+                        consume_budget().await;
+                        Filled::Some
+                    }
+                    Handed::Receive => try_receive(socket, &mut inbox)?,
+                    Handed::Sleep => Filled::Nothing,
+                };
+                match filled {
+                    Filled::Nothing if !matches!(handed, Handed::Receive) => {
+                        sleep(socket, &mut inbox, stall).await?
+                    }
+                    filled => filled,
                 }
             }
             Err(back) => {
@@ -915,11 +927,7 @@ async fn receive(shared: &Shared, socket: &Stream, mut inbox: Box<Inbox>) -> Res
             inbox.ended()?;
             return Err(Error::new(ErrorKind::Disconnected, "the server hung up"));
         }
-        while let Some(message) = inbox.next()? {
-            if let Some((call, reply)) = shared.handle(message)? {
-                shared.deliver(call, reply)?;
-            }
-        }
+        shared.handle_all(&mut inbox)?;
     }
 }
 

@@ -91,7 +91,7 @@ struct State {
     full: Vec<Waker>,
     /// `None` while somebody reads.
     inbox: Option<Box<Inbox>>,
-    /// Callers that neither sleep nor read: they run, or are about to.
+    /// Callers that neither sleep, nor read, nor send: they run, or are about to.
     awake: usize,
     /// A call waits in the queue for them to send it.
     has_left: bool,
@@ -423,7 +423,7 @@ impl Shared {
                 return Ok((call, None));
             }
         }
-        state.awake += 1;
+        // Not counted meanwhile: that may take as long as the server likes.
         drop(state);
         self.link.lend(request.loans());
         match self.link.send_within(request.frame(), deadline) {
@@ -434,26 +434,22 @@ impl Shared {
                 // Somebody else may have read the answer already.
                 let is_answered = waiting.answer.is_some();
                 let has_ended = state.has_ended;
-                if !has_ended && !self.link.is_broken() {
-                    state.awake -= 1;
-                    let inbox = if is_answered { None } else { state.take_inbox() };
-                    state.awake += usize::from(inbox.is_none());
-                    return Ok((call, inbox));
-                }
+                let is_over = has_ended || self.link.is_broken();
+                let inbox = if is_answered || is_over { None } else { state.take_inbox() };
+                state.awake += usize::from(inbox.is_none());
                 drop(state);
                 if has_ended {
                     self.fail(&self.why_over(), |_| true);
-                } else {
+                } else if is_over {
                     self.send_failed();
                 }
-                Ok((call, None))
+                Ok((call, inbox))
             }
             Err(error) => {
                 // The frame did not go out as a whole, so the server cannot have called anything.
                 // Nor does it know of what was lent with it.
                 self.link.take_back(request.loans());
                 let mut state = self.state();
-                state.awake -= 1;
                 state.remove(call);
                 let error = match (&state.over, error.kind()) {
                     (_, io::ErrorKind::TimedOut) => {
@@ -463,6 +459,8 @@ impl Shared {
                     (Some(over), _) => over.clone(),
                     _ => crate::greeting::disconnected(&error),
                 };
+                state.pass_on();
+                self.send_left(state);
                 Err(error.with_progress(Progress::NotSent))
             }
         }
@@ -550,7 +548,7 @@ impl Shared {
                 state.awake += 1;
                 if leaves && mem::take(&mut state.has_left) {
                     drop(state);
-                    let _ = self.link.flush();
+                    self.link.flush_at_once();
                     state = self.state();
                 }
             }
@@ -558,13 +556,13 @@ impl Shared {
         }
     }
 
-    /// Sends what was left to those who are awake, where that is for the caller to do, who is so no more: the last of them.
+    /// Sends what was left to those who are awake, where that is for the caller to do, who is so no more: the last of them. Never waits:
+    /// the caller may have its answer, or the inbox, without which a server that sends does not receive.
     fn send_left(&self, mut state: MutexGuard<'_, State>) {
         let sends = !state.is_crowded() && mem::take(&mut state.has_left);
         drop(state);
         if sends {
-            // Where that fails all calls do.
-            let _ = self.link.flush();
+            self.link.flush_at_once();
         }
     }
 

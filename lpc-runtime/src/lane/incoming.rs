@@ -182,8 +182,8 @@ impl Inbox {
     #[cfg(feature = "tokio")]
     pub(crate) fn may_be_left(&self, may: bool) -> bool {
         match self.receiver.source() {
-            Source::Ring => true,
-            Source::Socket => may && self.receiver.is_between_frames(),
+            Source::Ring => self.receiver.is_drained(),
+            Source::Socket => may && self.receiver.is_drained(),
             Source::Aside => false,
         }
     }

@@ -93,6 +93,8 @@ struct State {
     inbox: Option<Box<Inbox>>,
     /// Callers that neither sleep, nor read, nor send: they run, or are about to.
     awake: usize,
+    /// Callers that send, which may take as long as the server likes.
+    sending: usize,
     /// A call waits in the queue for them to send it.
     has_left: bool,
     /// Why no call can be made any more.
@@ -253,6 +255,7 @@ impl Shared {
             full: Vec::new(),
             inbox: Some(inbox),
             awake: 0,
+            sending: 0,
             has_left: false,
             over: None,
             has_ended: false,
@@ -414,7 +417,7 @@ impl Shared {
                 }
                 return Ok((call, inbox));
             }
-            if state.is_crowded()
+            if state.is_crowd_sending()
                 && let Some(mark) = self.link.leave(request.frame())
             {
                 state.waiting(call).sending.mark = Some(mark);
@@ -423,12 +426,13 @@ impl Shared {
                 return Ok((call, None));
             }
         }
-        // Not counted meanwhile: that may take as long as the server likes.
+        state.sending += 1;
         drop(state);
         self.link.lend(request.loans());
         match self.link.send_within(request.frame(), deadline) {
             Ok((_, mark)) => {
                 let mut state = self.state();
+                state.sending -= 1;
                 let waiting = state.waiting(call);
                 waiting.sending.mark = Some(mark);
                 // Somebody else may have read the answer already.
@@ -437,7 +441,7 @@ impl Shared {
                 let is_over = has_ended || self.link.is_broken();
                 let inbox = if is_answered || is_over { None } else { state.take_inbox() };
                 state.awake += usize::from(inbox.is_none());
-                drop(state);
+                self.send_left(state);
                 if has_ended {
                     self.fail(&self.why_over(), |_| true);
                 } else if is_over {
@@ -450,6 +454,7 @@ impl Shared {
                 // Nor does it know of what was lent with it.
                 self.link.take_back(request.loans());
                 let mut state = self.state();
+                state.sending -= 1;
                 state.remove(call);
                 let error = match (&state.over, error.kind()) {
                     (_, io::ErrorKind::TimedOut) => {
@@ -528,7 +533,7 @@ impl Shared {
                 return Err(self.abandon(state, call, method));
             }
             state.awake -= 1;
-            leaves &= state.is_crowded() && (state.has_left || state.inbox.is_some());
+            leaves &= state.has_left || (state.inbox.is_some() && state.is_crowded());
             if !leaves && let Some(inbox) = state.inbox.take() {
                 self.send_left(state);
                 state = self.lead(call, inbox, deadline);
@@ -559,7 +564,7 @@ impl Shared {
     /// Sends what was left to those who are awake, where that is for the caller to do, who is so no more: the last of them. Never waits:
     /// the caller may have its answer, or the inbox, without which a server that sends does not receive.
     fn send_left(&self, mut state: MutexGuard<'_, State>) {
-        let sends = !state.is_crowded() && mem::take(&mut state.has_left);
+        let sends = !state.is_crowd_sending() && mem::take(&mut state.has_left);
         drop(state);
         if sends {
             self.link.flush_at_once();
@@ -873,11 +878,16 @@ impl State {
         }
     }
 
-    /// Whether so many other callers run, or are about to, that they wait for a processor. What they have to say goes out together, by the
-    /// last of the crowd, who sees to it, too, that somebody reads. So of many threads not each makes a system call, nor keeps a processor
-    /// from the others by looking for its answer.
+    /// Whether so many other callers run, or are about to, that they wait for a processor. Then who calls leaves it to them to have somebody
+    /// read: of many threads only one is to look for answers, and on a processor that no other needs.
     fn is_crowded(&self) -> bool {
-        self.awake >= CROWD && self.awake >= processors()
+        is_crowd(self.awake)
+    }
+
+    /// Whether so many run or send. Then what they have to say goes out together, by the last of the crowd: of many threads not each is
+    /// to make a system call.
+    fn is_crowd_sending(&self) -> bool {
+        is_crowd(self.awake + self.sending)
     }
 
     /// The inbox, if a caller is to read now.
@@ -898,10 +908,11 @@ impl State {
     }
 }
 
-/// How many threads of this process can run at once, as it was when that was first asked.
-fn processors() -> usize {
-    static COUNT: OnceLock<usize> = OnceLock::new();
-    *COUNT.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get))
+/// Whether so many callers are a crowd: as many as [`CROWD`], and as there are processors (as it was when that was first asked).
+fn is_crowd(callers: usize) -> bool {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    callers >= CROWD
+        && callers >= *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(CROWD, NonZero::get))
 }
 
 /// A new connection to whoever serves the port.

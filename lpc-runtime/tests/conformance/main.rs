@@ -12,10 +12,12 @@
 //! - `loans`: values in shared memory: where they may stand, where they are, how long they stay.
 //! - `quotas`: what happens where there is no room, and that room comes back.
 //! - `pressure`: more than the other side takes.
+//! - `crowds`: many threads of one client.
 //! - `strangers`: peers that speak something else, or nothing.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod calls;
+mod crowds;
 mod deadlines;
 mod doors;
 mod ends;

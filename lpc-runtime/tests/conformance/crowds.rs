@@ -70,15 +70,19 @@ fn behind_a_valve(setup: &Setup, probe: &Arc<Implementation>) -> (AnyClient, Val
     (setup.connect_stream(ours), valve)
 }
 
+const ROUNDS: usize = 3;
+
 fn setups() -> impl Iterator<Item = Setup> {
     let pairs = pairs::all().into_iter().filter(|setup| setup.way == Way::Pair && !setup.quick_lane);
-    pairs.map(|setup| Setup { threshold: Threshold::OFF, max_concurrent_calls: 128, ..setup })
+    let pairs = pairs.map(|setup| Setup { threshold: Threshold::OFF, max_concurrent_calls: 128, ..setup });
+    // Who comes first is the scheduler's choice.
+    pairs.flat_map(|setup| vec![setup; ROUNDS])
 }
 
 /// Whoever has to send what the others have left.
 #[test]
 fn a_server_that_reads_nothing_holds_none_of_a_crowd_beyond_its_deadline() {
-    const CALLERS: usize = 60;
+    const CALLERS: usize = 120;
     for setup in setups() {
         let probe = Implementation::new();
         let (client, valve) = behind_a_valve(&setup, &probe);
@@ -96,8 +100,8 @@ fn a_server_that_reads_nothing_holds_none_of_a_crowd_beyond_its_deadline() {
         valve.shut();
         // Until the socket is full, nearly.
         let hasty = client.with_deadline(Duration::from_millis(3));
-        for _ in 0..40 {
-            let _ = hasty.echo(&[1; 8 << 10]);
+        for len in [8 << 10; 21].into_iter().chain([40; 90]) {
+            let _ = hasty.echo(&vec![1; len]);
         }
         probe.open_now(1);
         for _ in 0..CALLERS {
@@ -126,7 +130,7 @@ fn who_waits_while_a_crowd_fails_to_send_is_told() {
         valve.shut();
         // What the socket does not take, and more than the queue has room for; behind that all wait.
         let mut crowd = Vec::new();
-        for len in [800 << 10, 800 << 10, 800 << 10].into_iter().chain([100; 100]) {
+        for len in [800 << 10, 800 << 10, 800 << 10].into_iter().chain([100; 300]) {
             let client = client.clone();
             crowd.push(thread::spawn(move || client.echo(&vec![1; len]).map(drop)));
             if len > 100 {

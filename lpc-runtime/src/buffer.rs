@@ -15,6 +15,12 @@ pub(crate) struct Buffer(Vec<u8>);
 /// Spares of one thread at most: a call and its reply each need one, nested calls a few more.
 const SPARES: usize = 4;
 
+/// The same where they are [tiny](TINY): replies wait in them for their tasks, of which many may have one on the way.
+const TINY_SPARES: usize = 64;
+
+/// A spare up to that size is tiny.
+const TINY: usize = 1 << 10;
+
 /// A spare larger than this is not kept by its thread.
 const SMALL: usize = 64 << 10;
 
@@ -103,20 +109,21 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let mut bytes = mem::take(&mut self.0);
         bytes.clear();
-        match bytes.capacity() {
+        let most = match bytes.capacity() {
             0 => return,
-            1..=SMALL => {}
+            1..=TINY => TINY_SPARES,
+            ..=SMALL => SPARES,
             capacity => {
                 if capacity <= KEPT {
                     keep_large(bytes);
                 }
                 return;
             }
-        }
+        };
         // At the end of the thread there is no list to go to any more.
         let _ = SPARE.try_with(|spare| {
             if let Ok(mut spare) = spare.try_borrow_mut()
-                && spare.len() < SPARES
+                && spare.len() < most
             {
                 spare.push(bytes);
             }

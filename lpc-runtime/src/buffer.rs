@@ -112,7 +112,7 @@ impl Drop for Buffer {
         let most = match bytes.capacity() {
             0 => return,
             1..=TINY => TINY_SPARES,
-            ..=SMALL => SPARES,
+            _ if bytes.capacity() <= SMALL => SPARES,
             capacity => {
                 if capacity <= KEPT {
                     keep_large(bytes);

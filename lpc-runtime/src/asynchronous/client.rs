@@ -610,6 +610,10 @@ impl Shared {
     /// goes on with that is the connection's task. So a call at a time costs no trip through the runtime's queues, and none to
     /// another thread.
     fn look<'s>(&'s self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        // Who is to take it back is on the way.
+        if state.left.is_wanted {
+            return state;
+        }
         let Some(mut inbox) = state.left.inbox.take() else { return state };
         let Some(mut look) = Look::begin(&mut inbox) else {
             // The server wakes the task.
@@ -626,6 +630,11 @@ impl Shared {
             self.end(error);
         }
         let mut state = self.state();
+        if state.has_ended {
+            drop(state);
+            drop(inbox);
+            return self.state();
+        }
         let is_asleep = state.open == 0 && inbox.may_be_left(self.is_of_one_thread) && inbox.fall_asleep();
         let left = &mut state.left;
         left.inbox = Some(inbox);
@@ -713,7 +722,14 @@ impl Shared {
         // First: whoever finds that nothing can be sent any more is to know why.
         self.state().over.get_or_insert_with(|| error.clone());
         self.link.close();
-        self.state().has_ended = true;
+        let mut state = self.state();
+        state.has_ended = true;
+        // What it holds of the server's memory is not kept for as long as somebody has the client.
+        let left = mem::take(&mut state.left);
+        drop(state);
+        if let Some(task) = left.task {
+            task.wake();
+        }
         self.fail(error, |_| true);
     }
 

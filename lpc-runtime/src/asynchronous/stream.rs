@@ -11,13 +11,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::{Handle, RuntimeFlavor, is_rt_shutdown_err};
 
 /// How often it is tried to read or write where the system cannot watch for that.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -29,6 +29,8 @@ pub(super) struct Stream {
     watched: Mutex<Option<Arc<AsyncFd<Arc<UnixStream>>>>>,
     /// Messages that were found by looking since it was last waited for one.
     found: AtomicU32,
+    /// It has been said that it cannot be watched.
+    is_told: AtomicBool,
     runtime: Handle,
 }
 
@@ -49,6 +51,7 @@ impl Stream {
             socket: Arc::new(stream),
             watched: Mutex::default(),
             found: AtomicU32::new(0),
+            is_told: AtomicBool::new(false),
             runtime: Handle::current(),
         };
         // First of all where there may be no means for it: who serves has not begun then.
@@ -66,8 +69,11 @@ impl Stream {
         self.found.store(0, Relaxed);
         match self.watch() {
             Ok(watched) => watched.readable().await.map(drop),
+            Err(error) if is_rt_shutdown_err(&error) => Err(error),
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be watched");
+                if !self.is_told.swap(true, Relaxed) {
+                    tracing::warn!(%error, "a connection cannot be watched (epoll(7)): it is looked at every 5 ms");
+                }
                 tokio::time::sleep(PAUSE).await;
                 Ok(())
             }
@@ -85,7 +91,7 @@ impl Stream {
 
     /// Something was there to be read, without waiting.
     pub(super) fn found(&self) {
-        if self.found.fetch_add(1, Relaxed) == ENOUGH {
+        if self.found.fetch_add(1, Relaxed) + 1 == ENOUGH {
             drop(self.watched().take());
         }
     }

@@ -533,12 +533,13 @@ impl Shared {
                 return Err(self.abandon(state, call, method));
             }
             state.awake -= 1;
-            leaves &= state.has_left || (state.inbox.is_some() && state.is_crowded());
-            if !leaves && let Some(inbox) = state.inbox.take() {
+            let is_crowded = leaves && state.is_crowded();
+            if !is_crowded && let Some(inbox) = state.inbox.take() {
                 self.send_left(state);
                 state = self.lead(call, inbox, deadline);
                 continue;
             }
+            leaves &= is_crowded || state.has_left;
             state.waiting(call).thread.get_or_insert_with(thread::current);
             self.send_left(state);
             // Others may be kept from running by something else.

@@ -20,12 +20,13 @@ use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receiver::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout_at;
 
 use super::race::{Either, race};
 use super::redial::Redial;
-use super::socket::{Ahead, AsyncLink, Look, fill, sleep, try_receive};
+use super::socket::{self, Ahead, AsyncLink, Look, fill, try_receive};
 use super::stream::Stream;
 use super::{ClientBuilder, ServerBuilder, greeting};
 use crate::calling::{self, Fetched, Sending};
@@ -105,8 +106,6 @@ pub(super) struct Shared {
     deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
     state: Mutex<State>,
-    /// Callers may look at the socket, too: no other thread of the runtime waits for it meanwhile.
-    is_of_one_thread: bool,
 }
 
 #[derive(Debug)]
@@ -132,8 +131,32 @@ struct Left {
     task: Option<Waker>,
     /// It is to take the inbox back as soon as that is here.
     is_wanted: bool,
+    /// It is woken by what comes through the socket.
+    is_watched: bool,
+    /// How often a caller has looked.
+    looks: u64,
     handed: Handed,
 }
+
+impl Left {
+    /// Has the connection's task take the inbox back.
+    fn want(&mut self, handed: Handed) {
+        self.handed = handed;
+        self.is_wanted = true;
+        if let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+}
+
+/// Whether the caller has a thread of its own: it waits for a runtime of several threads, as `main` does.
+fn is_outside_tasks() -> bool {
+    let has_more_threads = |runtime: Handle| runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+    tokio::task::try_id().is_none() && Handle::try_current().is_ok_and(has_more_threads)
+}
+
+/// How long after a caller has looked the socket is watched again.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// What the connection's task is to do with the inbox that it takes back.
 #[derive(Debug, Default)]
@@ -284,7 +307,6 @@ impl Shared {
         let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, counters);
         let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
         let shared = Arc::new(Self {
-            is_of_one_thread: socket.is_of_one_thread(),
             link: AsyncLink::new(link),
             service,
             methods: greeted.methods,
@@ -565,7 +587,7 @@ impl Shared {
 
     /// Leaves the inbox to those who call next, where no call is open; gives it back otherwise.
     fn leave(&self, mut inbox: Box<Inbox>) -> Result<(), Box<Inbox>> {
-        if !inbox.may_be_left(self.is_of_one_thread) {
+        if !inbox.may_be_left() {
             return Err(inbox);
         }
         let mut state = self.state();
@@ -576,22 +598,60 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes the inbox back once something has come through the socket, a bell for one, or a caller says so.
-    async fn take_back(&self, socket: &Stream) -> Result<(Box<Inbox>, Handed)> {
-        let mut readable = pin!(socket.readable());
-        let mut is_readable = false;
-        poll_fn(|cx| {
-            if !is_readable && let Poll::Ready(result) = readable.as_mut().poll(cx) {
-                result?;
-                is_readable = true;
+    /// Takes the inbox back once something has come through the socket that is for no caller who looks, or a caller says so.
+    ///
+    /// Where callers find what comes the socket is not watched: each message would wake a thread of the runtime for nothing. Then it
+    /// is seen to that it is again soon after the last of them.
+    async fn take_back(
+        &self,
+        stream: &Stream,
+        in_ring: bool,
+        watches: &mut bool,
+    ) -> Result<(Box<Inbox>, Handed)> {
+        *watches |= in_ring;
+        let mut seen = self.state().left.looks;
+        loop {
+            self.state().left.is_watched = *watches;
+            let something = async {
+                if *watches {
+                    return stream.readable().await;
+                }
+                tokio::time::sleep(IDLE).await;
+                Ok(())
+            };
+            match race(self.handed_back(), something).await {
+                Either::First(handed) => return handed,
+                Either::Second(result) => result?,
             }
+            let mut state = self.state();
+            let has_looked = state.left.looks != seen;
+            seen = state.left.looks;
+            if !*watches {
+                *watches = !has_looked;
+                continue;
+            }
+            let left = &mut state.left;
+            let is_for_caller = left.inbox.is_none() || (has_looked && state.open == 0);
+            if is_for_caller && !in_ring {
+                *watches = false;
+                state.left.is_watched = false;
+                drop(state);
+                stream.unwatch();
+            } else {
+                state.left.is_wanted = true;
+            }
+        }
+    }
+
+    /// Waits until the inbox is wanted and here.
+    async fn handed_back(&self) -> Result<(Box<Inbox>, Handed)> {
+        poll_fn(|cx| {
             let mut state = self.state();
             if state.has_ended {
                 // A caller has found out.
                 return Poll::Ready(Err(state.over.clone().unwrap_or_else(calling::closing)));
             }
             let left = &mut state.left;
-            left.is_wanted |= is_readable;
             if left.is_wanted
                 && let Some(inbox) = left.inbox.take()
             {
@@ -616,11 +676,16 @@ impl Shared {
         }
         let Some(mut inbox) = state.left.inbox.take() else { return state };
         let Some(mut look) = Look::begin(&mut inbox) else {
-            // The server wakes the task.
-            inbox.count_sleep();
+            if state.left.is_watched {
+                // What the server sends wakes the task.
+                inbox.count_sleep();
+            } else {
+                state.left.want(Handed::Sleep);
+            }
             state.left.inbox = Some(inbox);
             return state;
         };
+        state.left.looks += 1;
         let is_alone = state.calls.len() == 1;
         let mut ahead = mem::take(&mut state.left.ahead);
         drop(state);
@@ -635,27 +700,29 @@ impl Shared {
             drop(inbox);
             return self.state();
         }
-        let is_asleep = state.open == 0 && inbox.may_be_left(self.is_of_one_thread) && inbox.fall_asleep();
+        let is_asleep = state.open == 0 && inbox.may_be_left() && inbox.fall_asleep();
         let left = &mut state.left;
         left.inbox = Some(inbox);
         left.ahead = ahead;
-        left.handed = match looked {
-            Ok(None) => Handed::GoOn(look),
-            Ok(Some(Filled::Nothing)) => Handed::Sleep,
-            _ => Handed::Receive,
-        };
-        left.is_wanted |= !is_asleep;
-        if left.is_wanted
-            && let Some(task) = &left.task
-        {
-            task.wake_by_ref();
+        if left.is_wanted || !is_asleep {
+            left.want(match looked {
+                Ok(None) => Handed::GoOn(look),
+                Ok(Some(Filled::Nothing)) => Handed::Sleep,
+                _ => Handed::Receive,
+            });
         }
         state
     }
 
     /// Looks for a turn, and handles what comes. `None` where nothing has come yet.
     fn look_for(&self, look: &mut Look, ahead: &mut Ahead, inbox: &mut Inbox) -> Result<Option<Filled>> {
-        let filled = ahead.look(look, self.link.link().socket(), inbox)?;
+        let socket = self.link.link().socket();
+        // Who is no task keeps none waiting.
+        let filled = if is_outside_tasks() {
+            Some(look.to_end(socket, inbox)?)
+        } else {
+            ahead.look(look, socket, inbox)?
+        };
         self.handle_all(inbox)?;
         Ok(filled)
     }
@@ -818,6 +885,11 @@ impl Tend for Shared {
         self.link.link().trim()
     }
 
+    fn closed(&self) {
+        // It is to see the end, which it may not watch for.
+        self.state().left.want(Handed::Receive);
+    }
+
     fn send_failed(&self) {
         self.link.wake_congested();
         let error = Error::new(ErrorKind::Disconnected, "the server receives nothing more");
@@ -909,26 +981,28 @@ impl Drop for EndOnDrop {
     }
 }
 
-async fn receive(shared: &Shared, socket: &Stream, mut inbox: Box<Inbox>) -> Result<Infallible> {
+async fn receive(shared: &Shared, stream: &Stream, mut inbox: Box<Inbox>) -> Result<Infallible> {
     let stall = shared.link.link().stall();
+    let mut watches = true;
     loop {
+        let in_ring = inbox.is_in_ring();
         let filled = match shared.leave(inbox) {
             Ok(()) => {
                 let handed;
-                (inbox, handed) = shared.take_back(socket).await?;
+                (inbox, handed) = shared.take_back(stream, in_ring, &mut watches).await?;
                 inbox.wake_up();
                 let filled = match handed {
-                    Handed::GoOn(look) => look.go_on(socket, &mut inbox).await?,
+                    Handed::GoOn(look) => look.go_on(stream, &mut inbox).await?,
                     Handed::Receive if inbox.read_ring()? => {
                         consume_budget().await;
                         Filled::Some
                     }
-                    Handed::Receive => try_receive(socket, &mut inbox)?,
+                    Handed::Receive => try_receive(stream, &mut inbox)?,
                     Handed::Sleep => Filled::Nothing,
                 };
                 match filled {
                     Filled::Nothing if !matches!(handed, Handed::Receive) => {
-                        sleep(socket, &mut inbox, stall).await?
+                        socket::sleep(stream, &mut inbox, stall).await?
                     }
                     filled => filled,
                 }
@@ -936,7 +1010,7 @@ async fn receive(shared: &Shared, socket: &Stream, mut inbox: Box<Inbox>) -> Res
             Err(back) => {
                 inbox = back;
                 // Those who were woken call again first: it is their calls' replies that are looked for.
-                fill(socket, &mut inbox, stall, &mut Ahead::never()).await?
+                fill(stream, &mut inbox, stall, &mut Ahead::never()).await?
             }
         };
         if filled == Filled::End {

@@ -263,6 +263,15 @@ impl Look {
         }
     }
 
+    /// Looks as long as that pays, without letting others have their turn.
+    pub(super) fn to_end(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Filled, FillError> {
+        loop {
+            if let Some(filled) = self.turn(socket.as_fd(), inbox)? {
+                return Ok(filled);
+            }
+        }
+    }
+
     /// Looks for a short while, without letting others have their turn. `None` where it is to be gone on.
     fn turn(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Option<Filled>, FillError> {
         let mut turn = None;
@@ -353,4 +362,4 @@ async fn give_way() {
 }
 
 /// How long a task that looks for something keeps its thread from others at once.
-const TURN: Duration = Duration::from_micros(5);
+const TURN: Duration = Duration::from_micros(10);

@@ -92,8 +92,13 @@ impl Stream {
     /// Something was there to be read, without waiting.
     pub(super) fn found(&self) {
         if self.found.fetch_add(1, Relaxed) + 1 == ENOUGH {
-            drop(self.watched().take());
+            self.unwatch();
         }
+    }
+
+    /// Is not watched, until it is waited for again.
+    pub(super) fn unwatch(&self) {
+        drop(self.watched().take());
     }
 
     fn watch(&self) -> io::Result<Arc<AsyncFd<Arc<UnixStream>>>> {

@@ -177,15 +177,16 @@ impl Inbox {
         waited
     }
 
-    /// Whether others than its task may look for the peer's next frame: where that comes through the ring, or else, if they `may`,
-    /// through the socket.
+    /// Whether others than its task may look for the peer's next frame: nothing has half arrived.
     #[cfg(feature = "tokio")]
-    pub(crate) fn may_be_left(&self, may: bool) -> bool {
-        match self.receiver.source() {
-            Source::Ring => self.receiver.is_drained(),
-            Source::Socket => may && self.receiver.is_drained(),
-            Source::Aside => false,
-        }
+    pub(crate) fn may_be_left(&self) -> bool {
+        self.receiver.source() != Source::Aside && self.receiver.is_drained()
+    }
+
+    /// Whether the peer's next frame comes through its ring.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_in_ring(&self) -> bool {
+        self.receiver.source() == Source::Ring
     }
 
     /// Has the peer wake this side through the socket; `false` where there is something in the ring.

@@ -31,8 +31,8 @@ pub const SLOT: usize = 256;
 /// Slots of a ring.
 pub const SLOTS: u64 = 256;
 
-/// Slots that one frame takes at most.
-pub const MAX_SLOTS: u64 = 16;
+/// Slots that one frame takes at most: enough for a body at the default threshold.
+pub const MAX_SLOTS: u64 = 17;
 
 /// Bytes of the largest frame that goes through a ring.
 pub const MAX_FRAME: usize = MAX_SLOTS as usize * PIECE;

@@ -538,7 +538,7 @@ macro_rules! common_knobs {
         ///
         /// For callers that need a microsecond. It takes 68 KiB of memory for each connection and side, and pays where both sides
         /// are awake: while calls follow each other within [`spin`](Self::spin) on two CPUs, or many are in flight. Who sleeps is
-        /// still woken through the socket. Messages of more than some 4 KB, descriptors, and whatever comes while the ring is
+        /// still woken through the socket. Bodies of more than some 4 KiB, descriptors, and whatever comes while the ring is
         /// full, take the socket as ever; what a call means, and how it can fail, stays the same.
         pub fn quick_lane(mut self, quick_lane: bool) -> Self {
             self.config.limits.quick_lane = quick_lane;

@@ -27,7 +27,7 @@ use crate::sys::fork::Birth;
 /// # Ok::<(), lpc::Error>(())
 /// ```
 ///
-/// On a client: of its connection. On a server: of all its connections together, those that ended included.
+/// On a client: of its connection, or of all that it had, where it [reconnects](crate::blocking::ClientBuilder::reconnect). On a server: of all its connections together, those that ended included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -56,7 +56,7 @@ pub struct Stats {
 pub struct Quick {
     /// From this side.
     pub sent: u64,
-    /// To this side.
+    /// To this side. More than the replies where the ring also says that the next message comes through the socket.
     pub received: u64,
     /// How often this side had to wake the other one through the socket.
     pub bells: u64,
@@ -64,8 +64,9 @@ pub struct Quick {
 
 /// How often one side waited for the other's next message, and what came of it.
 ///
-/// Where much is `missed`, looking for messages takes processor time and gains nothing; where much has `slept` though calls
-/// follow each other closely, a longer [`spin`](crate::blocking::ClientBuilder::spin) may help.
+/// What is there already when this side would begin to wait counts for none of them. Where much is `missed`, looking for messages takes processor time and gains nothing; where much has `slept` though calls
+/// follow each other closely, a longer [`spin`](crate::blocking::ClientBuilder::spin) may help, unless both sides share a CPU, on which
+/// none of them looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waits {
@@ -73,7 +74,7 @@ pub struct Waits {
     pub found: u64,
     /// This side looked, in vain, and then slept.
     pub missed: u64,
-    /// This side slept, having looked or not, or left it to the async runtime.
+    /// This side slept, or left it to the async runtime: all that is `missed`, and where it did not look.
     pub slept: u64,
 }
 
@@ -81,7 +82,7 @@ pub struct Waits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lanes {
-    /// Through the Unix socket.
+    /// Through the Unix socket, or the ring of the quick lane.
     pub socket: Traffic,
     /// Through shared memory.
     pub mapping: Traffic,

@@ -83,6 +83,15 @@ pub(super) fn recommended(of: &[&Comparison]) -> Option<Threshold> {
     best.map(|(threshold, ..)| threshold)
 }
 
+/// Part of the better lane's cost that the best threshold never loses on a machine that does nothing else.
+const TOO_MUCH: f64 = 0.5;
+
+/// Whether no threshold is good everywhere, for which the lanes themselves are no reason.
+pub(super) fn is_disturbed(of: &[&Comparison]) -> bool {
+    let loss = recommended(of).and_then(|threshold| worst(threshold, of));
+    loss.is_some_and(|loss| loss.part > TOO_MUCH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +146,14 @@ mod tests {
         // Either lane loses a half somewhere, but only one of them loses at the first size, too.
         let curve = comparison(Pinning::Free, &[(100, 110), (150, 100), (100, 150)]);
         assert_eq!(recommended(&[&curve]), Some(Threshold::bytes(2048)));
+    }
+
+    #[test]
+    fn a_size_that_took_much_longer_on_both_sides_of_the_crossover_was_disturbed() {
+        let quiet = comparison(Pinning::Apart, &[(100, 110), (110, 110), (200, 110)]);
+        let disturbed = comparison(Pinning::Free, &[(100, 110), (900, 110), (200, 980)]);
+        assert!(!is_disturbed(&[&quiet]) && !is_disturbed(&[]));
+        assert!(is_disturbed(&[&quiet, &disturbed]));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
     }
     let _ = write!(
         text,
-        "\nThe mapping lane wins from this size on (in the middle half of the rounds: from, to)\n\n{}",
+        "\nThe mapping lane wins from this size on, by the medians of all rounds (and by those of each: the middle half of them from, to)\n\n{}",
         crossovers(comparisons)
     );
     let _ = write!(
@@ -69,6 +69,10 @@ pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
         thresholds(comparisons)
     );
     let receivers = firsts(comparisons.iter().map(|of| of.receiver));
+    let of = |receiver| comparisons.iter().filter(move |of| of.receiver == receiver).collect::<Vec<_>>();
+    if receivers.iter().any(|receiver| advice::is_disturbed(&of(*receiver))) {
+        text.push_str(DISTURBED);
+    }
     for receiver in receivers {
         let does = match receiver {
             Receiver::Copying => "copies",
@@ -79,6 +83,9 @@ pub(super) fn text(comparisons: &[Comparison], rounds: u32) -> String {
     }
     text
 }
+
+const DISTURBED: &str = "\nEven the recommended thresholds cost half as much again somewhere: other programs have disturbed the rounds.\n\
+                         Measure again while the machine does nothing else, and without --quick.\n";
 
 fn place(pinning: Pinning) -> &'static str {
     match pinning {

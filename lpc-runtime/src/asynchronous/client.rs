@@ -719,7 +719,7 @@ impl Shared {
         let socket = self.link.link().socket();
         // Who is no task keeps none waiting.
         let filled = if is_outside_tasks() {
-            Some(look.to_end(socket, inbox)?)
+            Some(look.all(socket, inbox)?)
         } else {
             ahead.look(look, socket, inbox)?
         };

@@ -264,7 +264,7 @@ impl Look {
     }
 
     /// Looks as long as that pays, without letting others have their turn.
-    pub(super) fn to_end(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Filled, FillError> {
+    pub(super) fn all(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Filled, FillError> {
         loop {
             if let Some(filled) = self.turn(socket.as_fd(), inbox)? {
                 return Ok(filled);

@@ -18,7 +18,7 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::race::{Either, race};
-use super::socket::{Ahead, AsyncLink, IN_A_ROW, fill};
+use super::socket::{Ahead, AsyncLink, fill};
 use super::stream::Stream;
 use crate::context::{Current, Running, cancelled};
 use crate::doors::Guest;
@@ -305,6 +305,10 @@ impl<D: Implementation> Tend for Connection<D> {
         self.ended.notify_waiters();
     }
 }
+
+/// Messages of one connection between which the tasks of others have their turn: a client with many calls under way does not keep
+/// one with a single call waiting for all of them.
+const IN_A_ROW: u32 = 16;
 
 /// How often a connection that nobody reads is looked after.
 const LOOK: Duration = Duration::from_secs(1);

@@ -340,9 +340,8 @@ impl Ahead {
     }
 }
 
-/// Messages of one connection between which the tasks of others have their turn: a client with many calls under way does not keep
-/// one with a single call waiting for all of them.
-pub(super) const IN_A_ROW: u32 = 32;
+/// Looks ahead of others in a row, after which they have their turn.
+const IN_A_ROW: u32 = 32;
 
 /// Looks without a try to do so ahead of others, at most.
 const MAX_PAUSE: u32 = 64;

@@ -2,7 +2,8 @@
 //!
 //! A call is encoded and written by the task that makes it. The connection's own task receives and wakes whoever a
 //! reply is for; it is there because a call's future may be held without being polled, and must not keep the replies
-//! of others from being read.
+//! of others from being read. While no call is open that task sleeps, and leaves the inbox to who calls next: a lone caller
+//! looks for its answer within its first poll, before the task goes on with that ([`Left`]).
 
 use std::convert::Infallible;
 use std::future::poll_fn;

@@ -2,7 +2,8 @@
 //!
 //! Whoever waits for a reply and finds nobody reading becomes the reader: it takes the [`Inbox`], receives, hands the
 //! replies of others to them, and when its own has come passes the inbox on. A lone caller therefore sends and
-//! receives by itself: two system calls, no other thread.
+//! receives by itself: two system calls, no other thread. Where many callers are awake at once they leave sending and
+//! reading to the last of them ([`State::is_crowded`]).
 
 use std::io;
 use std::mem;

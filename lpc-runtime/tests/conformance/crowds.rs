@@ -19,24 +19,26 @@ use crate::{GUARD, eventually};
 struct Valve {
     client: UnixStream,
     is_shut: Arc<AtomicBool>,
+    /// It takes nothing any more.
+    has_stopped: Arc<AtomicBool>,
 }
 
 impl Valve {
     fn new(client: UnixStream, server: UnixStream) -> Self {
-        let is_shut = Arc::new(AtomicBool::new(false));
+        let (is_shut, has_stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (from, to, shut) =
             (client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&is_shut));
         from.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-        thread::spawn(move || pass_on(from, to, &shut));
+        let stopped = Arc::clone(&has_stopped);
+        thread::spawn(move || pass_on(from, to, &shut, &stopped));
         let to = client.try_clone().unwrap();
-        thread::spawn(move || pass_on(server, to, &AtomicBool::new(false)));
-        Self { client, is_shut }
+        thread::spawn(move || pass_on(server, to, &AtomicBool::new(false), &AtomicBool::new(false)));
+        Self { client, is_shut, has_stopped }
     }
 
     fn shut(&self) {
         self.is_shut.store(true, SeqCst);
-        // What it waits for already it still takes.
-        thread::sleep(Duration::from_millis(20));
+        eventually("the valve is shut", || self.has_stopped.load(SeqCst));
     }
 
     fn cut(&self) {
@@ -44,10 +46,11 @@ impl Valve {
     }
 }
 
-fn pass_on(mut from: UnixStream, mut to: UnixStream, is_shut: &AtomicBool) {
+fn pass_on(mut from: UnixStream, mut to: UnixStream, is_shut: &AtomicBool, has_stopped: &AtomicBool) {
     let mut bytes = vec![0; 64 << 10];
     loop {
         if is_shut.load(SeqCst) {
+            has_stopped.store(true, SeqCst);
             thread::sleep(Duration::from_millis(1));
             continue;
         }

@@ -59,7 +59,7 @@ fn forms() {
     let time = start.elapsed();
     let fingerprints = forms.iter().map(|form| lpc_core::form::fingerprint(form.as_ref())).collect();
     let hello = Hello::server(WorkService::NAME, WorkService::METHODS, &lpc_core::Limits::default());
-    let hello = hello.with_fingerprints(fingerprints).encode(lpc_core::receiver::Role::Server);
+    let hello = hello.with_fingerprints(fingerprints).encode(lpc_core::receive::Role::Server);
     println!("{} {}", time.as_micros(), hello.len());
 }
 "#;

@@ -280,7 +280,7 @@ impl BlockRef {
         bytes
     }
 
-    /// The reference that stands in these bytes. It points nowhere until [`Receiver`](crate::receiver::Receiver)
+    /// The reference that stands in these bytes. It points nowhere until [`Receiver`](crate::receive::Receiver)
     /// has checked it against the announced segments.
     #[must_use]
     pub fn decode(bytes: &[u8; Self::LEN]) -> Self {

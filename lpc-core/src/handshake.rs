@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Decoder};
 use crate::error::WireError;
-use crate::receiver::Role;
+use crate::receive::Role;
 use crate::{Error, ErrorKind, Limits, Method, Result};
 
 /// The protocol versions that this build speaks: lowest and highest.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use crate::receiver::Violation;
+use crate::receive::Violation;
 
 /// The books of what is lent to a peer: by place, what has to stay as it is, and how often it is out.
 ///
@@ -20,7 +20,7 @@ use crate::receiver::Violation;
 /// assert!(lent.returned(place)?.is_none()); // it is out once more
 /// assert_eq!(lent.returned(place)?, Some(block));
 /// assert!(lent.returned(place).is_err());
-/// # Ok::<(), lpc_core::receiver::Violation>(())
+/// # Ok::<(), lpc_core::receive::Violation>(())
 /// ```
 ///
 /// What it holds is given back, not dropped, so that a caller with a lock can drop it after unlocking.

@@ -1,9 +1,9 @@
-//! The protocol of lpc. Does no I/O, owns no socket and never reads the clock. Start at [`receiver::Receiver`].
+//! The protocol of lpc. Does no I/O, owns no socket and never reads the clock. Start at [`receive::Receiver`].
 //!
 //! ```
 //! use lpc_core::frame::{self, CallId};
 //! use lpc_core::limits::Limits;
-//! use lpc_core::receiver::{Incoming, Payload, Receiver, Role};
+//! use lpc_core::receive::{Incoming, Payload, Receiver, Role};
 //!
 //! // What a client puts on the wire ...
 //! let mut bytes = Vec::new();
@@ -18,7 +18,7 @@
 //! let Some(Incoming::Call { call, method, payload, .. }) = receiver.next()? else { panic!("one call was sent") };
 //! assert_eq!((call, method), (CallId::new(1), 7));
 //! assert!(matches!(payload, Payload::Inline(b"argument")));
-//! # Ok::<(), lpc_core::receiver::Violation>(())
+//! # Ok::<(), lpc_core::receive::Violation>(())
 //! ```
 //!
 //! # Layout
@@ -36,7 +36,7 @@
 //! | [`lent`] | the blocks that the peer goes on reading |
 //! | [`frame`] | what stands on the wire |
 //! | [`ring`] | the same without a system call, where both sides want that |
-//! | [`receiver`] | bytes and descriptors in, checked messages out |
+//! | [`receive`] | bytes and descriptors in, checked messages out |
 //! | [`calls`] | the calls that wait for their reply |
 //! | [`run_queue`] | the calls that run, and those that wait to |
 //! | [`pace`] | which methods are quick enough to run where they were read |
@@ -56,7 +56,7 @@ pub mod lent;
 pub mod limits;
 pub mod method;
 pub mod pace;
-pub mod receiver;
+pub mod receive;
 pub mod ring;
 pub mod run_queue;
 pub mod spin;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::frame::CallId;
-use crate::receiver::Violation;
+use crate::receive::Violation;
 
 /// The calls of one connection that have arrived and are not answered. `C` is a call, `H` what its cancellation takes.
 ///
@@ -20,7 +20,7 @@ use crate::receiver::Violation;
 /// assert_eq!(queue.arrive(second, (), Cost::default(), "second")?, None);
 /// queue.answer(first);
 /// assert_eq!(queue.finish(Cost::default()), Some("second")); // runs next
-/// # Ok::<(), lpc_core::receiver::Violation>(())
+/// # Ok::<(), lpc_core::receive::Violation>(())
 /// ```
 #[derive(Debug)]
 pub struct RunQueue<C, H> {

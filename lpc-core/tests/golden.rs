@@ -10,7 +10,7 @@ use std::path::Path;
 use lpc_core::codec::encode;
 use lpc_core::frame::{self, BlockRef, Body, CallId, OBJECT};
 use lpc_core::handshake::Hello;
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Limits, Method};
 use serde::Serialize;
 

@@ -13,7 +13,7 @@ use lpc_core::frame::{self, BlockRef, Body, CallId};
 use lpc_core::handshake::{Found, Hello, Preamble};
 use lpc_core::lent::Lent;
 use lpc_core::limits::Limits;
-use lpc_core::receiver::{Incoming, Payload, Receiver, Role};
+use lpc_core::receive::{Incoming, Payload, Receiver, Role};
 use lpc_core::threshold::Threshold;
 use proptest::prelude::*;
 

@@ -56,13 +56,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Limits, Method, Result, Threshold};
 use nix::unistd::Uid;
 
-use crate::greeting::{self, Credentials};
-use crate::link::Settings;
-use crate::reconnect::Reconnect;
+use crate::client::reconnect::Reconnect;
+use crate::connection::link::Settings;
+use crate::handshake::{self, Credentials};
 
 /// The environment variable that sets the threshold where no code does.
 pub(crate) const THRESHOLD_VARIABLE: &str = "LPC_THRESHOLD";
@@ -222,7 +222,7 @@ impl Config {
         let Some(Rule(trusts)) = &self.trust else { return false };
         // The user's code. Its panic vouches for nobody.
         let trusts = |peer| catch_unwind(AssertUnwindSafe(|| trusts(&peer))).unwrap_or(false);
-        greeting::credentials(stream).is_ok_and(trusts)
+        handshake::credentials(stream).is_ok_and(trusts)
     }
 
     /// The threshold of each method: its own, else the builder's, else the environment's, else the default.

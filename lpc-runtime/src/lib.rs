@@ -75,25 +75,19 @@
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
-mod buffer;
-mod calling;
+mod body;
 mod child;
+mod client;
 pub mod config;
-mod context;
-mod doors;
-mod greeting;
-mod housekeeper;
-mod lane;
-mod link;
-mod methods;
-mod patience;
+mod connection;
+mod generated;
+mod handshake;
+mod maintenance;
+mod memory;
 mod port;
-mod reconnect;
-mod service;
-mod serving;
+mod server;
 mod shared;
 mod stats;
-mod strangers;
 mod sys;
 
 pub mod blocking;
@@ -105,11 +99,11 @@ pub use lpc_macros::service;
 pub use crate::asynchronous::{
     Client, ClientBuilder, Handle, Server, ServerBuilder, Stub, Tokio, serve_parent,
 };
+pub use crate::client::reconnect::{ConnectionEvent, Reconnect};
 pub use crate::config::AtQuota;
-pub use crate::context::Context;
-pub use crate::greeting::Credentials;
+pub use crate::handshake::Credentials;
 pub use crate::port::Port;
-pub use crate::reconnect::{ConnectionEvent, Reconnect};
+pub use crate::server::context::Context;
 pub use crate::shared::{Plain, Shared, SharedMut, View};
 pub use crate::stats::{Lanes, Quick, Sizes, Stats, Traffic, Waits};
 
@@ -119,7 +113,7 @@ pub mod __private {
     pub use lpc_core::codec::Lend;
     pub use lpc_core::form::{Known, Unknown};
 
-    pub use crate::service::{
+    pub use crate::generated::{
         Arguments, AsyncDispatch, ByRef, Dispatch, Dispatcher, Each, Encoder, Held, Outcome, Reply, Request,
         deadline, lend, threshold,
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lpc_core::Limits;
 use lpc_core::arena::PAGE;
 use lpc_core::frame::{BlockRef, Header, MAX_LOANS, OBJECT};
-use lpc_core::receiver::{Incoming, Payload, Receiver, Role, Source, Violation};
+use lpc_core::receive::{Incoming, Payload, Receiver, Role, Source, Violation};
 use lpc_core::ring::MAX_FRAME;
 
 use super::pieces::{Piece, pieces};

@@ -1,7 +1,7 @@
 //! The first message of a peer is understood or refused, and says the same when it is said again.
 
 use lpc_core::handshake::{FORM, Found, Hello, Preamble, VERSIONS};
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Error, Limits, Method};
 
 const METHODS: [Method; 3] = [Method::new("put"), Method::new("get"), Method::new("")];

@@ -15,7 +15,7 @@ use lpc_core::error::Error;
 use lpc_core::frame::{self, BlockRef, Body, CallId};
 use lpc_core::ledger::{Lease, Ledger};
 use lpc_core::lent::Lent;
-use lpc_core::receiver::{Incoming, Payload, Receiver, Role, Violation};
+use lpc_core::receive::{Incoming, Payload, Receiver, Role, Violation};
 use lpc_core::{Limits, codec};
 
 /// The fuzzer's bytes as a story.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use lpc::Shared;
 use lpc_core::Limits;
 use lpc_core::handshake::Hello;
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};

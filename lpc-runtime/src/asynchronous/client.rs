@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
-use lpc_core::receiver::{Role, Violation};
+use lpc_core::receive::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop::consume_budget;
@@ -30,16 +30,16 @@ use super::redial::Redial;
 use super::socket::{self, Ahead, AsyncLink, Look, fill, try_receive};
 use super::stream::Stream;
 use super::{ClientBuilder, ServerBuilder, greeting};
-use crate::calling::{self, Fetched, Sending};
+use crate::body::arrived::Arrived;
+use crate::client::methods::Methods;
+use crate::client::patience::{Need, Patience};
+use crate::client::session::{self, Fetched, Sending};
 use crate::config::{AtQuota, Config};
-use crate::housekeeper::{self, Tend};
-use crate::lane::arrived::Arrived;
-use crate::lane::incoming::{Filled, Inbox, Message};
-use crate::link::{Link, Mark};
-use crate::methods::Methods;
-use crate::patience::{Need, Patience};
+use crate::connection::inbox::{Filled, Inbox, Message};
+use crate::connection::link::{Link, Mark};
+use crate::generated::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome, SyncEncode};
+use crate::maintenance::{self, Tend};
 use crate::port::Port;
-use crate::service::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome, SyncEncode};
 use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
 use crate::sys::socket::Wait;
@@ -241,7 +241,7 @@ impl Client {
     ///
     /// Nothing is taken before it returns.
     pub async fn loan<T: Plain>(&self, len: usize) -> Result<SharedMut<[T]>> {
-        let deadline = calling::from_now(self.deadline);
+        let deadline = session::from_now(self.deadline);
         match &*self.channel {
             Channel::Once(connected) => connected.loan(len, deadline).await,
             Channel::Again(redial) => redial.connected(deadline).await?.loan(len, deadline).await,
@@ -257,7 +257,7 @@ impl Client {
     ) -> R {
         let outcome = match &*self.channel {
             Channel::Once(connected) => {
-                let deadline = calling::from_now(self.deadline.or(connected.time_of(method)));
+                let deadline = session::from_now(self.deadline.or(connected.time_of(method)));
                 connected.call(method, &encode, deadline).await
             }
             Channel::Again(redial) => redial.call(method, &encode, self.deadline).await,
@@ -312,7 +312,7 @@ impl Shared {
             service,
             methods: greeted.methods,
             thresholds,
-            deadlines: calling::deadlines(service.methods, config.deadline),
+            deadlines: session::deadlines(service.methods, config.deadline),
             at_quota: config.at_quota,
             state: Mutex::new(State {
                 calls: Calls::new(),
@@ -323,7 +323,7 @@ impl Shared {
                 has_ended: false,
             }),
         });
-        shared.link.link().tended_by(housekeeper::weak(&shared));
+        shared.link.link().tended_by(maintenance::weak(&shared));
         if shared.link.link().limits().quick_lane {
             shared.link.link().offer_ring();
         }
@@ -422,8 +422,8 @@ impl Shared {
         let answered = self.answered((method, number), encode, Some((at, &sent)));
         timeout_at(at.into(), answered).await.unwrap_or_else(|_| {
             let mark = *sent.lock().unwrap_or_else(PoisonError::into_inner);
-            let progress = mark.map_or(Progress::NotSent, |mark| calling::progress(mark, self.link.link()));
-            Err(calling::timed_out(self.service, method, progress))
+            let progress = mark.map_or(Progress::NotSent, |mark| session::progress(mark, self.link.link()));
+            Err(session::timed_out(self.service, method, progress))
         })
     }
 
@@ -431,7 +431,7 @@ impl Shared {
     #[cold]
     fn undecodable(&self, error: &Error) {
         if error.kind() == ErrorKind::Decode {
-            self.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+            self.state().over.get_or_insert_with(|| crate::handshake::closed_for(error));
             self.link.close();
         }
     }
@@ -458,7 +458,7 @@ impl Shared {
         if let Some((_, sent)) = within {
             *sent.lock().unwrap_or_else(PoisonError::into_inner) = Some(call.mark);
         }
-        call.reply().await.map_err(|error| calling::explained(error, self.service, method, deadline))
+        call.reply().await.map_err(|error| session::explained(error, self.service, method, deadline))
     }
 
     /// Encodes and sends a call.
@@ -539,7 +539,7 @@ impl Shared {
                 link.take_back(request.loans());
                 let mut state = self.state();
                 let removed = state.remove(id);
-                let error = state.over.clone().unwrap_or_else(|| crate::greeting::disconnected(&error));
+                let error = state.over.clone().unwrap_or_else(|| crate::handshake::disconnected(&error));
                 drop(state);
                 drop(removed);
                 Err(error.with_progress(Progress::NotSent).into())
@@ -650,7 +650,7 @@ impl Shared {
             let mut state = self.state();
             if state.has_ended {
                 // A caller has found out.
-                return Poll::Ready(Err(state.over.clone().unwrap_or_else(calling::closing)));
+                return Poll::Ready(Err(state.over.clone().unwrap_or_else(session::closing)));
             }
             let left = &mut state.left;
             if left.is_wanted
@@ -736,7 +736,7 @@ impl Shared {
                 Message::Failure { call, error } => self.deliver(call, Err(error))?,
                 Message::Resend { call } => self.resend(call)?,
                 Message::Closing { taken } => {
-                    self.state().over.get_or_insert_with(calling::closing);
+                    self.state().over.get_or_insert_with(session::closing);
                     self.link.link().stop_sending(taken);
                     self.send_failed();
                 }
@@ -782,7 +782,7 @@ impl Shared {
         self.link.link().counters().fallback();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let sent = self.link.send(&block.inline(call, left));
-        sent.map(drop).map_err(|error| crate::greeting::disconnected(&error))
+        sent.map(drop).map_err(|error| crate::handshake::disconnected(&error))
     }
 
     /// Fails all calls at once: the connection is over.
@@ -1047,7 +1047,7 @@ pub(super) async fn dial(
     counters: Arc<Counters>,
 ) -> Result<Connected> {
     let stream = open(port, config.handshake_timeout).await?;
-    let connected = match crate::greeting::check_server(&stream, config) {
+    let connected = match crate::handshake::check_server(&stream, config) {
         Ok(()) => Shared::connect(stream, service, config, counters).await,
         Err(error) => Err(error),
     };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use lpc_core::receiver::Violation;
+use lpc_core::receive::Violation;
 use lpc_core::{Error, Progress, Result};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -20,14 +20,14 @@ use tokio::time::timeout;
 use super::race::{Either, race};
 use super::socket::{Ahead, AsyncLink, fill};
 use super::stream::Stream;
-use crate::context::{Current, Running, cancelled};
-use crate::doors::Guest;
-use crate::greeting::Credentials;
-use crate::housekeeper::{self, Tend};
-use crate::lane::incoming::{Filled, Inbox, Message};
-use crate::link::Link;
-use crate::service::{Reply, Request};
-use crate::serving::{self, Answer, Arrival, Call, Concluded, Desk, Ended, Served};
+use crate::connection::inbox::{Filled, Inbox, Message};
+use crate::connection::link::Link;
+use crate::generated::{Reply, Request};
+use crate::handshake::Credentials;
+use crate::maintenance::{self, Tend};
+use crate::server::admission::Guest;
+use crate::server::context::{Current, Running, cancelled};
+use crate::server::desk::{self, Answer, Arrival, Call, Concluded, Desk, Ended, Served};
 use crate::sys::socket::is_hung_up;
 
 /// The implementation that a server calls.
@@ -67,7 +67,7 @@ impl<D: Implementation> Connection<D> {
         let desk = Desk::new(peer, served.max_calls, link.limits());
         let link = AsyncLink::new(link);
         let connection = Arc::new(Self { link, served, desk, ended: Notify::new(), _guest: guest });
-        connection.link().tended_by(housekeeper::weak(&connection));
+        connection.link().tended_by(maintenance::weak(&connection));
         connection
     }
 
@@ -80,7 +80,7 @@ impl<D: Implementation> Connection<D> {
         // Calls that still run keep the socket open: also where this future is dropped, the client has to know.
         let _guard = CloseOnDrop(self);
         match race(self.link.resume(socket), self.receive(socket, inbox)).await {
-            Either::First(error) => Err(serving::broken(error)),
+            Either::First(error) => Err(desk::broken(error)),
             Either::Second(result) => result,
         }
     }
@@ -90,7 +90,7 @@ impl<D: Implementation> Connection<D> {
         loop {
             // All that arrived is answered or on its way: send the answers before waiting for more.
             if self.link().is_to_flush() {
-                self.link.flush().map_err(serving::broken)?;
+                self.link.flush().map_err(desk::broken)?;
             }
             if fill(socket, &mut inbox, self.link().stall(), &mut ahead).await? == Filled::End {
                 return self.hung_up(socket, &inbox).await;
@@ -101,7 +101,7 @@ impl<D: Implementation> Connection<D> {
                     in_a_row = 0;
                     // Those may take their time.
                     if self.link().is_to_flush() {
-                        self.link.flush().map_err(serving::broken)?;
+                        self.link.flush().map_err(desk::broken)?;
                     }
                     yield_now().await;
                 }
@@ -122,7 +122,7 @@ impl<D: Implementation> Connection<D> {
                     Message::Release { call } => self.desk.release(call)?,
                     Message::Resend { call } => {
                         let frame = self.desk.inline(self.link(), call)?;
-                        self.link.send(&frame).map_err(serving::broken)?;
+                        self.link.send(&frame).map_err(desk::broken)?;
                     }
                     Message::Cancel { call } => {
                         ahead.give_way();
@@ -144,7 +144,7 @@ impl<D: Implementation> Connection<D> {
 
     /// The end of what the client sends. It may still wait for the answers of calls that run.
     async fn hung_up(&self, socket: &Stream, inbox: &Inbox) -> Result<()> {
-        serving::log_cut(self.served.service, inbox);
+        desk::log_cut(self.served.service, inbox);
         if is_hung_up(self.link().socket()) {
             return Ok(());
         }
@@ -152,13 +152,13 @@ impl<D: Implementation> Connection<D> {
         if self.link().is_broken() {
             return Ok(());
         }
-        self.link.flush_all(socket).await.map_err(serving::broken)
+        self.link.flush_all(socket).await.map_err(desk::broken)
     }
 
     /// Waits until more calls may be read.
     async fn readable(&self) -> Result<()> {
         if self.desk.is_full() {
-            self.link.flush().map_err(serving::broken)?;
+            self.link.flush().map_err(desk::broken)?;
             self.until(|desk| !desk.is_full()).await;
         }
         Ok(())
@@ -189,7 +189,7 @@ impl<D: Implementation> Connection<D> {
     async fn start(self: &Arc<Self>, call: Call, more: bool) -> Result<bool> {
         // Its answer needs room in the queue.
         if self.link().is_congested() {
-            self.link.flush().map_err(serving::broken)?;
+            self.link.flush().map_err(desk::broken)?;
             self.link.uncongested().await;
         }
         let mut next = Some(call);
@@ -228,7 +228,7 @@ impl<D: Implementation> Connection<D> {
                     done = self.run(call).await;
                 }
                 Err(error) => {
-                    serving::log_end(self.served.service, self.link(), &error);
+                    desk::log_end(self.served.service, self.link(), &error);
                     self.link.close();
                     return;
                 }
@@ -249,7 +249,7 @@ impl<D: Implementation> Connection<D> {
         };
         let answer = answer.map_err(|error| body.explain(error));
         let ended = Call { id, method, is_busy, body, running }.into_ended();
-        let fatal = serving::is_fatal(&answer);
+        let fatal = desk::is_fatal(&answer);
         let answer = self.desk.answer(self.link(), id, answer).map(|frame| (frame, fatal));
         Done { answer, ended }
     }
@@ -271,7 +271,7 @@ impl<D: Implementation> Connection<D> {
                     Goes::WithThoseThatRun if fatal.is_none() => self.link.send_with_others(&answer),
                     _ => self.link.send(&answer),
                 };
-                let _ = sent.map_err(serving::broken)?;
+                let _ = sent.map_err(desk::broken)?;
                 self.desk.finish(ended)
             }
         };
@@ -287,7 +287,7 @@ impl<D: Implementation> Connection<D> {
         let Call { id, body, .. } = call;
         drop(body);
         let frame = self.desk.refuse(self.link(), id, cancelled(Progress::NotSent))?;
-        self.link.send(&frame).map(drop).map_err(serving::broken)
+        self.link.send(&frame).map(drop).map_err(desk::broken)
     }
 }
 

@@ -3,25 +3,25 @@
 use std::io;
 
 use lpc_core::handshake::Preamble;
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Error, Limits, Result};
 use tokio::time::timeout;
 
 use super::stream::Stream;
 use crate::config::Config;
-use crate::doors::Guest;
-use crate::greeting::{self, Greeted};
-use crate::service::Description;
+use crate::generated::Description;
+use crate::handshake::{self, Greeted};
+use crate::server::admission::Guest;
 use crate::sys::socket::{self, Control, Received, Wait};
 
 /// The client's side of it.
 pub(super) async fn greet_server(socket: &Stream, service: Description, config: &Config) -> Result<Greeted> {
     let greeting = async {
-        greeting::heard(write(socket, &greeting::client_hello(service, config)).await)?;
-        let preamble = greeting::preamble(&read_preamble(socket).await?, Role::Server)?;
-        greeting::understand_server(&read(socket, preamble.len).await?, service, config)
+        handshake::heard(write(socket, &handshake::client_hello(service, config)).await)?;
+        let preamble = handshake::preamble(&read_preamble(socket).await?, Role::Server)?;
+        handshake::understand_server(&read(socket, preamble.len).await?, service, config)
     };
-    timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(greeting::silent(config)))
+    timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(handshake::silent(config)))
 }
 
 /// The server's side of it. A client of another version is told our hello before it is refused.
@@ -35,10 +35,10 @@ pub(super) async fn greet_client(
         let preamble = read_preamble(socket).await?;
         guest.greet()?;
         write(socket, hello).await?;
-        let preamble = greeting::preamble(&preamble, Role::Client)?;
-        greeting::understand_client(&read(socket, preamble.len).await?, config)
+        let preamble = handshake::preamble(&preamble, Role::Client)?;
+        handshake::understand_client(&read(socket, preamble.len).await?, config)
     };
-    timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(greeting::silent(config)))
+    timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(handshake::silent(config)))
 }
 
 async fn read_preamble(socket: &Stream) -> Result<[u8; Preamble::LEN]> {
@@ -57,7 +57,7 @@ async fn read(socket: &Stream, len: usize) -> Result<Vec<u8>> {
         let received = socket
             .try_read(|| socket::receive(socket, &mut bytes[done..], &mut control, &mut strays, Wait::Never));
         match received {
-            Ok(Received { len: 0, .. }) => return Err(greeting::hung_up()),
+            Ok(Received { len: 0, .. }) => return Err(handshake::hung_up()),
             Ok(more) => done += more.len,
             Err(error) => check(error)?,
         }
@@ -84,7 +84,7 @@ async fn write(socket: &Stream, bytes: &[u8]) -> Result<()> {
 fn check(error: io::Error) -> Result<()> {
     match error.kind() {
         io::ErrorKind::WouldBlock => Ok(()),
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Err(greeting::hung_up()),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Err(handshake::hung_up()),
         _ => Err(Error::from(error)),
     }
 }

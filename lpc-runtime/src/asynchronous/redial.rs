@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::client::{Connected, dial};
-use crate::calling;
+use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
+use crate::client::session;
 use crate::config::Config;
+use crate::generated::{Description, Outcome, SyncEncode};
 use crate::port::Port;
-use crate::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
-use crate::service::{Description, Outcome, SyncEncode};
 use crate::stats::Counters;
 
 /// Held by clients alone: nobody dials for a client that is gone.
@@ -86,7 +86,7 @@ impl Redial {
         encode: &SyncEncode<'_>,
         time: Option<Duration>,
     ) -> Result<R> {
-        let deadline = calling::from_now(time.or_else(|| self.current().time_of(method)));
+        let deadline = session::from_now(time.or_else(|| self.current().time_of(method)));
         let mut retries = Retries::new(&self.0.policy, &self.0.service.methods[method as usize]);
         loop {
             let connection = self.connected(deadline).await?;

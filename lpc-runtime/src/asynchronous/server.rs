@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
 
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Result, Service};
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
@@ -16,12 +16,12 @@ use super::race::{Either, race};
 use super::stream::Stream;
 use super::{ServerBuilder, greeting};
 use crate::config::Config;
-use crate::doors::{self, Doors, Guest};
-use crate::lane::incoming::Inbox;
-use crate::link::Link;
+use crate::connection::inbox::Inbox;
+use crate::connection::link::Link;
+use crate::generated::{AsyncDispatch, Description, Dispatcher, Reply, Request};
 use crate::port::{Listener, Port};
-use crate::service::{AsyncDispatch, Description, Dispatcher, Reply, Request};
-use crate::serving::{self, Served};
+use crate::server::admission::{self, Doors, Guest};
+use crate::server::desk::{self, Served};
 use crate::stats::{Counters, Stats};
 use crate::sys::notify;
 use crate::sys::socket::Wait;
@@ -147,7 +147,7 @@ impl Server {
         let leaving = async { while connections.join_next().await.is_some() {} };
         let leaving = race(leaving, handle.0.cut.notified());
         if timeout(config.shutdown_timeout, leaving).await.is_err() {
-            serving::log_cut_off(served.service, &config, handle.0.doors.close());
+            desk::log_cut_off(served.service, &config, handle.0.doors.close());
         }
         result
     }
@@ -176,7 +176,7 @@ async fn accept<D: Implementation>(
             },
             Err(error) if crate::port::is_passing(&error) => {
                 doors.complain(service, &error.into());
-                tokio::time::sleep(doors::PAUSE).await;
+                tokio::time::sleep(admission::PAUSE).await;
                 continue;
             }
             Err(error) => {
@@ -185,7 +185,7 @@ async fn accept<D: Implementation>(
             }
         };
         while doors.is_crowded(service, config) {
-            tokio::time::sleep(doors::GLANCE).await;
+            tokio::time::sleep(admission::GLANCE).await;
         }
         let Some(guest) = doors.admit(&stream, service, config) else { continue };
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
@@ -193,7 +193,7 @@ async fn accept<D: Implementation>(
             match greet(&stream, &served, &config, &control, guest).await {
                 Ok((connection, inbox)) => {
                     if let Err(error) = connection.serve(&stream, inbox).await {
-                        serving::log_end(service, connection.link(), &error);
+                        desk::log_end(service, connection.link(), &error);
                     }
                 }
                 Err(error) => control.doors.complain(service, &error),
@@ -212,7 +212,7 @@ async fn greet<D: Implementation>(
 ) -> Result<(Arc<Connection<D>>, Inbox)> {
     let limits = greeting::greet_client(stream, &served.hello, config, &guest).await?;
     let is_trusted = config.trusts(&**stream);
-    let peer = crate::greeting::credentials(&**stream)?;
+    let peer = crate::handshake::credentials(&**stream)?;
     let settings = served.settings(limits, peer.uid(), config);
     let link = Link::new(Arc::clone(stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
     guest.introduce(&link);

@@ -15,8 +15,8 @@ use tokio::time::{timeout, timeout_at};
 
 use super::race::{Either, race};
 use super::stream::{Room, Stream};
-use crate::lane::incoming::{FillError, Filled, Inbox, stopped};
-use crate::link::{Flow, Link, Mark};
+use crate::connection::inbox::{FillError, Filled, Inbox, stopped};
+use crate::connection::link::{Flow, Link, Mark};
 use crate::sys::socket::Wait;
 
 /// A link whose queue goes on when the socket is writable again.

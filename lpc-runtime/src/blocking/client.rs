@@ -18,22 +18,22 @@ use std::time::{Duration, Instant};
 
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
-use lpc_core::receiver::{Role, Violation};
+use lpc_core::receive::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
 
 use super::redial::Redial;
 use super::{ClientBuilder, ServerBuilder, greeting};
-use crate::calling::{self, Fetched, Sending};
+use crate::body::arrived::Arrived;
+use crate::body::outgoing::{Encoded, InBlock};
+use crate::client::methods::Methods;
+use crate::client::patience::{Need, Patience, waker_of};
+use crate::client::session::{self, Fetched, Sending};
 use crate::config::{AtQuota, Config};
-use crate::housekeeper::{self, Tend};
-use crate::lane::arrived::Arrived;
-use crate::lane::incoming::{Filled, Inbox, Message};
-use crate::lane::outgoing::{Encoded, InBlock};
-use crate::link::Link;
-use crate::methods::Methods;
-use crate::patience::{Need, Patience, waker_of};
+use crate::connection::inbox::{Filled, Inbox, Message};
+use crate::connection::link::Link;
+use crate::generated::{Description, Dispatch, Dispatcher, Encode, Encoder, Outcome};
+use crate::maintenance::{self, Tend};
 use crate::port::Port;
-use crate::service::{Description, Dispatch, Dispatcher, Encode, Encoder, Outcome};
 use crate::shared::{self, Plain, SharedMut};
 use crate::stats::{Counters, Stats};
 use crate::sys::socket::Wait;
@@ -203,7 +203,7 @@ impl Client {
     /// - [`TimedOut`](ErrorKind::TimedOut): nor until the [deadline](Self::with_deadline).
     /// - [`Disconnected`](ErrorKind::Disconnected): the connection is over.
     pub fn loan<T: Plain>(&self, len: usize) -> Result<SharedMut<[T]>> {
-        let deadline = calling::from_now(self.deadline);
+        let deadline = session::from_now(self.deadline);
         match &*self.channel {
             Channel::Once(shared) => shared.loan(len, deadline),
             Channel::Again(redial) => redial.connected(deadline)?.loan(len, deadline),
@@ -215,7 +215,7 @@ impl Client {
     pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> R {
         let outcome = match &*self.channel {
             Channel::Once(shared) => {
-                let deadline = calling::from_now(self.deadline.or(shared.deadlines[method as usize]));
+                let deadline = session::from_now(self.deadline.or(shared.deadlines[method as usize]));
                 shared.call(method, &encode, deadline)
             }
             Channel::Again(redial) => redial.call(method, &encode, self.deadline),
@@ -266,11 +266,11 @@ impl Shared {
             service,
             methods: greeted.methods,
             thresholds,
-            deadlines: calling::deadlines(service.methods, config.deadline),
+            deadlines: session::deadlines(service.methods, config.deadline),
             at_quota: config.at_quota,
             state: Mutex::new(state),
         });
-        shared.link.tended_by(housekeeper::weak(&shared));
+        shared.link.tended_by(maintenance::weak(&shared));
         if shared.link.limits().quick_lane {
             shared.link.offer_ring();
         }
@@ -365,7 +365,7 @@ impl Shared {
     #[cold]
     fn undecodable(&self, error: &Error) {
         if error.kind() == ErrorKind::Decode {
-            self.state().over.get_or_insert_with(|| crate::greeting::closed_for(error));
+            self.state().over.get_or_insert_with(|| crate::handshake::closed_for(error));
             self.link.close();
         }
     }
@@ -463,7 +463,7 @@ impl Shared {
                         Error::new(ErrorKind::TimedOut, message)
                     }
                     (Some(over), _) => over.clone(),
-                    _ => crate::greeting::disconnected(&error),
+                    _ => crate::handshake::disconnected(&error),
                 };
                 state.pass_on();
                 self.send_left(state);
@@ -515,7 +515,7 @@ impl Shared {
                 match answer {
                     Answer::Reply(reply) => {
                         return reply
-                            .map_err(|error| calling::explained(error, self.service, method, deadline));
+                            .map_err(|error| session::explained(error, self.service, method, deadline));
                     }
                     Answer::Resend => {
                         let sent = block.ok_or(Violation::UnknownCall(call)).map_err(Error::from);
@@ -599,7 +599,7 @@ impl Shared {
         self.link.send_now(&frame::cancel(call));
         // Its reply, which frees its block, may be the last thing to come for a while.
         self.link.watch();
-        calling::timed_out(self.service, method, progress)
+        session::timed_out(self.service, method, progress)
     }
 
     /// Sends a call again, its arguments in the frame.
@@ -609,7 +609,7 @@ impl Shared {
         match self.link.send_within(&block.inline(call, left), deadline) {
             // The server has not taken it in, and does not get it again: its caller sees the deadline next.
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
-            sent => sent.map(drop).map_err(|error| crate::greeting::disconnected(&error)),
+            sent => sent.map(drop).map_err(|error| crate::handshake::disconnected(&error)),
         }
     }
 
@@ -665,7 +665,7 @@ impl Shared {
                 Message::Failure { call, error } => (call, Answer::Reply(Err(error))),
                 Message::Resend { call } => (call, Answer::Resend),
                 Message::Closing { taken } => {
-                    self.state().over.get_or_insert_with(calling::closing);
+                    self.state().over.get_or_insert_with(session::closing);
                     self.link.stop_sending(taken);
                     self.send_failed();
                     is_closing = true;
@@ -925,7 +925,7 @@ pub(super) fn dial(
     counters: Arc<Counters>,
 ) -> Result<Arc<Shared>> {
     let stream = port.connect(config.handshake_timeout)?;
-    let connected = crate::greeting::check_server(&stream, config)
+    let connected = crate::handshake::check_server(&stream, config)
         .and_then(|()| Shared::new(stream, service, config, counters));
     connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
 }

@@ -12,19 +12,19 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lpc_core::frame::CallId;
-use lpc_core::receiver::Violation;
+use lpc_core::receive::Violation;
 use lpc_core::{Error, Progress, Result};
 
 use super::workers::{IDLE, TICK, Work, Workers};
-use crate::context::{Current, cancelled};
-use crate::doors::Guest;
-use crate::greeting::Credentials;
-use crate::housekeeper::{self, Tend};
-use crate::lane::arrived::Arrived;
-use crate::lane::incoming::{Filled, Inbox, Message};
-use crate::link::{Flow, Link};
-use crate::service::{Reply, Request};
-use crate::serving::{self, Arrival, Call, Concluded, Desk, Ended, Next, Served};
+use crate::body::arrived::Arrived;
+use crate::connection::inbox::{Filled, Inbox, Message};
+use crate::connection::link::{Flow, Link};
+use crate::generated::{Reply, Request};
+use crate::handshake::Credentials;
+use crate::maintenance::{self, Tend};
+use crate::server::admission::Guest;
+use crate::server::context::{Current, cancelled};
+use crate::server::desk::{self, Arrival, Call, Concluded, Desk, Ended, Next, Served};
 use crate::sys::socket;
 
 /// The implementation that a server calls, its type forgotten.
@@ -72,7 +72,7 @@ impl Connection {
                 _guest: guest,
             }
         });
-        connection.link.tended_by(housekeeper::weak(&connection));
+        connection.link.tended_by(maintenance::weak(&connection));
         connection
     }
 
@@ -94,7 +94,7 @@ impl Connection {
             Ok(Err(error)) => error,
             Err(panic) => self.served.panicked(u16::MAX, panic),
         };
-        serving::log_end(self.served.service, &self.link, &error);
+        desk::log_end(self.served.service, &self.link, &error);
         self.link.close();
     }
 
@@ -103,7 +103,7 @@ impl Connection {
             let Some(message) = inbox.next()? else {
                 // All that arrived is answered or on its way: send the answers before waiting for more.
                 if self.link.is_to_flush() {
-                    let _ = self.link.flush().map_err(serving::broken)?;
+                    let _ = self.link.flush().map_err(desk::broken)?;
                 }
                 if inbox.fill_within(self.link.socket(), self.link.stall(), None)? == Filled::End {
                     self.hung_up(&inbox);
@@ -122,7 +122,7 @@ impl Connection {
                 Message::Release { call } => self.desk.release(call)?,
                 Message::Resend { call } => {
                     let frame = self.desk.inline(&self.link, call)?;
-                    let _ = self.link.send(&frame).map_err(serving::broken)?;
+                    let _ = self.link.send(&frame).map_err(desk::broken)?;
                 }
                 Message::Cancel { call } => {
                     if let Some(call) = self.desk.cancel(call) {
@@ -159,7 +159,7 @@ impl Connection {
         let call = match self.desk.arrive(&self.link, call, time_left, body, &mut inbox, runs_here)? {
             Arrival::Runs(call) => call,
             Arrival::Waits if self.desk.is_full() => {
-                let _ = self.link.flush().map_err(serving::broken)?;
+                let _ = self.link.flush().map_err(desk::broken)?;
                 self.guard.watch();
                 return Ok(inbox.and_then(|inbox| self.desk.put_aside_if_full(inbox)));
             }
@@ -175,13 +175,13 @@ impl Connection {
         workers.begin(&self.busy);
         let next = match if is_quick { Ok(Flow::Sent) } else { self.link.flush() } {
             Ok(_) => self.run(call, more, Some(workers)),
-            Err(error) => Err(serving::broken(error)),
+            Err(error) => Err(desk::broken(error)),
         };
         let next = next.inspect_err(|_| Workers::end(&self.busy))?;
         let led = self.go_on(next, workers)?;
         if led.is_none() && self.link.is_to_flush() {
             // Who leads now may have looked at the queue before the answer was in it.
-            let _ = self.link.flush().map_err(serving::broken)?;
+            let _ = self.link.flush().map_err(desk::broken)?;
         }
         Ok(led)
     }
@@ -198,7 +198,7 @@ impl Connection {
             self.have_helped(next.has_more, workers);
             // An answer that waits for those of the calls behind it does not wait for a slow one.
             if self.link.is_to_flush() {
-                let _ = self.link.flush().map_err(serving::broken)?;
+                let _ = self.link.flush().map_err(desk::broken)?;
             }
             next = self.run(call, false, None)?;
         }
@@ -239,7 +239,7 @@ impl Connection {
 
     /// The end of what the client sends. It may still wait for the answers of calls that run.
     fn hung_up(&self, inbox: &Inbox) {
-        serving::log_cut(self.served.service, inbox);
+        desk::log_cut(self.served.service, inbox);
         if socket::is_hung_up(self.link.socket()) {
             self.link.close();
         } else {
@@ -258,7 +258,7 @@ impl Connection {
         } else {
             self.answer(call)
         };
-        let over = serving::is_fatal(&answer);
+        let over = desk::is_fatal(&answer);
         let answer = self.desk.answer(&self.link, id, answer)?;
         // Before the next one can be begun by another leader, whose mark it would take off.
         if watched.is_some() {
@@ -285,7 +285,7 @@ impl Connection {
         if watched.is_some() {
             Workers::end(&self.busy);
         }
-        sent.map_err(serving::broken)?;
+        sent.map_err(desk::broken)?;
         over.map_or_else(|| Ok(self.desk.finish(ended)), Err)
     }
 
@@ -314,7 +314,7 @@ impl Connection {
         let Call { id, body, .. } = call;
         drop(body);
         let frame = self.desk.refuse(&self.link, id, error)?;
-        self.link.send(&frame).map(drop).map_err(serving::broken)
+        self.link.send(&frame).map(drop).map_err(desk::broken)
     }
 }
 
@@ -335,7 +335,7 @@ impl Tend for Connection {
 impl Guard {
     fn watch(self: &Arc<Self>) {
         if !self.is_on.swap(true, SeqCst) {
-            housekeeper::trim(housekeeper::weak(self), LOOK);
+            maintenance::trim(maintenance::weak(self), LOOK);
         }
     }
 }

@@ -5,20 +5,20 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use lpc_core::handshake::Preamble;
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Error, Limits, Result};
 
 use crate::config::Config;
-use crate::doors::Guest;
-use crate::greeting::{self, Greeted};
-use crate::service::Description;
+use crate::generated::Description;
+use crate::handshake::{self, Greeted};
+use crate::server::admission::Guest;
 
 /// The client's side of it.
 pub(super) fn greet_server(stream: &UnixStream, service: Description, config: &Config) -> Result<Greeted> {
     let mut peer = Timed::new(stream, config);
-    greeting::heard(peer.write(&greeting::client_hello(service, config)))?;
-    let preamble = greeting::preamble(&peer.read_preamble()?, Role::Server)?;
-    let greeted = greeting::understand_server(&peer.read_body(preamble)?, service, config)?;
+    handshake::heard(peer.write(&handshake::client_hello(service, config)))?;
+    let preamble = handshake::preamble(&peer.read_preamble()?, Role::Server)?;
+    let greeted = handshake::understand_server(&peer.read_body(preamble)?, service, config)?;
     peer.done()?;
     Ok(greeted)
 }
@@ -34,8 +34,8 @@ pub(super) fn greet_client(
     let preamble = peer.read_preamble()?;
     guest.greet()?;
     peer.write(hello)?;
-    let preamble = greeting::preamble(&preamble, Role::Client)?;
-    let limits = greeting::understand_client(&peer.read_body(preamble)?, config)?;
+    let preamble = handshake::preamble(&preamble, Role::Client)?;
+    let limits = handshake::understand_client(&peer.read_body(preamble)?, config)?;
     peer.done()?;
     Ok(limits)
 }
@@ -69,7 +69,7 @@ impl<'s> Timed<'s> {
         while !space.is_empty() {
             self.stream.set_read_timeout(self.left()?)?;
             match self.stream.read(space) {
-                Ok(0) => return Err(greeting::hung_up()),
+                Ok(0) => return Err(handshake::hung_up()),
                 Ok(len) => space = &mut space[len..],
                 Err(error) => self.check(error)?,
             }
@@ -92,7 +92,7 @@ impl<'s> Timed<'s> {
     fn check(&self, error: io::Error) -> Result<()> {
         match error.kind() {
             io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Ok(()),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Err(greeting::hung_up()),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Err(handshake::hung_up()),
             _ => Err(Error::from(error)),
         }
     }
@@ -100,7 +100,7 @@ impl<'s> Timed<'s> {
     fn left(&self) -> Result<Option<Duration>> {
         let Some(deadline) = self.deadline else { return Ok(None) };
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(greeting::silent(self.config)) } else { Ok(Some(left)) }
+        if left.is_zero() { Err(handshake::silent(self.config)) } else { Ok(Some(left)) }
     }
 
     /// From here on the stream waits as long as it takes.

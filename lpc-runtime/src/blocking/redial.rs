@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use lpc_core::{Error, ErrorKind, Result};
 
 use super::client::{Shared, dial};
-use crate::calling;
+use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
+use crate::client::session;
 use crate::config::Config;
+use crate::generated::{Description, Encode, Outcome};
 use crate::port::Port;
-use crate::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
-use crate::service::{Description, Encode, Outcome};
 use crate::stats::Counters;
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Redial {
         encode: &Encode<'_>,
         time: Option<Duration>,
     ) -> Result<R> {
-        let deadline = calling::from_now(time.or_else(|| self.current().time_of(method)));
+        let deadline = session::from_now(time.or_else(|| self.current().time_of(method)));
         let mut retries = Retries::new(&self.policy, &self.service.methods[method as usize]);
         loop {
             let result = self.connected(deadline)?.call(method, encode, deadline);

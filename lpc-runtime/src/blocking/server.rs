@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Result, Service};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::Shutdown;
@@ -17,12 +17,12 @@ use super::connection::{Connection, Dispatch as DispatchFn};
 use super::workers::Workers;
 use super::{ServerBuilder, greeting};
 use crate::config::Config;
-use crate::doors::{self, Doors, Guest};
-use crate::lane::incoming::Inbox;
-use crate::link::Link;
+use crate::connection::inbox::Inbox;
+use crate::connection::link::Link;
+use crate::generated::{Description, Dispatch, Dispatcher};
 use crate::port::{Listener, Port};
-use crate::service::{Description, Dispatch, Dispatcher};
-use crate::serving::{self, Served};
+use crate::server::admission::{self, Doors, Guest};
+use crate::server::desk::{self, Served};
 use crate::stats::{Counters, Stats};
 use crate::sys::socket::{self, Wait};
 use crate::sys::{notify, retry};
@@ -136,7 +136,7 @@ impl Server {
         drop(listener);
         handle.shutdown();
         if !handle.0.doors.wait(Some(config.shutdown_timeout)) {
-            serving::log_cut_off(served.service, &config, handle.0.doors.close());
+            desk::log_cut_off(served.service, &config, handle.0.doors.close());
         }
         result
     }
@@ -163,7 +163,7 @@ fn accept(
         match retry(|| poll(&mut ready, PollTimeout::NONE)) {
             Ok(_) => {}
             // The kernel has no memory to wait with (ENOMEM, poll(2)).
-            Err(error) if crate::port::is_passing(&error) => thread::sleep(doors::PAUSE),
+            Err(error) if crate::port::is_passing(&error) => thread::sleep(admission::PAUSE),
             Err(error) => return Err(error.into()),
         }
         if stops_within(Duration::ZERO)? {
@@ -175,7 +175,7 @@ fn accept(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) if crate::port::is_passing(&error) => {
                 doors.complain(service, &error.into());
-                if stops_within(doors::PAUSE)? {
+                if stops_within(admission::PAUSE)? {
                     return Ok(());
                 }
                 continue;
@@ -186,7 +186,7 @@ fn accept(
             }
         };
         while doors.is_crowded(service, config) {
-            if stops_within(doors::GLANCE)? {
+            if stops_within(admission::GLANCE)? {
                 return Ok(());
             }
         }
@@ -201,7 +201,7 @@ fn accept(
         if let Err(error) = spawned {
             let message = format!("no thread for a connection: {error}");
             let reason = Error::new(ErrorKind::ResourceExhausted, message);
-            crate::greeting::refuse(&*stream, service, &reason);
+            crate::handshake::refuse(&*stream, service, &reason);
             doors.complain(service, &reason);
         }
     }
@@ -217,7 +217,7 @@ fn lead(
 ) -> Result<()> {
     let limits = greeting::greet_client(&stream, &served.hello, config, &guest)?;
     let is_trusted = config.trusts(&*stream);
-    let peer = crate::greeting::credentials(&*stream)?;
+    let peer = crate::handshake::credentials(&*stream)?;
     let settings = served.settings(limits, peer.uid(), config);
     let link = Link::new(stream, Wait::Sleep, settings, Arc::clone(&control.counters));
     guest.introduce(&link);

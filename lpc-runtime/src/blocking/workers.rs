@@ -6,8 +6,8 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::connection::Connection;
-use crate::lane::incoming::Inbox;
-use crate::serving;
+use crate::connection::inbox::Inbox;
+use crate::server::desk;
 
 /// Leads a connection: reads it and sees to its calls, until it has passed that on or the connection has ended. Without an
 /// inbox, runs calls that wait.
@@ -77,7 +77,7 @@ impl Workers {
 
     /// Adds a connection to those that are watched.
     pub(super) fn watch(&self, connection: &Arc<Connection>) {
-        serving::push_weak(&mut lock(&self.watch.connections), connection);
+        desk::push_weak(&mut lock(&self.watch.connections), connection);
     }
 
     /// The connections that are alive.

@@ -12,9 +12,9 @@ use zerocopy::FromBytes;
 
 use super::Shared;
 use super::memory::{Memory, Plain};
-use crate::context::Current;
-use crate::lane::peer::Object;
-use crate::lane::pool::PoolBlock;
+use crate::memory::peer::Object;
+use crate::memory::pool::PoolBlock;
+use crate::server::context::Current;
 use crate::sys::mapping;
 use crate::sys::private::Private;
 

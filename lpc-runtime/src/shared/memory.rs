@@ -11,9 +11,9 @@ use std::sync::Arc;
 use lpc_core::codec::Loan;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::lane::peer::{Object, Segment};
-use crate::lane::pool::PoolBlock;
-use crate::link::Returning;
+use crate::connection::link::Returning;
+use crate::memory::peer::{Object, Segment};
+use crate::memory::pool::PoolBlock;
 use crate::sys::private::Private;
 
 /// Bytes that do not change any more.

@@ -17,7 +17,7 @@ pub use self::draft::SharedMut;
 pub(crate) use self::draft::{loan_size, loaned, unshared};
 use self::memory::{Checked, Memory};
 pub use self::memory::{Plain, View};
-use crate::lane::peer::Object;
+use crate::memory::peer::Object;
 use crate::sys::memfd;
 
 /// Values that another process reads where they are: a `Shared<[T]>` or a `Shared<str>`.

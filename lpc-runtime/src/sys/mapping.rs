@@ -1,4 +1,4 @@
-//! The kinds of mapping, and with [`lane::pool`](crate::lane::pool) the only code that touches shared memory.
+//! The kinds of mapping, and with [`lane::pool`](crate::memory::pool) the only code that touches shared memory.
 //!
 //! [`OwnMapping`] is the sender's: the only writable mapping of its file, now and ever (see [`memfd`](super::memfd)).
 //! [`PeerMapping`] is the receiver's: read-only. The peer may write to it at any time, so bytes are copied out, and the

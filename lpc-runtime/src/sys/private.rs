@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use memmap2::{Advice, MmapMut};
 use zerocopy::IntoBytes as _;
 
-use crate::housekeeper;
+use crate::maintenance;
 
 /// Bytes of this process, aligned to 16 bytes at least, and to pages from [`PAGES`] on.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ fn used(len: usize) -> io::Result<MmapMut> {
 pub(crate) fn release() {
     let spares = mem::take(&mut *spares());
     drop(spares);
-    crate::buffer::release();
+    crate::memory::buffer::release();
 }
 
 /// Gives back what nobody has used since the last time; whether anything is left.
@@ -160,7 +160,7 @@ impl Drop for Private {
         if spares.len() < SPARES && kept.saturating_add(pages.len()) <= KEPT {
             spares.push(Spare { pages, is_old: false });
             drop(spares);
-            housekeeper::trim_private();
+            maintenance::trim_private();
         }
     }
 }

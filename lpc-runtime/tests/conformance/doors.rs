@@ -13,7 +13,7 @@ use lpc::config::ServerBuilder;
 use lpc::{Credentials, Error, ErrorKind, Progress, Threshold};
 use lpc_core::Limits;
 use lpc_core::handshake::{Hello, Preamble};
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 
 use crate::pairs::{AnyClient, Driver, RUNTIME};
 use crate::probe::blocking::Probe;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lpc::Threshold;
 use lpc_core::frame::{self, Body, CallId, Header, Kind};
 use lpc_core::handshake::{Hello, Preamble};
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Limits, Method, codec};
 
 use crate::pairs::{self, AnyClient, Driver, Setup, Way};

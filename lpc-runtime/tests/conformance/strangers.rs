@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lpc::{Error, ErrorKind};
 use lpc_core::handshake::Hello;
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Limits, Method};
 
 use crate::pairs::{self, RUNTIME, Way};

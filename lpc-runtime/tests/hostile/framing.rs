@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lpc::ErrorKind::{Disconnected, Protocol};
 use lpc_core::frame::{self, CallId, Header};
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 
 use crate::peer::{MIB, Peer, reply};
 use crate::siege::End::{Borne, CutOff, Leaves};

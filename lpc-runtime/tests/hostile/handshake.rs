@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lpc::ErrorKind::{Disconnected, Protocol, TimedOut, UnknownMethod, WrongService};
 use lpc_core::handshake::{Hello, Preamble};
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Limits, Method};
 
 use crate::peer::{MIB, Peer, sealed_segment, server_hello};

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use lpc::ErrorKind;
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 
 use crate::log;
 use crate::peer::Peer;

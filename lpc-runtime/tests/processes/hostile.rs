@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
 use lpc_core::handshake::{Hello, Preamble};
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Limits, Method, codec};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};

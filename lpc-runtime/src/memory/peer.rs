@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
-use crate::lane::quota::{Charge, Quota};
-use crate::link::Link;
+use crate::connection::link::Link;
+use crate::memory::quota::{Charge, Quota};
 use crate::sys::mapping::PeerMapping;
 use crate::sys::memfd::{self, Constancy};
 use crate::sys::private::Private;

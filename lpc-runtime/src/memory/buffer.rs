@@ -5,7 +5,7 @@ use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::housekeeper;
+use crate::maintenance;
 
 /// A byte vector that is kept for use again when it is dropped, so that a call allocates nothing once there has been one
 /// like it: a small one by its thread, a large one by the process, until nobody has taken it up for a while.
@@ -97,7 +97,7 @@ fn keep_large(bytes: Vec<u8>) {
     if large.len() < LARGE_SPARES {
         large.push(Large { bytes, is_old: false });
         drop(large);
-        housekeeper::trim_private();
+        maintenance::trim_private();
     }
 }
 

@@ -6,16 +6,16 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lpc_core::frame::{self, CallId, OBJECT};
-use lpc_core::receiver::{Incoming, Receiver, Role, Source, Violation};
+use lpc_core::receive::{Incoming, Receiver, Role, Source, Violation};
 use lpc_core::{Error, ErrorKind, Limits};
 use nix::poll::PollFlags;
 
-use crate::lane::arrived::{Announced, Arrived, Unreadable};
-use crate::lane::peer::{Object, Segment};
-use crate::lane::quick::{self, PeersRing, Read, Reading};
-use crate::lane::quota::{Charge, Quota};
-use crate::lane::watch::Watch;
-use crate::link::Link;
+use crate::body::arrived::{Announced, Arrived, Unreadable};
+use crate::connection::link::Link;
+use crate::connection::ring::{self, PeersRing, Read, Reading};
+use crate::connection::waiting::Watch;
+use crate::memory::peer::{Object, Segment};
+use crate::memory::quota::{Charge, Quota};
 use crate::stats::Tally;
 use crate::sys::socket::{self, Control, Received, Wait};
 
@@ -449,7 +449,7 @@ impl Inbox {
 
     /// Maps the peer's memory for the quick lane. Where that cannot be, all goes through the socket as before.
     fn add_ring(&mut self, descriptor: Option<OwnedFd>) -> Result<(), Error> {
-        let (Some(descriptor), Ok(charge)) = (descriptor, self.charge(quick::COST)) else {
+        let (Some(descriptor), Ok(charge)) = (descriptor, self.charge(ring::COST)) else {
             tracing::warn!("no descriptor or quota (user_pool_limit) left for a peer's quick lane");
             return Ok(());
         };

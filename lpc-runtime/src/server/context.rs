@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use lpc_core::{Error, ErrorKind, Progress, Result};
 
-use crate::greeting::Credentials;
-use crate::link::Link;
-use crate::patience::waker_of;
+use crate::client::patience::waker_of;
+use crate::connection::link::Link;
+use crate::handshake::Credentials;
 
 /// The call that is being answered: who calls, how long they wait, and whether they still do.
 ///

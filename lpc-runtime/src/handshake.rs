@@ -3,12 +3,12 @@
 use std::os::fd::AsFd;
 
 use lpc_core::handshake::{Hello, Preamble};
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Limits, Progress, Result};
 
+use crate::client::methods::Methods;
 use crate::config::Config;
-use crate::methods::Methods;
-use crate::service::Description;
+use crate::generated::Description;
 use crate::sys::socket::{self, Wait, peer_credentials};
 
 /// What a client learnt of its server.

@@ -9,10 +9,10 @@ use lpc_core::arena::PAGE;
 use lpc_core::codec::{EncodeError, Loan, Sink};
 use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
 
-use crate::buffer::Buffer;
-use crate::lane::objects::Pin;
-use crate::lane::pool::PoolBlock;
-use crate::link::Link;
+use crate::connection::link::Link;
+use crate::memory::buffer::Buffer;
+use crate::memory::objects::Pin;
+use crate::memory::pool::PoolBlock;
 use crate::shared::memory::Memory;
 use crate::stats::{Lane, Tally};
 

@@ -6,15 +6,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use lpc_core::frame;
-use lpc_core::receiver::Role;
+use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Result};
 use nix::sys::socket::Shutdown;
 
 use crate::config::Config;
-use crate::greeting;
-use crate::link::Link;
-use crate::service::Description;
-use crate::strangers::{self, Leaving, Strangers};
+use crate::connection::link::Link;
+use crate::generated::Description;
+use crate::handshake;
+use crate::server::handshakes::{self, Leaving, Strangers};
 use crate::sys::fork::Birth;
 use crate::sys::socket;
 
@@ -119,7 +119,7 @@ impl Doors {
         let reason = crowded("there are".into(), config.max_handshakes);
         if let Some(socket) = socket {
             if !leaving.is_greeted {
-                greeting::refuse(&*socket, service, &reason);
+                handshake::refuse(&*socket, service, &reason);
             }
             socket::shutdown(&*socket, Shutdown::Both);
         }
@@ -133,7 +133,7 @@ impl Doors {
         service: Description,
         config: &Config,
     ) -> Option<Guest> {
-        let admitted = greeting::credentials(&**stream).and_then(|peer| {
+        let admitted = handshake::credentials(&**stream).and_then(|peer| {
             config.check_peer(&peer, Role::Client)?;
             if config.is_open_to_others() {
                 self.check_share(peer.uid(), service, config)?;
@@ -142,7 +142,7 @@ impl Doors {
         });
         admitted
             .inspect_err(|reason| {
-                greeting::refuse(&**stream, service, reason);
+                handshake::refuse(&**stream, service, reason);
                 self.complain(service, reason);
             })
             .ok()
@@ -150,13 +150,13 @@ impl Doors {
 
     /// Takes a connection that somebody else has made.
     pub(crate) fn take<S: AsFd + Send + Sync + 'static>(self: &Arc<Self>, stream: &Arc<S>) -> Result<Guest> {
-        let peer = greeting::credentials(&**stream)?;
+        let peer = handshake::credentials(&**stream)?;
         self.enter(stream, peer.uid(), None)
     }
 
     /// Keeps places for handshakes free for other users. One that has its share makes room for itself.
     fn check_share(&self, user: u32, service: Description, config: &Config) -> Result<()> {
-        let share = strangers::share(config.max_handshakes);
+        let share = handshakes::share(config.max_handshakes);
         let mut state = self.state();
         if state.strangers.of(user) < share {
             return Ok(());

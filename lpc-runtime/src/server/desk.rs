@@ -10,21 +10,21 @@ use std::time::{Duration, Instant};
 
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::pace::Pace;
-use lpc_core::receiver::{MAX_FAILURE, Violation};
+use lpc_core::receive::{MAX_FAILURE, Violation};
 use lpc_core::ring::RingViolation;
 use lpc_core::run_queue::{Bounds, Cancelled, Cost, RunQueue};
 use lpc_core::{Error, ErrorKind, Limits, Progress, Result, Threshold, codec};
 
-use crate::buffer::Buffer;
+use crate::body::arrived::Arrived;
+use crate::body::outgoing::{Encoded, InBlock};
 use crate::config::Config;
-use crate::context::Running;
-use crate::greeting::{self, Credentials};
-use crate::lane::arrived::Arrived;
-use crate::lane::incoming::Inbox;
-use crate::lane::outgoing::{Encoded, InBlock};
-use crate::lane::quota::Quota;
-use crate::link::{Link, Settings};
-use crate::service::{Description, Reply, Request};
+use crate::connection::inbox::Inbox;
+use crate::connection::link::{Link, Settings};
+use crate::generated::{Description, Reply, Request};
+use crate::handshake::{self, Credentials};
+use crate::memory::buffer::Buffer;
+use crate::memory::quota::Quota;
+use crate::server::context::Running;
 
 /// A service and all that its connections share. `D` is how the driver calls it.
 pub(crate) struct Served<D: ?Sized> {
@@ -45,7 +45,7 @@ impl<D: ?Sized> Served<D> {
         service.find_forms();
         Ok(Self {
             service,
-            hello: greeting::server_hello(service, config).into(),
+            hello: handshake::server_hello(service, config).into(),
             max_calls: config.max_calls,
             thresholds: config.thresholds(service.methods)?,
             paces: service.methods.iter().map(|_| Pace::new()).collect(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lpc_core::Limits;
 use lpc_core::frame::OBJECT;
 
-use crate::lane::peer::Object;
+use crate::memory::peer::Object;
 
 /// What was announced to one peer. Announced once, an object is then only named; those that were not named for longest
 /// make room for others.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::buffer;
+use crate::memory::buffer;
 use crate::sys::fork::Birth;
 use crate::sys::private;
 

@@ -17,13 +17,13 @@ use lpc_core::{Error, ErrorKind, Limits, Result};
 use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
 
-use crate::housekeeper::{self, Tend};
-use crate::lane::objects::{Objects, Pin};
-use crate::lane::outgoing::Loaned;
-use crate::lane::peer::Object;
-use crate::lane::pool::{Pool, PoolBlock, Segment};
-use crate::lane::quick::{Consumer, OwnRing, PeersRing, Producer, Reading};
-use crate::lane::quota::Quota;
+use crate::body::outgoing::Loaned;
+use crate::connection::ring::{Consumer, OwnRing, PeersRing, Producer, Reading};
+use crate::maintenance::{self, Tend};
+use crate::memory::objects::{Objects, Pin};
+use crate::memory::peer::Object;
+use crate::memory::pool::{Pool, PoolBlock, Segment};
+use crate::memory::quota::Quota;
 use crate::shared::memory::Memory;
 use crate::stats::{Counters, Tally};
 use crate::sys::cpu;
@@ -488,7 +488,7 @@ impl Link {
     /// Has the housekeeper come when shared memory may be idle.
     pub(crate) fn watch(&self) {
         if !self.is_watched.swap(true, AcqRel) {
-            housekeeper::trim(self.tended(), self.idle / 2);
+            maintenance::trim(self.tended(), self.idle / 2);
         }
     }
 
@@ -505,7 +505,7 @@ impl Link {
         let len = outbox.len();
         drop(outbox);
         if !self.is_late.swap(true, AcqRel) {
-            housekeeper::flush(self.tended());
+            maintenance::flush(self.tended());
         }
         len
     }
@@ -517,7 +517,7 @@ impl Link {
         self.is_watched.store(false, Release);
         let left = self.retire(|retire| self.pool.trim(retire));
         if self.try_flush() && !self.is_late.swap(true, AcqRel) {
-            housekeeper::flush(self.tended());
+            maintenance::flush(self.tended());
         }
         let is_needed = left > 0 || has_more;
         (is_needed && !self.is_watched.swap(true, AcqRel)).then_some(self.idle / 2)
@@ -566,7 +566,7 @@ impl Link {
     /// Sends what was queued as far as the socket takes it at once; the rest soon.
     fn flush_soon(&self) {
         if self.try_flush() && !self.is_late.swap(true, AcqRel) {
-            housekeeper::flush(self.tended());
+            maintenance::flush(self.tended());
         }
     }
 
@@ -785,7 +785,7 @@ impl Link {
             return Flow::Stalled;
         }
         if !self.is_late.swap(true, AcqRel) {
-            housekeeper::flush(self.tended());
+            maintenance::flush(self.tended());
         }
         Flow::Sent
     }
@@ -1293,12 +1293,12 @@ mod tests {
     use lpc_core::Threshold;
     use lpc_core::codec::Sink;
     use lpc_core::frame::CallId;
-    use lpc_core::receiver::Role;
+    use lpc_core::receive::Role;
     use lpc_core::ring::Own;
 
     use super::*;
-    use crate::lane::incoming::{Filled, Inbox, Message};
-    use crate::lane::outgoing::{InBlock, Outgoing, WhenFull};
+    use crate::body::outgoing::{InBlock, Outgoing, WhenFull};
+    use crate::connection::inbox::{Filled, Inbox, Message};
 
     fn link(wait: Wait) -> (Arc<Link>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();

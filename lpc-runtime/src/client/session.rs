@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use lpc_core::frame::{self, CallId};
 use lpc_core::{Error, ErrorKind, Method, Progress, Result};
 
-use crate::lane::arrived::Arrived;
-use crate::lane::outgoing::InBlock;
-use crate::link::{Link, Mark};
-use crate::service::{Description, Outcome, decode_outcome};
+use crate::body::arrived::Arrived;
+use crate::body::outgoing::InBlock;
+use crate::connection::link::{Link, Mark};
+use crate::generated::{Description, Outcome, decode_outcome};
 
 /// How long the calls of each method may take: its own deadline, else the client's.
 pub(crate) fn deadlines(methods: &[Method], common: Option<Duration>) -> Box<[Option<Duration>]> {

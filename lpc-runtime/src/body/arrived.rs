@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use lpc_core::arena::PAGE;
 use lpc_core::codec::{self, Decoder, Loans, Remote};
 use lpc_core::frame::{BlockRef, OBJECT};
-use lpc_core::receiver::Payload;
+use lpc_core::receive::Payload;
 use lpc_core::{Error, ErrorKind};
 
-use crate::buffer::Buffer;
-use crate::lane::peer::{Object, Segment};
-use crate::link::{Link, Returning};
+use crate::connection::link::{Link, Returning};
+use crate::memory::buffer::Buffer;
+use crate::memory::peer::{Object, Segment};
 use crate::shared::memory::Memory;
 use crate::stats::{Lane, Tally};
 use crate::sys::mapping::FRESH;

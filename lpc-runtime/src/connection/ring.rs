@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 
 use lpc_core::frame::Header;
-use lpc_core::receiver::Receiver;
+use lpc_core::receive::Receiver;
 use lpc_core::ring::{self, LEN, Own, Peers, RingViolation, SLOTS, Taken};
 
-use crate::lane::quota::Charge;
+use crate::memory::quota::Charge;
 use crate::sys::mapping::{OwnWords, PeerWords};
 
 pub(crate) type Producer = ring::Producer<OwnRing, PeersRing>;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lpc_core::frame::BlockRef;
 use lpc_core::ledger::{Lease, Ledger};
 
-use crate::lane::quota::Charge;
+use crate::memory::quota::Charge;
 use crate::sys::mapping::OwnMapping;
 
 /// The books of the pool, with the memory to them.

@@ -9,7 +9,7 @@ use lpc_core::codec;
 use lpc_core::error::{Error, ErrorKind, Progress};
 use lpc_core::frame::{self, BadHeader, BlockRef, Body, CallId, Kind, MAX_LOANS, MAX_TABLE, OBJECT};
 use lpc_core::limits::Limits;
-use lpc_core::receiver::{Incoming, MAX_FAILURE, Payload, Receiver, Role, Violation};
+use lpc_core::receive::{Incoming, MAX_FAILURE, Payload, Receiver, Role, Violation};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -1607,7 +1607,7 @@ proptest! {
 
 mod quick_lane {
     use super::*;
-    use lpc_core::receiver::Source;
+    use lpc_core::receive::Source;
     use lpc_core::ring::MAX_FRAME;
 
     /// A side whose peer sends through a ring, which it has mapped.

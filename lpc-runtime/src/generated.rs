@@ -11,9 +11,9 @@ use serde::de::DeserializeOwned;
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::lane::arrived::Arrived;
-use crate::lane::outgoing::{Encoded, Missing, Outgoing, WhenFull};
-use crate::link::Link;
+use crate::body::arrived::Arrived;
+use crate::body::outgoing::{Encoded, Missing, Outgoing, WhenFull};
+use crate::connection::link::Link;
 
 /// A service's description as values.
 #[derive(Clone, Copy, Debug)]

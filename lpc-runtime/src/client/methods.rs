@@ -6,7 +6,7 @@ use lpc_core::form;
 use lpc_core::handshake::Found;
 use lpc_core::{Error, ErrorKind, Progress, Result};
 
-use crate::service::Description;
+use crate::generated::Description;
 
 /// The methods of a service, as the server of one connection has them.
 #[derive(Debug)]

@@ -1,0 +1,6 @@
+//! One connection: [`link`] sends, [`inbox`] receives, [`ring`] is the quick lane's memory, and [`waiting`] spins before sleeping.
+
+pub(crate) mod inbox;
+pub(crate) mod link;
+pub(crate) mod ring;
+pub(crate) mod waiting;

@@ -1,0 +1,6 @@
+//! What the servers of both drivers have in common.
+
+pub(crate) mod admission;
+pub(crate) mod context;
+pub(crate) mod desk;
+pub(crate) mod handshakes;

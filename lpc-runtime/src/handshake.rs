@@ -8,8 +8,9 @@ use lpc_core::{Error, ErrorKind, Limits, Progress, Result};
 
 use crate::client::methods::Methods;
 use crate::config::Config;
+use crate::credentials::Credentials;
 use crate::generated::Description;
-use crate::sys::socket::{self, Wait, peer_credentials};
+use crate::sys::socket::{self, Wait};
 
 /// What a client learnt of its server.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ pub(crate) fn silent(config: &Config) -> Error {
 
 /// Makes sure that the server at the other end of a port may be there.
 pub(crate) fn check_server(stream: impl AsFd, config: &Config) -> Result<()> {
-    config.check_peer(&credentials(stream)?, Role::Server)
+    config.check_peer(&Credentials::of_peer(stream)?, Role::Server)
 }
 
 /// Tells a client why it is not taken. Never waits: this is the first that is written to the stream, so there is room.
@@ -86,42 +87,6 @@ pub(crate) fn refuse(stream: impl AsFd, service: Description, reason: &Error) {
     let hello = Hello { refusal: Some(reason.to_wire()), ..hello }.encode(Role::Server);
     // It may have left.
     let _ = socket::send(stream, &hello, None, Wait::Never);
-}
-
-/// Who is at the other end.
-pub(crate) fn credentials(stream: impl AsFd) -> Result<Credentials> {
-    let peer = peer_credentials(stream)?;
-    Ok(Credentials { pid: peer.pid(), uid: peer.uid(), gid: peer.gid() })
-}
-
-/// Who a peer was when it connected (`SO_PEERCRED`, unix(7)).
-///
-/// The user is what to decide by. The process id may meanwhile be another process's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credentials {
-    pid: i32,
-    uid: u32,
-    gid: u32,
-}
-
-impl Credentials {
-    /// The process.
-    #[must_use]
-    pub const fn pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// The effective user.
-    #[must_use]
-    pub const fn uid(&self) -> u32 {
-        self.uid
-    }
-
-    /// The effective group.
-    #[must_use]
-    pub const fn gid(&self) -> u32 {
-        self.gid
-    }
 }
 
 /// The reason for which a client closes its connection after a reply that it cannot decode.

@@ -80,6 +80,7 @@ mod child;
 mod client;
 pub mod config;
 mod connection;
+mod credentials;
 mod generated;
 mod handshake;
 mod maintenance;
@@ -101,7 +102,7 @@ pub use crate::asynchronous::{
 };
 pub use crate::client::reconnect::{ConnectionEvent, Reconnect};
 pub use crate::config::AtQuota;
-pub use crate::handshake::Credentials;
+pub use crate::credentials::Credentials;
 pub use crate::port::Port;
 pub use crate::server::context::Context;
 pub use crate::shared::{Plain, Shared, SharedMut, View};

@@ -18,6 +18,7 @@ use super::{ServerBuilder, greeting};
 use crate::config::Config;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
+use crate::credentials::Credentials;
 use crate::generated::{AsyncDispatch, Description, Dispatcher, Reply, Request};
 use crate::port::{Listener, Port};
 use crate::server::admission::{self, Doors, Guest};
@@ -212,7 +213,7 @@ async fn greet<D: Implementation>(
 ) -> Result<(Arc<Connection<D>>, Inbox)> {
     let limits = greeting::greet_client(stream, &served.hello, config, &guest).await?;
     let is_trusted = config.trusts(&**stream);
-    let peer = crate::handshake::credentials(&**stream)?;
+    let peer = Credentials::of_peer(&**stream)?;
     let settings = served.settings(limits, peer.uid(), config);
     let link = Link::new(Arc::clone(stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
     guest.introduce(&link);

@@ -19,6 +19,7 @@ use super::{ServerBuilder, greeting};
 use crate::config::Config;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
+use crate::credentials::Credentials;
 use crate::generated::{Description, Dispatch, Dispatcher};
 use crate::port::{Listener, Port};
 use crate::server::admission::{self, Doors, Guest};
@@ -217,7 +218,7 @@ fn lead(
 ) -> Result<()> {
     let limits = greeting::greet_client(&stream, &served.hello, config, &guest)?;
     let is_trusted = config.trusts(&*stream);
-    let peer = crate::handshake::credentials(&*stream)?;
+    let peer = Credentials::of_peer(&*stream)?;
     let settings = served.settings(limits, peer.uid(), config);
     let link = Link::new(stream, Wait::Sleep, settings, Arc::clone(&control.counters));
     guest.introduce(&link);

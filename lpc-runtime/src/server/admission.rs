@@ -12,6 +12,7 @@ use nix::sys::socket::Shutdown;
 
 use crate::config::Config;
 use crate::connection::link::Link;
+use crate::credentials::Credentials;
 use crate::generated::Description;
 use crate::handshake;
 use crate::server::handshakes::{self, Leaving, Strangers};
@@ -133,7 +134,7 @@ impl Doors {
         service: Description,
         config: &Config,
     ) -> Option<Guest> {
-        let admitted = handshake::credentials(&**stream).and_then(|peer| {
+        let admitted = Credentials::of_peer(&**stream).and_then(|peer| {
             config.check_peer(&peer, Role::Client)?;
             if config.is_open_to_others() {
                 self.check_share(peer.uid(), service, config)?;
@@ -150,7 +151,7 @@ impl Doors {
 
     /// Takes a connection that somebody else has made.
     pub(crate) fn take<S: AsFd + Send + Sync + 'static>(self: &Arc<Self>, stream: &Arc<S>) -> Result<Guest> {
-        let peer = handshake::credentials(&**stream)?;
+        let peer = Credentials::of_peer(&**stream)?;
         self.enter(stream, peer.uid(), None)
     }
 

@@ -11,7 +11,7 @@ use lpc_core::{Error, ErrorKind, Progress, Result};
 
 use crate::client::patience::waker_of;
 use crate::connection::link::Link;
-use crate::handshake::Credentials;
+use crate::credentials::Credentials;
 
 /// The call that is being answered: who calls, how long they wait, and whether they still do.
 ///

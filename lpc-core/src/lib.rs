@@ -59,6 +59,7 @@ pub mod pace;
 pub mod receive;
 pub mod ring;
 pub mod run_queue;
+pub mod send;
 pub mod spin;
 pub mod threshold;
 

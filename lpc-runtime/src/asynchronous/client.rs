@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use lpc_core::calls::Calls;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receive::{Role, Violation};
+use lpc_core::send::StreamPosition;
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop::consume_budget;
@@ -36,7 +37,7 @@ use crate::client::patience::{Need, Patience};
 use crate::client::session::{self, Fetched, Sending};
 use crate::config::{AtQuota, Config};
 use crate::connection::inbox::{Filled, Inbox, Message};
-use crate::connection::link::{Link, Mark};
+use crate::connection::link::Link;
 use crate::generated::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome, SyncEncode};
 use crate::maintenance::{self, Tend};
 use crate::port::Port;
@@ -441,7 +442,7 @@ impl Shared {
         &self,
         (method, number): (u32, u16),
         encode: &SyncEncode<'_>,
-        within: Option<(Instant, &Mutex<Option<Mark>>)>,
+        within: Option<(Instant, &Mutex<Option<StreamPosition>>)>,
     ) -> Result<Fetched<'_>> {
         self.link.uncongested().await;
         let deadline = within.map(|(deadline, _)| deadline);
@@ -902,7 +903,7 @@ impl Tend for Shared {
 struct Call<'s> {
     shared: &'s Shared,
     id: CallId,
-    mark: Mark,
+    mark: StreamPosition,
     is_over: bool,
 }
 

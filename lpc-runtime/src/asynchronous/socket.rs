@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use lpc_core::send::StreamPosition;
 use lpc_core::{Error, Result};
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
@@ -16,7 +17,7 @@ use tokio::time::{timeout, timeout_at};
 use super::race::{Either, race};
 use super::stream::{Room, Stream};
 use crate::connection::inbox::{FillError, Filled, Inbox, stopped};
-use crate::connection::link::{Flow, Link, Mark};
+use crate::connection::link::{Flow, Link};
 use crate::sys::socket::Wait;
 
 /// A link whose queue goes on when the socket is writable again.
@@ -42,23 +43,23 @@ impl AsyncLink {
     }
 
     /// Sends a frame, at once if the socket takes it.
-    pub(super) fn send(&self, frame: &[u8]) -> io::Result<Mark> {
+    pub(super) fn send(&self, frame: &[u8]) -> io::Result<StreamPosition> {
         let sent = self.link.send_within(frame, None);
         self.note(sent.as_ref().ok().map(|(flow, _)| *flow));
         sent.map(|(_, mark)| mark)
     }
 
     /// Queues a frame that goes out when whoever calls this [flushes](Self::flush).
-    pub(super) fn push(&self, frame: &[u8]) -> io::Result<Mark> {
+    pub(super) fn push(&self, frame: &[u8]) -> io::Result<StreamPosition> {
         let pushed = self.link.push(frame);
         self.note(pushed.as_ref().ok().map(|(flow, _)| *flow));
         pushed.map(|(_, mark)| mark)
     }
 
     /// Queues a frame that goes out when the connection's task has its turn, with those that other tasks queue before.
-    pub(super) fn send_with_others(&self, frame: &[u8]) -> io::Result<Mark> {
+    pub(super) fn send_with_others(&self, frame: &[u8]) -> io::Result<StreamPosition> {
         let mark = self.push(frame)?;
-        if let Mark::Socket(_) = mark {
+        if let StreamPosition::Socket(_) = mark {
             self.queued.notify_one();
         }
         Ok(mark)

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use lpc_core::frame::{self, CallId};
+use lpc_core::send::StreamPosition;
 use lpc_core::{Error, ErrorKind, Method, Progress, Result};
 
 use crate::body::arrived::Arrived;
 use crate::body::outgoing::InBlock;
-use crate::connection::link::{Link, Mark};
+use crate::connection::link::Link;
 use crate::generated::{Description, Outcome, decode_outcome};
 
 /// How long the calls of each method may take: its own deadline, else the client's.
@@ -52,7 +53,7 @@ pub(crate) struct Sending {
     /// Holds the arguments until the server has read them.
     pub(crate) block: Option<Box<InBlock>>,
     /// Where its frame ends among all that is sent; `None` while that is not known.
-    pub(crate) mark: Option<Mark>,
+    pub(crate) mark: Option<StreamPosition>,
 }
 
 impl Sending {
@@ -66,7 +67,7 @@ impl Sending {
 }
 
 /// How far a call can have got whose frame ends there.
-pub(crate) fn progress(mark: Mark, link: &Link) -> Progress {
+pub(crate) fn progress(mark: StreamPosition, link: &Link) -> Progress {
     // What is queued goes out later, unless nothing does any more.
     if link.is_broken() && !link.may_have_gone(mark) { Progress::NotSent } else { Progress::MayHaveRun }
 }

@@ -13,6 +13,7 @@ use lpc_core::arena::Arena;
 use lpc_core::frame;
 use lpc_core::lent::Lent;
 use lpc_core::ring::{MAX_FRAME, RingViolation, SLOTS};
+use lpc_core::send::StreamPosition;
 use lpc_core::{Error, ErrorKind, Limits, Result};
 use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
@@ -180,15 +181,6 @@ pub(crate) enum Flow {
     Sent,
     /// It waits for the socket to be writable; somebody has to [`flush`](Link::flush) then.
     Stalled,
-}
-
-/// A frame's end in all that is sent: what tells whether it [may have gone](Link::may_have_gone) out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
-    /// In the stream of bytes that go through the socket.
-    Socket(u64),
-    /// In the slots of the ring.
-    Ring(u64),
 }
 
 /// How long a writer waits for a socket that takes no more.
@@ -594,7 +586,11 @@ impl Link {
     /// # Errors
     ///
     /// As [`send`](Self::send); [`TimedOut`](io::ErrorKind::TimedOut) where the frame was not even queued.
-    pub(crate) fn send_within(&self, frame: &[u8], deadline: Option<Instant>) -> io::Result<(Flow, Mark)> {
+    pub(crate) fn send_within(
+        &self,
+        frame: &[u8],
+        deadline: Option<Instant>,
+    ) -> io::Result<(Flow, StreamPosition)> {
         let until = self.until(deadline);
         let mut outbox = self.uncongested(deadline)?;
         outbox.tell(cpu::current());
@@ -615,7 +611,7 @@ impl Link {
         // Straight from the sender's buffer: the common case, and what is large is not copied to go behind what waits.
         let (mut waiting, start, mut descriptors) = outbox.take();
         let end_of_frame = outbox.pass(frame.len());
-        let mark = Mark::Socket(end_of_frame);
+        let mark = StreamPosition::Socket(end_of_frame);
         outbox.busy = true;
         outbox.gone = end_of_frame;
         drop(outbox);
@@ -646,7 +642,7 @@ impl Link {
 
     /// Puts a frame into the ring, if the next one goes there and it fits in: no system call, and no waiting. Says whether the peer
     /// has to be [woken](Self::wake) for it.
-    pub(crate) fn put(&self, frame: &[u8]) -> Option<(Mark, bool)> {
+    pub(crate) fn put(&self, frame: &[u8]) -> Option<(StreamPosition, bool)> {
         // Who has no quick lane takes no lock.
         if !self.limits.quick_lane || !self.birth.is_here() {
             return None;
@@ -660,7 +656,7 @@ impl Link {
     }
 
     /// Queues a small frame, for whoever [flushes](Self::flush). Never waits, and sends nothing: `None` where that would be to be done.
-    pub(crate) fn leave(&self, frame: &[u8]) -> Option<Mark> {
+    pub(crate) fn leave(&self, frame: &[u8]) -> Option<StreamPosition> {
         if self.limits.quick_lane || !self.birth.is_here() {
             return None;
         }
@@ -682,11 +678,11 @@ impl Link {
     }
 
     /// Whether the frame that ends there may have gone out as a whole.
-    pub(crate) fn may_have_gone(&self, mark: Mark) -> bool {
+    pub(crate) fn may_have_gone(&self, mark: StreamPosition) -> bool {
         let outbox = self.outbox();
         match mark {
-            Mark::Socket(end) => end <= outbox.gone,
-            Mark::Ring(end) => outbox.taken.is_none_or(|taken| end <= taken),
+            StreamPosition::Socket(end) => end <= outbox.gone,
+            StreamPosition::Ring(end) => outbox.taken.is_none_or(|taken| end <= taken),
         }
     }
 
@@ -792,7 +788,7 @@ impl Link {
 
     /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if much is
     /// queued already, or it goes through the ring, it is sent at once.
-    pub(crate) fn push(&self, frame: &[u8]) -> io::Result<(Flow, Mark)> {
+    pub(crate) fn push(&self, frame: &[u8]) -> io::Result<(Flow, StreamPosition)> {
         let mut outbox = self.uncongested(None)?;
         outbox.tell(cpu::current());
         let mark = outbox.add(frame);
@@ -800,7 +796,7 @@ impl Link {
             let error = outbox.why_broken();
             return Err(self.fail(outbox, error));
         }
-        if let Mark::Ring(_) = mark {
+        if let StreamPosition::Ring(_) = mark {
             self.counters.sent_in_ring();
             // It is out, whatever becomes of the bell.
             return Ok((self.drain(outbox, self.until(None)).unwrap_or(Flow::Sent), mark));
@@ -1107,7 +1103,7 @@ fn quota_is_used_up() -> io::Error {
 
 impl Outbox {
     /// Puts a frame into the ring, or queues it.
-    fn add(&mut self, frame: &[u8]) -> Mark {
+    fn add(&mut self, frame: &[u8]) -> StreamPosition {
         match self.put(frame, false) {
             Some(mark) => mark,
             None => self.queue(frame),
@@ -1115,13 +1111,13 @@ impl Outbox {
     }
 
     /// Puts a frame into the ring, if it goes there and nothing else is to be done. Says whether the peer has to be woken.
-    fn put_at_once(&mut self, frame: &[u8], cpu: Option<u32>) -> Option<(Mark, bool)> {
+    fn put_at_once(&mut self, frame: &[u8], cpu: Option<u32>) -> Option<(StreamPosition, bool)> {
         if self.broken || self.cpu != cpu || self.len() > 0 {
             return None;
         }
         let ring = self.ring.as_mut().filter(|ring| ring.is_on)?;
         match ring.producer.put(frame) {
-            Ok(true) => Some((Mark::Ring(ring.producer.written()), ring.producer.has_to_wake())),
+            Ok(true) => Some((StreamPosition::Ring(ring.producer.written()), ring.producer.has_to_wake())),
             Ok(false) => None,
             Err(violation) => {
                 self.violation = Some(violation);
@@ -1131,7 +1127,7 @@ impl Outbox {
     }
 
     /// Puts a frame into the ring, if it goes there; otherwise the next one in the socket's queue is to be this one.
-    fn put(&mut self, frame: &[u8], has_descriptor: bool) -> Option<Mark> {
+    fn put(&mut self, frame: &[u8], has_descriptor: bool) -> Option<StreamPosition> {
         let is_idle = !self.busy && !self.stalled && self.len() == 0;
         let ring = self.ring.as_mut()?;
         let mut is_switched = false;
@@ -1146,11 +1142,11 @@ impl Outbox {
     }
 
     /// Queues a frame for the socket, if anything takes it any more.
-    fn queue(&mut self, frame: &[u8]) -> Mark {
+    fn queue(&mut self, frame: &[u8]) -> StreamPosition {
         if !self.broken {
             self.queue.extend_from_slice(frame);
         }
-        Mark::Socket(self.pass(frame.len()))
+        StreamPosition::Socket(self.pass(frame.len()))
     }
 
     /// Counts a frame that goes into the socket's stream now. Says where it ends.
@@ -1262,7 +1258,7 @@ impl Ring {
         has_descriptor: bool,
         is_idle: bool,
         is_switched: &mut bool,
-    ) -> Result<Option<Mark>, RingViolation> {
+    ) -> Result<Option<StreamPosition>, RingViolation> {
         let fits = !has_descriptor && frame.len() <= MAX_FRAME;
         if !self.is_on {
             if !fits || !self.is_mapped || !is_idle || !self.producer.is_empty()? {
@@ -1272,7 +1268,7 @@ impl Ring {
             *is_switched = true;
         }
         if fits && self.producer.put(frame)? {
-            return Ok(Some(Mark::Ring(self.producer.written())));
+            return Ok(Some(StreamPosition::Ring(self.producer.written())));
         }
         // One frame through the socket; all, where there is no room for more.
         if !fits && self.producer.put(&frame::aside())? {

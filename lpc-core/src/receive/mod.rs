@@ -2,16 +2,24 @@
 //!
 //! Every rule about what a peer may say stands here, once, for both drivers.
 
+mod buffer;
+mod message;
+mod violation;
+
 use core::fmt;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+use self::buffer::{BUFFER, Buffer, KEPT, frame_len};
 use crate::Limits;
 use crate::arena::PAGE;
 use crate::codec::Decoder;
-use crate::error::{Error, WireError};
-use crate::frame::{BadHeader, BlockRef, CallId, Header, Kind, MAX_LOANS, MAX_TABLE, OBJECT, TIME_LEFT};
-use crate::ring::{MAX_FRAME, RingViolation};
+use crate::error::WireError;
+use crate::frame::{BadHeader, BlockRef, Header, Kind, MAX_LOANS, MAX_TABLE, OBJECT, TIME_LEFT};
+use crate::ring::MAX_FRAME;
+
+pub use self::message::{Incoming, Payload};
+pub use self::violation::Violation;
 
 /// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +73,6 @@ pub struct Receiver<F> {
     announced: BTreeMap<u32, u64>,
 }
 
-/// Bytes that have arrived and were not taken yet: those at `start..end`.
-#[derive(Debug, Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
 /// Where the peer's next frame comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -87,243 +87,11 @@ pub enum Source {
 /// Bytes of what is taken from the ring at once.
 const RING_BUFFER: usize = 2 * MAX_FRAME;
 
-/// What the buffer starts with and returns to: room for a body at the default threshold and then some.
-const BUFFER: usize = 32 << 10;
-
-/// A buffer that had to grow beyond this for one large frame is given back after it.
-const KEPT: usize = 256 << 10;
-
 /// Unclaimed descriptors at most: what the frames of one receive may bring.
 const MAX_DESCRIPTORS: usize = 16;
 
 /// Bytes of the error in a Failure frame at most, whatever `Limits::max_message` is.
 pub const MAX_FAILURE: u64 = 64 << 10;
-
-/// A message of the peer, its form checked.
-#[derive(Debug)]
-pub enum Incoming<'a, F> {
-    /// To a server: a method is called.
-    Call {
-        /// Its id, for the reply.
-        call: CallId,
-        /// The method's number; whether there is one is for the dispatcher to say.
-        method: u16,
-        /// Whether the client has other calls waiting: a hint.
-        is_busy: bool,
-        /// How long the caller still waits.
-        time_left: Option<Duration>,
-        /// The arguments.
-        payload: Payload<'a>,
-        /// What is lent with them: each inside the bounds of an announced segment or object.
-        loans: Vec<BlockRef>,
-    },
-    /// To a client: a call returned.
-    Reply {
-        /// The call's id; whether it waits is for [`Calls`](crate::calls::Calls) to say.
-        call: CallId,
-        /// The result.
-        payload: Payload<'a>,
-        /// What is lent with it: each inside the bounds of an announced segment or object.
-        loans: Vec<BlockRef>,
-    },
-    /// To a client: a call failed outside its implementation.
-    Failure {
-        /// The call's id.
-        call: CallId,
-        /// What the server says of it.
-        error: Error,
-    },
-    /// The peer adds a segment. Its size has been checked against the limits, not against the descriptor.
-    Segment {
-        /// Its number: a free slot until now.
-        number: u32,
-        /// Its size in bytes.
-        len: u64,
-        /// Its descriptor; `None` where the system had none left here for it.
-        descriptor: Option<F>,
-    },
-    /// The peer adds an object. Its range has been checked against the limits, not against the descriptor.
-    Object {
-        /// Its number, with the bit [`OBJECT`]: a free slot until now.
-        number: u32,
-        /// Where the range begins in the file. Any byte will do, not only the first of a page.
-        offset: u64,
-        /// Bytes from there: one at least.
-        len: u64,
-        /// Its descriptor; `None` where the system had none left here for it.
-        descriptor: Option<F>,
-    },
-    /// The peer does not use a segment or object any more: its number is free again. What was lent in it may still be
-    /// read here.
-    Retire {
-        /// Its number.
-        number: u32,
-    },
-    /// To a server: the block of the reply to `call` was read.
-    Release {
-        /// The call's id.
-        call: CallId,
-    },
-    /// A loan in this side's pool is not read any more; whether there is one is for [`Lent`](crate::lent::Lent) to say.
-    Return {
-        /// The segment that it stands in.
-        segment: u32,
-        /// Its first page.
-        page: u32,
-    },
-    /// The peer cannot read a segment of our pool.
-    Refuse {
-        /// Its number.
-        segment: u32,
-    },
-    /// The peer cannot read the block that the body of this Call or Reply stands in, and asks for the same frame with the
-    /// body in line. It does not read the block any more, and took none of the loans.
-    Resend {
-        /// The call's id.
-        call: CallId,
-    },
-    /// To a server: nobody waits for the reply to `call` any more. The call may be over, or never have been.
-    Cancel {
-        /// The call's id.
-        call: CallId,
-    },
-    /// To a client: the server receives nothing more.
-    Closing {
-        /// How many slots of the client's ring it has taken.
-        taken: u64,
-    },
-    /// The peer's memory for the quick lane.
-    Ring {
-        /// Its descriptor; `None` where the system had none left here for it.
-        descriptor: Option<F>,
-    },
-    /// What the peer sends goes on in the ring.
-    Switch,
-    /// The peer runs on this CPU, or did a moment ago: a hint.
-    At {
-        /// Its number.
-        cpu: u64,
-    },
-}
-
-/// The body of a call or a reply.
-#[derive(Debug)]
-pub enum Payload<'a> {
-    /// It came through the socket.
-    Inline(&'a [u8]),
-    /// It stands in the peer's pool, inside the bounds of an announced segment.
-    Block(BlockRef),
-}
-
-/// A peer broke the protocol's rules.
-#[derive(Debug, thiserror::Error)]
-pub enum Violation {
-    /// Bytes that are no header.
-    #[error("{0}")]
-    Header(#[from] BadHeader),
-    /// A frame that this side never gets.
-    #[error("a {kind:?} frame sent to a {role}")]
-    Direction {
-        /// The frame's kind.
-        kind: Kind,
-        /// The side that got it.
-        role: Role,
-    },
-    /// A frame over the limit.
-    #[error("a {kind:?} frame of {len} bytes, over the limit of {limit}")]
-    TooLong {
-        /// The frame's kind.
-        kind: Kind,
-        /// Its length.
-        len: u64,
-        /// What is accepted.
-        limit: u64,
-    },
-    /// A frame of fixed length with another.
-    #[error("a {kind:?} frame of {len} bytes")]
-    Length {
-        /// The frame's kind.
-        kind: Kind,
-        /// Its length.
-        len: u64,
-    },
-    /// A Failure frame whose error does not decode.
-    #[error("a failure that does not decode")]
-    Failure(#[source] crate::codec::DecodeError),
-    /// A frame of the quick lane where there is none, or where it does not belong.
-    #[error("a {0:?} frame {1}")]
-    Quick(Kind, &'static str),
-    /// The ring holds what it cannot.
-    #[error(transparent)]
-    Ring(#[from] RingViolation),
-    /// Descriptors that no frame declared.
-    #[error("descriptors that no frame declared")]
-    StrayDescriptors,
-    /// A frame that declares a descriptor which did not come.
-    #[error("a segment without its descriptor")]
-    MissingDescriptor,
-    /// A segment or object with a wrong number or size.
-    #[error("{} of {len} bytes: {reason}", Name(*.number))]
-    Segment {
-        /// The announced number.
-        number: u64,
-        /// The announced size.
-        len: u64,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The end of a segment or object that was not announced, or is over already.
-    #[error("{} was retired, which was not announced", Name(*.0))]
-    Retire(u64),
-    /// A block outside what was announced.
-    #[error(
-        "a block of {} bytes at page {} of {} is outside what was announced",
-        .0.len, .0.page, Name(.0.segment.into())
-    )]
-    Block(BlockRef),
-    /// A body that stands in an object.
-    #[error("a body in {}, where only loans may stand", Name((*.0).into()))]
-    BodyInObject(u32),
-    /// A frame whose table of loans does not fit in it, or has a count that none has.
-    #[error("a {kind:?} frame of {len} bytes with a broken table of loans")]
-    Loans {
-        /// The frame's kind.
-        kind: Kind,
-        /// Its length.
-        len: u64,
-    },
-    /// A return of what is not lent.
-    #[error("page {page} of {} was returned, where nothing is lent", Name((*.segment).into()))]
-    NotLent {
-        /// The segment.
-        segment: u32,
-        /// The page.
-        page: u32,
-    },
-    /// A reply to a call that does not wait.
-    #[error("a reply to call {:#x}, which does not wait for one", .0.as_u64())]
-    UnknownCall(CallId),
-    /// A second call of an id whose first is not over, or a Release of a block that is not out.
-    #[error("call {:#x} {reason}", .call.as_u64())]
-    CallState {
-        /// The call.
-        call: CallId,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-}
-
-/// A segment's or object's number as messages put it.
-struct Name(u64);
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match u32::try_from(self.0) {
-            Ok(number) if is_object(number) => write!(f, "object {}", number & !OBJECT),
-            _ => write!(f, "segment {}", self.0),
-        }
-    }
-}
 
 const fn is_object(number: u32) -> bool {
     number & OBJECT != 0
@@ -807,31 +575,6 @@ impl<F> Receiver<F> {
     }
 }
 
-impl Buffer {
-    #[inline]
-    fn unread(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
-    }
-
-    #[inline]
-    const fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    /// Whether it begins with a whole frame.
-    #[inline]
-    fn has_frame(&self) -> bool {
-        frame_len(self.unread()).is_some_and(|len| self.end - self.start >= len)
-    }
-}
-
-/// Header and body of the frame that begins with these bytes, if its header is there.
-#[inline]
-fn frame_len(bytes: &[u8]) -> Option<usize> {
-    let bytes = bytes.first_chunk()?;
-    Some(Header::decode(bytes).map_or(Header::LEN, |header| Header::LEN + header.len as usize))
-}
-
 /// Parts the bytes of a frame in the body and the entries of the table of loans behind it.
 fn split_table(bytes: &[u8]) -> Option<(&[u8], &[[u8; BlockRef::LEN]])> {
     let (bytes, count) = bytes.split_last_chunk()?;
@@ -841,11 +584,4 @@ fn split_table(bytes: &[u8]) -> Option<(&[u8], &[[u8; BlockRef::LEN]])> {
     }
     let (body, table) = bytes.split_at(bytes.len().checked_sub(count * BlockRef::LEN)?);
     Some((body, table.as_chunks().0))
-}
-
-impl From<Violation> for Error {
-    fn from(violation: Violation) -> Self {
-        let message = format!("the peer broke the protocol: {violation}");
-        Self::new(crate::ErrorKind::Protocol, message)
-    }
 }

@@ -27,7 +27,9 @@ use crate::generated::{Reply, Request};
 use crate::maintenance::{self, Tend};
 use crate::server::admission::Guest;
 use crate::server::context::{Current, Running, cancelled};
-use crate::server::desk::{self, Answer, Arrival, Call, Concluded, Desk, Ended, Served};
+use crate::server::desk::{Answer, Arrival, Call, Concluded, Desk, Ended};
+use crate::server::ends;
+use crate::server::served::Served;
 use crate::sys::socket::is_hung_up;
 
 /// The implementation that a server calls.
@@ -80,7 +82,7 @@ impl<D: Implementation> Connection<D> {
         // Calls that still run keep the socket open: also where this future is dropped, the client has to know.
         let _guard = CloseOnDrop(self);
         match race(self.link.resume(socket), self.receive(socket, inbox)).await {
-            Either::First(error) => Err(desk::broken(error)),
+            Either::First(error) => Err(ends::broken(error)),
             Either::Second(result) => result,
         }
     }
@@ -90,7 +92,7 @@ impl<D: Implementation> Connection<D> {
         loop {
             // All that arrived is answered or on its way: send the answers before waiting for more.
             if self.link().is_to_flush() {
-                self.link.flush().map_err(desk::broken)?;
+                self.link.flush().map_err(ends::broken)?;
             }
             if fill(socket, &mut inbox, self.link().stall(), &mut ahead).await? == Filled::End {
                 return self.hung_up(socket, &inbox).await;
@@ -101,7 +103,7 @@ impl<D: Implementation> Connection<D> {
                     in_a_row = 0;
                     // Those may take their time.
                     if self.link().is_to_flush() {
-                        self.link.flush().map_err(desk::broken)?;
+                        self.link.flush().map_err(ends::broken)?;
                     }
                     yield_now().await;
                 }
@@ -122,7 +124,7 @@ impl<D: Implementation> Connection<D> {
                     Message::Release { call } => self.desk.release(call)?,
                     Message::Resend { call } => {
                         let frame = self.desk.inline(self.link(), call)?;
-                        self.link.send(&frame).map_err(desk::broken)?;
+                        self.link.send(&frame).map_err(ends::broken)?;
                     }
                     Message::Cancel { call } => {
                         ahead.give_way();
@@ -144,7 +146,7 @@ impl<D: Implementation> Connection<D> {
 
     /// The end of what the client sends. It may still wait for the answers of calls that run.
     async fn hung_up(&self, socket: &Stream, inbox: &Inbox) -> Result<()> {
-        desk::log_cut(self.served.service, inbox);
+        ends::log_cut(self.served.service, inbox);
         if is_hung_up(self.link().socket()) {
             return Ok(());
         }
@@ -152,13 +154,13 @@ impl<D: Implementation> Connection<D> {
         if self.link().is_broken() {
             return Ok(());
         }
-        self.link.flush_all(socket).await.map_err(desk::broken)
+        self.link.flush_all(socket).await.map_err(ends::broken)
     }
 
     /// Waits until more calls may be read.
     async fn readable(&self) -> Result<()> {
         if self.desk.is_full() {
-            self.link.flush().map_err(desk::broken)?;
+            self.link.flush().map_err(ends::broken)?;
             self.until(|desk| !desk.is_full()).await;
         }
         Ok(())
@@ -189,7 +191,7 @@ impl<D: Implementation> Connection<D> {
     async fn start(self: &Arc<Self>, call: Call, more: bool) -> Result<bool> {
         // Its answer needs room in the queue.
         if self.link().is_congested() {
-            self.link.flush().map_err(desk::broken)?;
+            self.link.flush().map_err(ends::broken)?;
             self.link.uncongested().await;
         }
         let mut next = Some(call);
@@ -228,7 +230,7 @@ impl<D: Implementation> Connection<D> {
                     done = self.run(call).await;
                 }
                 Err(error) => {
-                    desk::log_end(self.served.service, self.link(), &error);
+                    ends::log_end(self.served.service, self.link(), &error);
                     self.link.close();
                     return;
                 }
@@ -249,7 +251,7 @@ impl<D: Implementation> Connection<D> {
         };
         let answer = answer.map_err(|error| body.explain(error));
         let ended = Call { id, method, is_busy, body, running }.into_ended();
-        let fatal = desk::is_fatal(&answer);
+        let fatal = ends::is_fatal(&answer);
         let answer = self.desk.answer(self.link(), id, answer).map(|frame| (frame, fatal));
         Done { answer, ended }
     }
@@ -271,7 +273,7 @@ impl<D: Implementation> Connection<D> {
                     Goes::WithThoseThatRun if fatal.is_none() => self.link.send_with_others(&answer),
                     _ => self.link.send(&answer),
                 };
-                let _ = sent.map_err(desk::broken)?;
+                let _ = sent.map_err(ends::broken)?;
                 self.desk.finish(ended)
             }
         };
@@ -287,7 +289,7 @@ impl<D: Implementation> Connection<D> {
         let Call { id, body, .. } = call;
         drop(body);
         let frame = self.desk.refuse(self.link(), id, cancelled(Progress::NotSent))?;
-        self.link.send(&frame).map(drop).map_err(desk::broken)
+        self.link.send(&frame).map(drop).map_err(ends::broken)
     }
 }
 

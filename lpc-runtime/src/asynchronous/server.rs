@@ -22,7 +22,8 @@ use crate::credentials::Credentials;
 use crate::generated::{AsyncDispatch, Description, Dispatcher, Reply, Request};
 use crate::port::{Listener, Port};
 use crate::server::admission::{self, Doors, Guest};
-use crate::server::desk::{self, Served};
+use crate::server::ends;
+use crate::server::served::Served;
 use crate::stats::{Counters, Stats};
 use crate::sys::notify;
 use crate::sys::socket::Wait;
@@ -148,7 +149,7 @@ impl Server {
         let leaving = async { while connections.join_next().await.is_some() {} };
         let leaving = race(leaving, handle.0.cut.notified());
         if timeout(config.shutdown_timeout, leaving).await.is_err() {
-            desk::log_cut_off(served.service, &config, handle.0.doors.close());
+            ends::log_cut_off(served.service, &config, handle.0.doors.close());
         }
         result
     }
@@ -194,7 +195,7 @@ async fn accept<D: Implementation>(
             match greet(&stream, &served, &config, &control, guest).await {
                 Ok((connection, inbox)) => {
                     if let Err(error) = connection.serve(&stream, inbox).await {
-                        desk::log_end(service, connection.link(), &error);
+                        ends::log_end(service, connection.link(), &error);
                     }
                 }
                 Err(error) => control.doors.complain(service, &error),

@@ -24,7 +24,9 @@ use crate::generated::{Reply, Request};
 use crate::maintenance::{self, Tend};
 use crate::server::admission::Guest;
 use crate::server::context::{Current, cancelled};
-use crate::server::desk::{self, Arrival, Call, Concluded, Desk, Ended, Next, Served};
+use crate::server::desk::{Arrival, Call, Concluded, Desk, Ended, Next};
+use crate::server::ends;
+use crate::server::served::Served;
 use crate::sys::socket;
 
 /// The implementation that a server calls, its type forgotten.
@@ -94,7 +96,7 @@ impl Connection {
             Ok(Err(error)) => error,
             Err(panic) => self.served.panicked(u16::MAX, panic),
         };
-        desk::log_end(self.served.service, &self.link, &error);
+        ends::log_end(self.served.service, &self.link, &error);
         self.link.close();
     }
 
@@ -103,7 +105,7 @@ impl Connection {
             let Some(message) = inbox.next()? else {
                 // All that arrived is answered or on its way: send the answers before waiting for more.
                 if self.link.is_to_flush() {
-                    let _ = self.link.flush().map_err(desk::broken)?;
+                    let _ = self.link.flush().map_err(ends::broken)?;
                 }
                 if inbox.fill_within(self.link.socket(), self.link.stall(), None)? == Filled::End {
                     self.hung_up(&inbox);
@@ -122,7 +124,7 @@ impl Connection {
                 Message::Release { call } => self.desk.release(call)?,
                 Message::Resend { call } => {
                     let frame = self.desk.inline(&self.link, call)?;
-                    let _ = self.link.send(&frame).map_err(desk::broken)?;
+                    let _ = self.link.send(&frame).map_err(ends::broken)?;
                 }
                 Message::Cancel { call } => {
                     if let Some(call) = self.desk.cancel(call) {
@@ -159,7 +161,7 @@ impl Connection {
         let call = match self.desk.arrive(&self.link, call, time_left, body, &mut inbox, runs_here)? {
             Arrival::Runs(call) => call,
             Arrival::Waits if self.desk.is_full() => {
-                let _ = self.link.flush().map_err(desk::broken)?;
+                let _ = self.link.flush().map_err(ends::broken)?;
                 self.guard.watch();
                 return Ok(inbox.and_then(|inbox| self.desk.put_aside_if_full(inbox)));
             }
@@ -175,13 +177,13 @@ impl Connection {
         workers.begin(&self.busy);
         let next = match if is_quick { Ok(Flow::Sent) } else { self.link.flush() } {
             Ok(_) => self.run(call, more, Some(workers)),
-            Err(error) => Err(desk::broken(error)),
+            Err(error) => Err(ends::broken(error)),
         };
         let next = next.inspect_err(|_| Workers::end(&self.busy))?;
         let led = self.go_on(next, workers)?;
         if led.is_none() && self.link.is_to_flush() {
             // Who leads now may have looked at the queue before the answer was in it.
-            let _ = self.link.flush().map_err(desk::broken)?;
+            let _ = self.link.flush().map_err(ends::broken)?;
         }
         Ok(led)
     }
@@ -198,7 +200,7 @@ impl Connection {
             self.have_helped(next.has_more, workers);
             // An answer that waits for those of the calls behind it does not wait for a slow one.
             if self.link.is_to_flush() {
-                let _ = self.link.flush().map_err(desk::broken)?;
+                let _ = self.link.flush().map_err(ends::broken)?;
             }
             next = self.run(call, false, None)?;
         }
@@ -239,7 +241,7 @@ impl Connection {
 
     /// The end of what the client sends. It may still wait for the answers of calls that run.
     fn hung_up(&self, inbox: &Inbox) {
-        desk::log_cut(self.served.service, inbox);
+        ends::log_cut(self.served.service, inbox);
         if socket::is_hung_up(self.link.socket()) {
             self.link.close();
         } else {
@@ -258,7 +260,7 @@ impl Connection {
         } else {
             self.answer(call)
         };
-        let over = desk::is_fatal(&answer);
+        let over = ends::is_fatal(&answer);
         let answer = self.desk.answer(&self.link, id, answer)?;
         // Before the next one can be begun by another leader, whose mark it would take off.
         if watched.is_some() {
@@ -285,7 +287,7 @@ impl Connection {
         if watched.is_some() {
             Workers::end(&self.busy);
         }
-        sent.map_err(desk::broken)?;
+        sent.map_err(ends::broken)?;
         over.map_or_else(|| Ok(self.desk.finish(ended)), Err)
     }
 
@@ -314,7 +316,7 @@ impl Connection {
         let Call { id, body, .. } = call;
         drop(body);
         let frame = self.desk.refuse(&self.link, id, error)?;
-        self.link.send(&frame).map(drop).map_err(desk::broken)
+        self.link.send(&frame).map(drop).map_err(ends::broken)
     }
 }
 

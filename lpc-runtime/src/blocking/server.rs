@@ -23,7 +23,8 @@ use crate::credentials::Credentials;
 use crate::generated::{Description, Dispatch, Dispatcher};
 use crate::port::{Listener, Port};
 use crate::server::admission::{self, Doors, Guest};
-use crate::server::desk::{self, Served};
+use crate::server::ends;
+use crate::server::served::Served;
 use crate::stats::{Counters, Stats};
 use crate::sys::socket::{self, Wait};
 use crate::sys::{notify, retry};
@@ -137,7 +138,7 @@ impl Server {
         drop(listener);
         handle.shutdown();
         if !handle.0.doors.wait(Some(config.shutdown_timeout)) {
-            desk::log_cut_off(served.service, &config, handle.0.doors.close());
+            ends::log_cut_off(served.service, &config, handle.0.doors.close());
         }
         result
     }

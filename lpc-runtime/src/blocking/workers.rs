@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use crate::connection::inbox::Inbox;
-use crate::server::desk;
 
 /// Leads a connection: reads it and sees to its calls, until it has passed that on or the connection has ended. Without an
 /// inbox, runs calls that wait.
@@ -77,7 +76,7 @@ impl Workers {
 
     /// Adds a connection to those that are watched.
     pub(super) fn watch(&self, connection: &Arc<Connection>) {
-        desk::push_weak(&mut lock(&self.watch.connections), connection);
+        push_weak(&mut lock(&self.watch.connections), connection);
     }
 
     /// The connections that are alive.
@@ -186,6 +185,16 @@ fn watch(workers: &Weak<Workers>) {
             quiet = 0;
         }
     }
+}
+
+/// Adds to a list of what may be alive, and drops what is not, now and then.
+fn push_weak<T>(list: &mut Vec<Weak<T>>, item: &Arc<T>) {
+    if list.len() == list.capacity() {
+        list.retain(|item| item.strong_count() > 0);
+        // So that the next time comes after as many additions as there are items.
+        list.reserve(list.len() + 1);
+    }
+    list.push(Arc::downgrade(item));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,7 +1,8 @@
 //! [`Quota`]: bytes of shared memory that several connections may have together.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// So many bytes, and how many of them are taken.
 #[derive(Debug)]
@@ -33,6 +34,30 @@ impl Quota {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.quota.used.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// The quota of each user, which all its connections share.
+#[derive(Debug)]
+pub(crate) struct UserQuotas {
+    limit: u64,
+    quotas: Mutex<HashMap<u32, Weak<Quota>>>,
+}
+
+impl UserQuotas {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { limit, quotas: Mutex::default() }
+    }
+
+    pub(crate) fn quota(&self, user: u32) -> Arc<Quota> {
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(quota) = quotas.get(&user).and_then(Weak::upgrade) {
+            return quota;
+        }
+        quotas.retain(|_, quota| quota.strong_count() > 0);
+        let quota = Quota::new(self.limit);
+        quotas.insert(user, Arc::downgrade(&quota));
+        quota
     }
 }
 

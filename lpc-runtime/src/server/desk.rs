@@ -1,134 +1,22 @@
-//! What the servers of both drivers have in common: the service, and how its calls are answered.
+//! What the servers of both drivers have in common: how the calls of a connection are answered.
 
-use std::any::Any;
 use std::collections::HashMap;
-use std::io;
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lpc_core::frame::{self, Body, CallId};
-use lpc_core::pace::Pace;
 use lpc_core::receive::{MAX_FAILURE, Violation};
-use lpc_core::ring::RingViolation;
 use lpc_core::run_queue::{Bounds, Cancelled, Cost, RunQueue};
-use lpc_core::{Error, ErrorKind, Limits, Progress, Result, Threshold, codec};
+use lpc_core::{Error, ErrorKind, Limits, Result, codec};
 
 use crate::body::arrived::Arrived;
 use crate::body::outgoing::{Encoded, InBlock};
-use crate::config::Config;
 use crate::connection::inbox::Inbox;
-use crate::connection::link::{Link, Settings};
+use crate::connection::link::Link;
 use crate::credentials::Credentials;
-use crate::generated::{Description, Reply, Request};
-use crate::handshake;
+use crate::generated::Reply;
 use crate::memory::buffer::Buffer;
-use crate::memory::quota::Quota;
 use crate::server::context::Running;
-
-/// A service and all that its connections share. `D` is how the driver calls it.
-pub(crate) struct Served<D: ?Sized> {
-    pub(crate) service: Description,
-    /// What each client is told first.
-    pub(crate) hello: Box<[u8]>,
-    pub(crate) max_calls: usize,
-    thresholds: Box<[Threshold]>,
-    /// How long each method takes.
-    paces: Box<[Pace]>,
-    users: Users,
-    pub(crate) dispatch: Box<D>,
-}
-
-impl<D: ?Sized> Served<D> {
-    pub(crate) fn new(service: Description, config: &Config, dispatch: Box<D>) -> Result<Self> {
-        // Before a client waits for it.
-        service.find_forms();
-        Ok(Self {
-            service,
-            hello: handshake::server_hello(service, config).into(),
-            max_calls: config.max_calls,
-            thresholds: config.thresholds(service.methods)?,
-            paces: service.methods.iter().map(|_| Pace::new()).collect(),
-            users: Users { limit: config.user_pool, quotas: Mutex::default() },
-            dispatch,
-        })
-    }
-
-    /// What the connection to a client is made with.
-    pub(crate) fn settings(&self, limits: Limits, user: u32, config: &Config) -> Settings {
-        Settings {
-            limits,
-            quota: Some(self.users.quota(user)),
-            idle: config.idle,
-            stall: config.stall,
-            write_timeout: Some(config.stall),
-            spin: config.spin,
-        }
-    }
-
-    pub(crate) fn request<'a>(&self, link: &'a Link, method: u16, arguments: &'a Arrived) -> Request<'a> {
-        let threshold = self.thresholds.get(usize::from(method)).copied().unwrap_or_default();
-        Request::new(link, self.service, u32::from(method), arguments, threshold)
-    }
-
-    /// Whether the method is expected to take less than handing it to another thread would. One that there is not
-    /// is answered at once.
-    pub(crate) fn is_quick(&self, method: u16) -> bool {
-        self.paces.get(usize::from(method)).is_none_or(Pace::is_quick)
-    }
-
-    /// Whether it is to be said how long the next call of the method [took](Self::took).
-    pub(crate) fn is_timed(&self, method: u16) -> bool {
-        self.paces.get(usize::from(method)).is_some_and(Pace::is_timed)
-    }
-
-    pub(crate) fn took(&self, method: u16, time: Duration) {
-        if let Some(pace) = self.paces.get(usize::from(method)) {
-            pace.took(time);
-        }
-    }
-
-    /// The error of a call whose implementation panicked.
-    pub(crate) fn panicked(&self, method: u16, panic: Box<dyn Any + Send>) -> Error {
-        let name = self.service.method(u32::from(method));
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let text = text.map(|text| format!(": {text}")).unwrap_or_default();
-        // What was panicked with may panic in its turn when it is dropped.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            mem::forget(panic);
-        }
-        Error::new(ErrorKind::Panicked, format!("{}.{name} panicked{text}", self.service.name))
-            .with_progress(Progress::Ran)
-    }
-}
-
-/// What the connections of each user may have together.
-#[derive(Debug)]
-struct Users {
-    limit: u64,
-    quotas: Mutex<HashMap<u32, Weak<Quota>>>,
-}
-
-impl Users {
-    fn quota(&self, user: u32) -> Arc<Quota> {
-        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(quota) = quotas.get(&user).and_then(Weak::upgrade) {
-            return quota;
-        }
-        quotas.retain(|_, quota| quota.strong_count() > 0);
-        let quota = Quota::new(self.limit);
-        quotas.insert(user, Arc::downgrade(&quota));
-        quota
-    }
-}
-
-/// The error that ends a connection after its call was answered: a peer that sends what does not decode is not to be
-/// trusted with the rest.
-pub(crate) fn is_fatal(answer: &Result<Reply>) -> Option<Error> {
-    answer.as_ref().err().filter(|error| error.kind() == ErrorKind::Decode).cloned()
-}
 
 /// A call that has arrived.
 pub(crate) struct Call {
@@ -429,47 +317,5 @@ impl std::ops::Deref for Answer {
             Self::Reply(reply) => reply.frame(),
             Self::Failure(frame) => frame,
         }
-    }
-}
-
-/// A reply that could not be sent.
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-pub(crate) fn broken(error: io::Error) -> Error {
-    if let Some(violation) = error.get_ref().and_then(|error| error.downcast_ref::<RingViolation>()) {
-        return Violation::from(*violation).into();
-    }
-    Error::new(ErrorKind::Disconnected, format!("the client does not take its replies: {error}"))
-}
-
-/// Adds to a list of what may be alive, and drops what is not, now and then.
-pub(crate) fn push_weak<T>(list: &mut Vec<Weak<T>>, item: &Arc<T>) {
-    if list.len() == list.capacity() {
-        list.retain(|item| item.strong_count() > 0);
-        // So that the next time comes after as many additions as there are items.
-        list.reserve(list.len() + 1);
-    }
-    list.push(Arc::downgrade(item));
-}
-
-/// Says in the log where the end of the stream cut a message in two. That is nothing to the calls that run: the end may
-/// be that of a server's receiving, at its shutdown.
-pub(crate) fn log_cut(service: Description, inbox: &Inbox) {
-    if let Err(error) = inbox.ended() {
-        tracing::debug!(service = service.name, %error, "connection cut");
-    }
-}
-
-/// Says in the log that a shutdown took too long.
-pub(crate) fn log_cut_off(service: Description, config: &Config, connections: usize) {
-    let timeout = config.shutdown_timeout;
-    tracing::warn!(service = service.name, connections, ?timeout, "calls cut off (shutdown_timeout)");
-}
-
-/// Says in the log why a connection is over; what the peer did wrong, once, though several calls may run into it.
-pub(crate) fn log_end(service: Description, link: &Link, error: &Error) {
-    if error.is_disconnected() {
-        tracing::debug!(service = service.name, %error, "connection ended");
-    } else if link.tells_end() {
-        tracing::warn!(service = service.name, %error, "connection closed");
     }
 }

@@ -3,4 +3,6 @@
 pub(crate) mod admission;
 pub(crate) mod context;
 pub(crate) mod desk;
+pub(crate) mod ends;
 pub(crate) mod handshakes;
+pub(crate) mod served;

@@ -1,0 +1,93 @@
+//! [`Served`]: a service, and what all its connections share.
+
+use std::any::Any;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use lpc_core::pace::Pace;
+use lpc_core::{Error, ErrorKind, Limits, Progress, Result, Threshold};
+
+use crate::body::arrived::Arrived;
+use crate::config::Config;
+use crate::connection::link::{Link, Settings};
+use crate::generated::{Description, Request};
+use crate::handshake;
+use crate::memory::quota::UserQuotas;
+
+/// A service and all that its connections share. `D` is how the driver calls it.
+pub(crate) struct Served<D: ?Sized> {
+    pub(crate) service: Description,
+    /// What each client is told first.
+    pub(crate) hello: Box<[u8]>,
+    pub(crate) max_calls: usize,
+    thresholds: Box<[Threshold]>,
+    /// How long each method takes.
+    paces: Box<[Pace]>,
+    users: UserQuotas,
+    pub(crate) dispatch: Box<D>,
+}
+
+impl<D: ?Sized> Served<D> {
+    pub(crate) fn new(service: Description, config: &Config, dispatch: Box<D>) -> Result<Self> {
+        // Before a client waits for it.
+        service.find_forms();
+        Ok(Self {
+            service,
+            hello: handshake::server_hello(service, config).into(),
+            max_calls: config.max_calls,
+            thresholds: config.thresholds(service.methods)?,
+            paces: service.methods.iter().map(|_| Pace::new()).collect(),
+            users: UserQuotas::new(config.user_pool),
+            dispatch,
+        })
+    }
+
+    /// What the connection to a client is made with.
+    pub(crate) fn settings(&self, limits: Limits, user: u32, config: &Config) -> Settings {
+        Settings {
+            limits,
+            quota: Some(self.users.quota(user)),
+            idle: config.idle,
+            stall: config.stall,
+            write_timeout: Some(config.stall),
+            spin: config.spin,
+        }
+    }
+
+    pub(crate) fn request<'a>(&self, link: &'a Link, method: u16, arguments: &'a Arrived) -> Request<'a> {
+        let threshold = self.thresholds.get(usize::from(method)).copied().unwrap_or_default();
+        Request::new(link, self.service, u32::from(method), arguments, threshold)
+    }
+
+    /// Whether the method is expected to take less than handing it to another thread would. One that there is not
+    /// is answered at once.
+    pub(crate) fn is_quick(&self, method: u16) -> bool {
+        self.paces.get(usize::from(method)).is_none_or(Pace::is_quick)
+    }
+
+    /// Whether it is to be said how long the next call of the method [took](Self::took).
+    pub(crate) fn is_timed(&self, method: u16) -> bool {
+        self.paces.get(usize::from(method)).is_some_and(Pace::is_timed)
+    }
+
+    pub(crate) fn took(&self, method: u16, time: Duration) {
+        if let Some(pace) = self.paces.get(usize::from(method)) {
+            pace.took(time);
+        }
+    }
+
+    /// The error of a call whose implementation panicked.
+    pub(crate) fn panicked(&self, method: u16, panic: Box<dyn Any + Send>) -> Error {
+        let name = self.service.method(u32::from(method));
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let text = text.map(|text| format!(": {text}")).unwrap_or_default();
+        // What was panicked with may panic in its turn when it is dropped.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            mem::forget(panic);
+        }
+        Error::new(ErrorKind::Panicked, format!("{}.{name} panicked{text}", self.service.name))
+            .with_progress(Progress::Ran)
+    }
+}

@@ -1,8 +1,8 @@
 //! Which methods are quick enough to run on the thread or task that read the call.
 //!
-//! Handing a call to another thread costs a wake-up, tens of microseconds where the other thread sleeps on another
-//! CPU. A method that takes less is better run where it was read; one that takes longer must not keep the calls
-//! behind it waiting. Which is which is learnt from how long the method took so far.
+//! Handing a call to another thread costs a wake-up, tens of microseconds where the other thread sleeps on
+//! another CPU. A method that takes less is better run where it was read; one that takes longer must not keep
+//! the calls behind it waiting. Which is which is learnt from how long the method took so far.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
@@ -10,7 +10,8 @@ use core::time::Duration;
 /// About what waking a sleeping thread on another CPU costs.
 const QUICK: Duration = Duration::from_micros(20);
 
-/// Of the calls of a quick method, one in so many is timed: looking at the clock twice is a tenth of the shortest call.
+/// Of the calls of a quick method, one in so many is timed: looking at the clock twice is a tenth of the
+/// shortest call.
 const TIMED: u32 = 16;
 
 /// How long one method takes, as a moving average. Shared by all who run the method.
@@ -30,8 +31,8 @@ const TIMED: u32 = 16;
 /// ```
 #[derive(Debug)]
 pub struct Pace {
-    /// Average in nanoseconds; `u32::MAX` where nothing is known. A lost update among racing threads loses one
-    /// sample of many, so plain loads and stores do.
+    /// Average in nanoseconds; `u32::MAX` where nothing is known. A lost update among racing threads loses
+    /// one sample of many, so plain loads and stores do.
     average: AtomicU32,
     /// Calls since it was found to be quick, as far as anybody counts.
     calls: AtomicU32,
@@ -50,7 +51,8 @@ impl Pace {
         u128::from(self.average.load(Relaxed)) < QUICK.as_nanos()
     }
 
-    /// Whether it is to be said how long the next call [took](Self::took): of each, unless the method is quick.
+    /// Whether it is to be said how long the next call [took](Self::took): of each, unless the method is
+    /// quick.
     #[must_use]
     pub fn is_timed(&self) -> bool {
         if !self.is_quick() {

@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use crate::frame::CallId;
 use crate::receive::Violation;
 
-/// The calls of one connection that have arrived and are not answered. `C` is a call, `H` what its cancellation takes.
+/// The calls of one connection that have arrived and are not answered. `C` is a call, `H` what its
+/// cancellation takes.
 ///
-/// So many run at once; those behind them wait, in the order of their arrival. When [`is_full`](Self::is_full) says so
-/// nothing more should be read: until then a Cancel behind the calls that wait is still seen.
+/// So many run at once; those behind them wait, in the order of their arrival. When
+/// [`is_full`](Self::is_full) says so nothing more should be read: until then a Cancel behind the calls that
+/// wait is still seen.
 ///
 /// ```
 /// use lpc_core::frame::CallId;
@@ -25,9 +27,9 @@ use crate::receive::Violation;
 #[derive(Debug)]
 pub struct RunQueue<C, H> {
     bounds: Bounds,
-    /// Those that are not answered, and the handle of each at the same place. As a rule they are few, and nothing is found as fast
-    /// as in a short list; `bounds` has 1,040 of them at most by default, which takes a tenth of a microsecond. Nor can a client
-    /// choose ids that make it slower.
+    /// Those that are not answered, and the handle of each at the same place. As a rule they are few, and
+    /// nothing is found as fast as in a short list; `bounds` has 1,040 of them at most by default, which
+    /// takes a tenth of a microsecond. Nor can a client choose ids that make it slower.
     ids: Vec<CallId>,
     handles: Vec<H>,
     waiting: VecDeque<Waiting<C>>,
@@ -163,7 +165,8 @@ impl<C, H: Clone> RunQueue<C, H> {
         Cancelled::Waiting(call)
     }
 
-    /// Nobody waits for any answer any more: takes out the calls that wait, and gives the handles of those that run.
+    /// Nobody waits for any answer any more: takes out the calls that wait, and gives the handles of those
+    /// that run.
     pub fn cancel_all(&mut self) -> (Vec<C>, Vec<H>) {
         let waiting = std::mem::take(&mut self.waiting);
         let waiting = waiting.into_iter().map(|waiting| {

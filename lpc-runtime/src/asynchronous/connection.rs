@@ -1,8 +1,8 @@
 //! One connection of an async server: who reads it, what runs on it, and how its calls are answered.
 //!
-//! One task reads. A call of a method that is known to be quick is polled on it, once; if that does not finish it, and
-//! for any other method, the call becomes a task of its own. Calls beyond the limit of those that run at once wait; the
-//! task that has answered one runs the next.
+//! One task reads. A call of a method that is known to be quick is polled on it, once; if that does not
+//! finish it, and for any other method, the call becomes a task of its own. Calls beyond the limit of those
+//! that run at once wait; the task that has answered one runs the next.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,7 @@ use crate::connection::link::Link;
 use crate::credentials::Credentials;
 use crate::generated::{Reply, Request};
 use crate::maintenance::{self, Tend};
-use crate::server::admission::Guest;
+use crate::server::admission::Permit;
 use crate::server::context::{Current, Running, cancelled};
 use crate::server::desk::{Answer, Arrival, Call, Concluded, Desk, Ended};
 use crate::server::ends;
@@ -44,7 +44,7 @@ pub(super) struct Connection<D> {
     desk: Desk,
     /// A call has ended.
     ended: Notify,
-    _guest: Guest,
+    _permit: Permit,
 }
 
 /// What a call ended with. It counts as running until it is answered.
@@ -65,10 +65,15 @@ enum Goes {
 }
 
 impl<D: Implementation> Connection<D> {
-    pub(super) fn new(link: Arc<Link>, peer: Credentials, served: Arc<Served<D>>, guest: Guest) -> Arc<Self> {
+    pub(super) fn new(
+        link: Arc<Link>,
+        peer: Credentials,
+        served: Arc<Served<D>>,
+        permit: Permit,
+    ) -> Arc<Self> {
         let desk = Desk::new(peer, served.max_calls, link.limits());
         let link = AsyncLink::new(link);
-        let connection = Arc::new(Self { link, served, desk, ended: Notify::new(), _guest: guest });
+        let connection = Arc::new(Self { link, served, desk, ended: Notify::new(), _permit: permit });
         connection.link().tended_by(maintenance::weak(&connection));
         connection
     }
@@ -79,7 +84,8 @@ impl<D: Implementation> Connection<D> {
 
     /// Serves until the client hangs up and the calls that run are answered.
     pub(super) async fn serve(self: &Arc<Self>, socket: &Stream, inbox: Inbox) -> Result<()> {
-        // Calls that still run keep the socket open: also where this future is dropped, the client has to know.
+        // Calls that still run keep the socket open: also where this future is dropped, the client has to
+        // know.
         let _guard = CloseOnDrop(self);
         match race(self.link.resume(socket), self.receive(socket, inbox)).await {
             Either::First(error) => Err(ends::broken(error)),
@@ -166,7 +172,8 @@ impl<D: Implementation> Connection<D> {
         Ok(())
     }
 
-    /// Waits until it is so, or nobody is there any more for whom it matters. Nobody reads meanwhile, who would notice.
+    /// Waits until it is so, or nobody is there any more for whom it matters. Nobody reads meanwhile, who
+    /// would notice.
     async fn until(&self, is_so: impl Fn(&Desk) -> bool) {
         loop {
             let ended = self.ended.notified();
@@ -256,8 +263,8 @@ impl<D: Implementation> Connection<D> {
         Done { answer, ended }
     }
 
-    /// Sends the answer of a call, at once or with others: one system call sends them together. Gives the next call to be
-    /// run.
+    /// Sends the answer of a call, at once or with others: one system call sends them together. Gives the
+    /// next call to be run.
     fn answer(self: &Arc<Self>, done: Done, goes: Goes) -> Result<Option<Call>> {
         let (answer, fatal) = done.answer?;
         let next = match self.desk.conclude(self.link(), answer, done.ended) {
@@ -308,8 +315,8 @@ impl<D: Implementation> Tend for Connection<D> {
     }
 }
 
-/// Messages of one connection between which the tasks of others have their turn: a client with many calls under way does not keep
-/// one with a single call waiting for all of them.
+/// Messages of one connection between which the tasks of others have their turn: a client with many calls
+/// under way does not keep one with a single call waiting for all of them.
 const IN_A_ROW: u32 = 16;
 
 /// How often a connection that nobody reads is looked after.
@@ -323,8 +330,8 @@ impl<D: Implementation> Drop for CloseOnDrop<'_, D> {
     }
 }
 
-/// Runs a future to its end or panic, or until its call is cancelled, and drops it. Says how long its longest turn took: that is
-/// how long it would have kept the task that reads.
+/// Runs a future to its end or panic, or until its call is cancelled, and drops it. Says how long its longest
+/// turn took: that is how long it would have kept the task that reads.
 async fn guarded<F: Future<Output = Result<Reply>>>(
     mut future: Pin<&mut Option<F>>,
     running: &Arc<Running>,

@@ -11,7 +11,7 @@ use super::stream::Stream;
 use crate::config::Config;
 use crate::generated::Description;
 use crate::handshake::{self, Greeted};
-use crate::server::admission::Guest;
+use crate::server::admission::Permit;
 use crate::sys::socket::{self, Control, Received, Wait};
 
 /// The client's side of it.
@@ -29,11 +29,11 @@ pub(super) async fn greet_client(
     socket: &Stream,
     hello: &[u8],
     config: &Config,
-    guest: &Guest,
+    permit: &Permit,
 ) -> Result<Limits> {
     let greeting = async {
         let preamble = read_preamble(socket).await?;
-        guest.greet()?;
+        permit.greet()?;
         write(socket, hello).await?;
         let preamble = handshake::preamble(&preamble, Role::Client)?;
         handshake::understand_client(&read(socket, preamble.len).await?, config)

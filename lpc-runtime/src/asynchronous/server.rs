@@ -21,7 +21,7 @@ use crate::connection::link::Link;
 use crate::credentials::Credentials;
 use crate::generated::{AsyncDispatch, Description, Dispatcher, Reply, Request};
 use crate::port::{Listener, Port};
-use crate::server::admission::{self, Doors, Guest};
+use crate::server::admission::{self, Admission, Permit};
 use crate::server::ends;
 use crate::server::served::Served;
 use crate::stats::{Counters, Stats};
@@ -45,9 +45,9 @@ pub struct Handle(Arc<Control>);
 #[derive(Debug, Default)]
 struct Control {
     counters: Arc<Counters>,
-    doors: Arc<Doors>,
+    admission: Arc<Admission>,
     stop: Notify,
-    /// Nothing is waited for any more.
+    /// Calls that run are not waited for any more.
     cut: Notify,
 }
 
@@ -61,11 +61,12 @@ impl Server {
         Self::builder().bind(port)
     }
 
-    /// The listening socket that the service manager opened for this process (systemd.socket(5), `LISTEN_FDS`): the
-    /// first one that is a Unix stream socket.
+    /// The listening socket that the service manager opened for this process (systemd.socket(5),
+    /// `LISTEN_FDS`): the first one that is a Unix stream socket.
     ///
-    /// It takes `LISTEN_FDS` and its like out of the environment, so that no child believes they are meant for it. Call it where
-    /// nothing else of the process uses the environment, best at the start: see [`std::env::remove_var`].
+    /// It takes `LISTEN_FDS` and its like out of the environment, so that no child believes they are meant
+    /// for it. Call it where nothing else of the process uses the environment, best at the start: see
+    /// [`std::env::remove_var`].
     ///
     /// # Errors
     ///
@@ -85,22 +86,22 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered, or has had its time
-    /// ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)). A call that still runs then goes on as its
-    /// task, unheard.
+    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered, or has had
+    /// its time ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)). A call that still
+    /// runs then goes on as its task, unheard.
     ///
     /// Once clients are served the service manager is told, where there is one that wants to know: see
     /// [`systemd_notify`](crate::config::ServerBuilder::systemd_notify).
     ///
-    /// `service` is an implementation of an `async fn` trait marked `#[service]`; a call whose method is not known
-    /// to be quick becomes a task. A type that implements several such traits says which one with
+    /// `service` is an implementation of an `async fn` trait marked `#[service]`; a call whose method is not
+    /// known to be quick becomes a task. A type that implements several such traits says which one with
     /// `serve::<DocumentsService, _>(…)`.
     ///
     /// # Errors
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) where `LPC_THRESHOLD` is no threshold, and
-    /// [`Io`](ErrorKind::Io) where the listening socket fails for good. What goes wrong with one connection ends
-    /// that connection, and is logged with `tracing`.
+    /// [`Io`](ErrorKind::Io) where the listening socket fails for good. What goes wrong with one connection
+    /// ends that connection, and is logged with `tracing`.
     ///
     /// # Panics
     ///
@@ -143,13 +144,13 @@ impl Server {
         if config.systemd_notify {
             notify::tell(notify::STOPPING);
         }
-        // Who connects from now on is told that nobody serves.
+        // A client that connects from now on is told that nobody serves.
         drop(listener);
         handle.shutdown();
-        let leaving = async { while connections.join_next().await.is_some() {} };
-        let leaving = race(leaving, handle.0.cut.notified());
-        if timeout(config.shutdown_timeout, leaving).await.is_err() {
-            ends::log_cut_off(served.service, &config, handle.0.doors.close());
+        let finished = async { while connections.join_next().await.is_some() {} };
+        let finished = race(finished, handle.0.cut.notified());
+        if timeout(config.shutdown_timeout, finished).await.is_err() {
+            ends::log_cut_off(served.service, &config, handle.0.admission.close());
         }
         result
     }
@@ -165,19 +166,19 @@ async fn accept<D: Implementation>(
 ) -> Result<()> {
     listener.socket().set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener.socket().try_clone()?)?;
-    let (service, doors) = (served.service, &control.doors);
+    let (service, admission) = (served.service, &control.admission);
     loop {
         while connections.try_join_next().is_some() {}
         let stream = match listener.accept().await {
             Ok((stream, _)) => match stream.into_std().and_then(Stream::new) {
                 Ok(stream) => Arc::new(stream),
                 Err(error) => {
-                    doors.complain(service, &error.into());
+                    admission.complain(service, &error.into());
                     continue;
                 }
             },
             Err(error) if crate::port::is_passing(&error) => {
-                doors.complain(service, &error.into());
+                admission.complain(service, &error.into());
                 tokio::time::sleep(admission::PAUSE).await;
                 continue;
             }
@@ -186,19 +187,19 @@ async fn accept<D: Implementation>(
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
-        while doors.is_crowded(service, config) {
-            tokio::time::sleep(admission::GLANCE).await;
+        while admission.is_full(service, config) {
+            tokio::time::sleep(admission::FULL_PAUSE).await;
         }
-        let Some(guest) = doors.admit(&stream, service, config) else { continue };
+        let Some(permit) = admission.admit(&stream, service, config) else { continue };
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
         connections.spawn(async move {
-            match greet(&stream, &served, &config, &control, guest).await {
+            match greet(&stream, &served, &config, &control, permit).await {
                 Ok((connection, inbox)) => {
                     if let Err(error) = connection.serve(&stream, inbox).await {
                         ends::log_end(service, connection.link(), &error);
                     }
                 }
-                Err(error) => control.doors.complain(service, &error),
+                Err(error) => control.admission.complain(service, &error),
             }
         });
     }
@@ -210,16 +211,16 @@ async fn greet<D: Implementation>(
     served: &Arc<Served<D>>,
     config: &Config,
     control: &Control,
-    guest: Guest,
+    permit: Permit,
 ) -> Result<(Arc<Connection<D>>, Inbox)> {
-    let limits = greeting::greet_client(stream, &served.hello, config, &guest).await?;
+    let limits = greeting::greet_client(stream, &served.hello, config, &permit).await?;
     let is_trusted = config.trusts(&**stream);
     let peer = Credentials::of_peer(&**stream)?;
     let settings = served.settings(limits, peer.uid(), config);
     let link = Link::new(Arc::clone(stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
-    guest.introduce(&link);
+    permit.established(&link);
     let inbox = Inbox::new(Role::Server, config.limits, is_trusted, &link);
-    Ok((Connection::new(link, peer, Arc::clone(served), guest), inbox))
+    Ok((Connection::new(link, peer, Arc::clone(served), permit), inbox))
 }
 
 /// An implementation `S` of the service `M`.
@@ -244,8 +245,9 @@ where
     Served::new(Description::of::<M>(), config, Box::new(Implements(service, PhantomData))).map(Arc::new)
 }
 
-/// Serves the process that started this one, over the connection that it left on standard input, until it hangs up
-/// and the last running call is over. See [`ClientBuilder::spawn`](crate::config::ClientBuilder::spawn).
+/// Serves the process that started this one, over the connection that it left on standard input, until it
+/// hangs up and the last running call is over. See
+/// [`ClientBuilder::spawn`](crate::config::ClientBuilder::spawn).
 ///
 /// # Errors
 ///
@@ -262,12 +264,13 @@ where
 }
 
 impl ServerBuilder {
-    /// Takes hold of a [`Port`], a name or an absolute path. Clients can connect from now on; they are answered once
-    /// [`Server::serve`] is called.
+    /// Takes hold of a [`Port`], a name or an absolute path. Clients can connect from now on; they are
+    /// answered once [`Server::serve`] is called.
     ///
-    /// The socket has mode 0600, and clients of other users are turned away, unless [`socket_mode`](Self::socket_mode) and
-    /// [`accept`](Self::accept) say otherwise. A lock file `PATH.lock` stays beside it.
-    /// Where this process is killed, a fork of it, as fork(2) makes it, still holds the port, until it ends or executes a program.
+    /// The socket has mode 0600, and clients of other users are turned away, unless
+    /// [`socket_mode`](Self::socket_mode) and [`accept`](Self::accept) say otherwise. A lock file `PATH.lock`
+    /// stays beside it. Where this process is killed, a fork of it, as fork(2) makes it, still holds the
+    /// port, until it ends or executes a program.
     ///
     /// # Errors
     ///
@@ -292,8 +295,8 @@ impl ServerBuilder {
         Ok(Server { listener, config: self.config, handle: Handle(Arc::default()) })
     }
 
-    /// Serves one connection, whose other end somebody connects through, until that hangs up and the last running
-    /// call is over.
+    /// Serves one connection, whose other end somebody connects through, until that hangs up and the last
+    /// running call is over.
     ///
     /// # Errors
     ///
@@ -313,8 +316,8 @@ impl ServerBuilder {
         let stream = Arc::new(Stream::new(stream)?);
         let served = served::<M, S>(Arc::new(service), &self.config)?;
         let control = Control::default();
-        let guest = control.doors.take(&stream)?;
-        let (connection, inbox) = greet(&stream, &served, &self.config, &control, guest).await?;
+        let permit = control.admission.adopt(&stream)?;
+        let (connection, inbox) = greet(&stream, &served, &self.config, &control, permit).await?;
         connection.serve(&stream, inbox).await
     }
 
@@ -343,25 +346,26 @@ impl Handle {
         self.0.counters.read()
     }
 
-    /// How many connections there are, those included that have not said yet who they are.
+    /// How many connections there are, those with a pending handshake included.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.doors.count()
+        self.0.admission.count()
     }
 
-    /// Stops the server: no connection is taken and nothing is received any more; the calls that have arrived are
-    /// answered. Its `serve` returns when they are, or when they have had their time
+    /// Stops the server: no connection is taken and nothing is received any more; the calls that have arrived
+    /// are answered. Its `serve` returns when they are, or when they have had their time
     /// ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)).
     pub fn shutdown(&self) {
-        if self.0.doors.close_entrance() {
+        if self.0.admission.stop_receiving() {
             self.0.stop.notify_one();
         }
     }
 
-    /// Stops the server at once: as [`shutdown`](Self::shutdown), but calls that run are not waited for, nor answered.
+    /// Stops the server at once: as [`shutdown`](Self::shutdown), but calls that run are not waited for, nor
+    /// answered.
     pub fn shutdown_now(&self) {
         self.shutdown();
-        self.0.doors.close();
+        self.0.admission.close();
         self.0.cut.notify_one();
     }
 }

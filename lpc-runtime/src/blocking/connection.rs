@@ -1,10 +1,11 @@
 //! One connection of a blocking server: who reads it, what runs on it, and how its calls are answered.
 //!
 //! Exactly one thread leads a connection: it holds the [`Inbox`] and reads. A call of a quick method (see
-//! [`Pace`](lpc_core::pace::Pace)), or of a client that has no other call waiting, it runs on the spot, with the inbox
-//! put aside so that the [watch](super::workers) can have another thread take over should the call take long after
-//! all. For any other the leader passes the inbox to another thread before it runs the call: that costs a wake-up.
-//! Calls beyond the limit of those that run at once wait; whoever has answered one runs the next.
+//! [`Pace`](lpc_core::pace::Pace)), or of a client that has no other call waiting, it runs on the spot, with
+//! the inbox put aside so that the [watch](super::workers) can have another thread take over should the call
+//! take long after all. For any other the leader passes the inbox to another thread before it runs the call:
+//! that costs a wake-up. Calls beyond the limit of those that run at once wait; whoever has answered one runs
+//! the next.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
@@ -22,7 +23,7 @@ use crate::connection::link::{Flow, Link};
 use crate::credentials::Credentials;
 use crate::generated::{Reply, Request};
 use crate::maintenance::{self, Tend};
-use crate::server::admission::Guest;
+use crate::server::admission::Permit;
 use crate::server::context::{Current, cancelled};
 use crate::server::desk::{Arrival, Call, Concluded, Desk, Ended, Next};
 use crate::server::ends;
@@ -41,7 +42,7 @@ pub(super) struct Connection {
     /// The method of that call.
     running: AtomicU16,
     guard: Arc<Guard>,
-    _guest: Guest,
+    _permit: Permit,
 }
 
 /// Has the housekeeper look whether the client is still there, while nobody reads.
@@ -59,7 +60,7 @@ impl Connection {
         link: Arc<Link>,
         peer: Credentials,
         served: Arc<Served<Dispatch>>,
-        guest: Guest,
+        permit: Permit,
     ) -> Arc<Self> {
         let desk = Desk::new(peer, served.max_calls, link.limits());
         let connection = Arc::new_cyclic(|this| {
@@ -71,7 +72,7 @@ impl Connection {
                 busy: AtomicU32::new(IDLE),
                 running: AtomicU16::new(0),
                 guard: Arc::new(guard),
-                _guest: guest,
+                _permit: permit,
             }
         });
         connection.link.tended_by(maintenance::weak(&connection));
@@ -142,8 +143,8 @@ impl Connection {
         }
     }
 
-    /// Runs a call that has arrived, on this thread if not on another, and what waits behind it; or leaves it to wait. Gives the
-    /// inbox if this thread leads after that.
+    /// Runs a call that has arrived, on this thread if not on another, and what waits behind it; or leaves it
+    /// to wait. Gives the inbox if this thread leads after that.
     fn arrive(
         self: &Arc<Self>,
         (id, method, is_busy): (CallId, u16, bool),
@@ -153,7 +154,8 @@ impl Connection {
         workers: &Arc<Workers>,
     ) -> Result<Option<Box<Inbox>>> {
         let is_quick = self.served.is_quick(method);
-        // The answer may wait for those of the calls behind it, as somebody else takes over if they take long.
+        // The answer may wait for those of the calls behind it, as somebody else takes over if they take
+        // long.
         let more = inbox.has_next();
         let mut inbox = Some(inbox);
         let runs_here = |is_alone| is_quick || (is_alone && !is_busy);
@@ -206,7 +208,8 @@ impl Connection {
         }
     }
 
-    /// Runs a call that waits, and those behind it, beside others. Gives the inbox if this thread leads after that.
+    /// Runs a call that waits, and those behind it, beside others. Gives the inbox if this thread leads after
+    /// that.
     fn help(self: &Arc<Self>, workers: &Arc<Workers>) -> Result<Option<Box<Inbox>>> {
         let call = self.desk.start_next();
         self.go_on(Next { call, has_more: self.desk.may_start(), aside: None }, workers)
@@ -251,8 +254,8 @@ impl Connection {
 
     /// Runs a call and answers it. An error ends the connection.
     ///
-    /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them together. Where it is
-    /// `watched`, it was [begun](Workers::begin) before, and is no more afterwards.
+    /// Where `more` calls have arrived already, the answer waits for theirs: one system call sends them
+    /// together. Where it is `watched`, it was [begun](Workers::begin) before, and is no more afterwards.
     fn run(&self, call: Call, more: bool, watched: Option<&Arc<Workers>>) -> Result<Next> {
         let id = call.id;
         let (answer, ended) = if call.running.is_cancelled() {
@@ -275,8 +278,9 @@ impl Connection {
             }
             Concluded::Unsent(answer, ended) => (answer, ended),
         };
-        // To send may take long, too. Where another leader has taken over and begun a call meanwhile, its mark goes with this
-        // one; but then the inbox is aside again, and this thread takes it up as it finishes.
+        // To send may take long, too. Where another leader has taken over and begun a call meanwhile, its
+        // mark goes with this one; but then the inbox is aside again, and this thread takes it up as it
+        // finishes.
         if let Some(workers) = watched {
             workers.begin(&self.busy);
         }

@@ -11,7 +11,7 @@ use lpc_core::{Error, Limits, Result};
 use crate::config::Config;
 use crate::generated::Description;
 use crate::handshake::{self, Greeted};
-use crate::server::admission::Guest;
+use crate::server::admission::Permit;
 
 /// The client's side of it.
 pub(super) fn greet_server(stream: &UnixStream, service: Description, config: &Config) -> Result<Greeted> {
@@ -28,11 +28,11 @@ pub(super) fn greet_client(
     stream: &UnixStream,
     hello: &[u8],
     config: &Config,
-    guest: &Guest,
+    permit: &Permit,
 ) -> Result<Limits> {
     let mut peer = Timed::new(stream, config);
     let preamble = peer.read_preamble()?;
-    guest.greet()?;
+    permit.greet()?;
     peer.write(hello)?;
     let preamble = handshake::preamble(&preamble, Role::Client)?;
     let limits = handshake::understand_client(&peer.read_body(preamble)?, config)?;

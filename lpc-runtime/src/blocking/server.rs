@@ -22,7 +22,7 @@ use crate::connection::link::Link;
 use crate::credentials::Credentials;
 use crate::generated::{Description, Dispatch, Dispatcher};
 use crate::port::{Listener, Port};
-use crate::server::admission::{self, Doors, Guest};
+use crate::server::admission::{self, Admission, Permit};
 use crate::server::ends;
 use crate::server::served::Served;
 use crate::stats::{Counters, Stats};
@@ -48,10 +48,11 @@ pub struct Handle(Arc<Control>);
 #[derive(Debug)]
 struct Control {
     counters: Arc<Counters>,
-    doors: Arc<Doors>,
+    admission: Arc<Admission>,
     workers: Arc<Workers>,
-    /// Wakes the thread that takes connections: the other end of `Server::stop`. (Shutting the listening socket down
-    /// would wake it too, but a socket of the service manager's would be of no use to the next server.)
+    /// Wakes the thread that takes connections: the other end of `Server::stop`. (Shutting the listening
+    /// socket down would wake it too, but a socket of the service manager's would be of no use to the next
+    /// server.)
     wake: Option<UnixStream>,
 }
 
@@ -65,11 +66,12 @@ impl Server {
         Self::builder().bind(port)
     }
 
-    /// The listening socket that the service manager opened for this process (systemd.socket(5), `LISTEN_FDS`): the
-    /// first one that is a Unix stream socket.
+    /// The listening socket that the service manager opened for this process (systemd.socket(5),
+    /// `LISTEN_FDS`): the first one that is a Unix stream socket.
     ///
-    /// It takes `LISTEN_FDS` and its like out of the environment, so that no child believes they are meant for it. Call it where
-    /// nothing else of the process uses the environment, best at the start: see [`std::env::remove_var`].
+    /// It takes `LISTEN_FDS` and its like out of the environment, so that no child believes they are meant
+    /// for it. Call it where nothing else of the process uses the environment, best at the start: see
+    /// [`std::env::remove_var`].
     ///
     /// # Errors
     ///
@@ -94,21 +96,22 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered, or has had its time
-    /// ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)). A call that still runs then goes on on its
-    /// thread, unheard, and so `service` may outlive this.
+    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered, or has had
+    /// its time ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)). A call that still
+    /// runs then goes on on its thread, unheard, and so `service` may outlive this.
     ///
     /// Once clients are served the service manager is told, where there is one that wants to know: see
     /// [`systemd_notify`](crate::config::ServerBuilder::systemd_notify).
     ///
-    /// `service` is an implementation of a trait marked `#[service]`; each connection calls it from threads of its
-    /// own. A type that implements several such traits says which one with `serve::<DocumentsService, _>(…)`.
+    /// `service` is an implementation of a trait marked `#[service]`; each connection calls it from threads
+    /// of its own. A type that implements several such traits says which one with `serve::<DocumentsService,
+    /// _>(…)`.
     ///
     /// # Errors
     ///
     /// [`InvalidInput`](ErrorKind::InvalidInput) where `LPC_THRESHOLD` is no threshold, and
-    /// [`Io`](ErrorKind::Io) where the listening socket fails for good. What goes wrong with one connection ends
-    /// that connection, and is logged with `tracing`.
+    /// [`Io`](ErrorKind::Io) where the listening socket fails for good. What goes wrong with one connection
+    /// ends that connection, and is logged with `tracing`.
     pub fn serve<M: Service, S: Send + Sync + 'static>(self, service: S) -> Result<()>
     where
         Dispatcher: Dispatch<M, S>,
@@ -134,11 +137,11 @@ impl Server {
         if config.systemd_notify {
             notify::tell(notify::STOPPING);
         }
-        // Who connects from now on is told that nobody serves.
+        // A client that connects from now on is told that nobody serves.
         drop(listener);
         handle.shutdown();
-        if !handle.0.doors.wait(Some(config.shutdown_timeout)) {
-            ends::log_cut_off(served.service, &config, handle.0.doors.close());
+        if !handle.0.admission.wait(Some(config.shutdown_timeout)) {
+            ends::log_cut_off(served.service, &config, handle.0.admission.close());
         }
         result
     }
@@ -153,7 +156,7 @@ fn accept(
     served: &Arc<Served<DispatchFn>>,
 ) -> Result<()> {
     listener.socket().set_nonblocking(true)?;
-    let (service, doors) = (served.service, &control.doors);
+    let (service, admission) = (served.service, &control.admission);
     // Whether the server is to stop before this time is over.
     let stops_within = |pause: Duration| match socket::wait(stop, PollFlags::POLLIN, Some(pause)) {
         Err(error) if crate::port::is_passing(&error) => Ok(false),
@@ -173,10 +176,10 @@ fn accept(
         }
         let stream = match listener.socket().accept() {
             Ok((stream, _)) => Arc::new(stream),
-            // Whoever it was has left again.
+            // The client has left again.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) if crate::port::is_passing(&error) => {
-                doors.complain(service, &error.into());
+                admission.complain(service, &error.into());
                 if stops_within(admission::PAUSE)? {
                     return Ok(());
                 }
@@ -187,24 +190,24 @@ fn accept(
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
-        while doors.is_crowded(service, config) {
-            if stops_within(admission::GLANCE)? {
+        while admission.is_full(service, config) {
+            if stops_within(admission::FULL_PAUSE)? {
                 return Ok(());
             }
         }
-        let Some(guest) = doors.admit(&stream, service, config) else { continue };
+        let Some(permit) = admission.admit(&stream, service, config) else { continue };
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
-        let visitor = Arc::clone(&stream);
+        let accepted = Arc::clone(&stream);
         let spawned = thread::Builder::new().name("lpc-connection".into()).spawn(move || {
-            if let Err(error) = lead(visitor, &served, &config, &control, guest) {
-                control.doors.complain(service, &error);
+            if let Err(error) = lead(accepted, &served, &config, &control, permit) {
+                control.admission.complain(service, &error);
             }
         });
         if let Err(error) = spawned {
             let message = format!("no thread for a connection: {error}");
             let reason = Error::new(ErrorKind::ResourceExhausted, message);
             crate::handshake::refuse(&*stream, service, &reason);
-            doors.complain(service, &reason);
+            admission.complain(service, &reason);
         }
     }
 }
@@ -215,16 +218,16 @@ fn lead(
     served: &Arc<Served<DispatchFn>>,
     config: &Config,
     control: &Control,
-    guest: Guest,
+    permit: Permit,
 ) -> Result<()> {
-    let limits = greeting::greet_client(&stream, &served.hello, config, &guest)?;
+    let limits = greeting::greet_client(&stream, &served.hello, config, &permit)?;
     let is_trusted = config.trusts(&*stream);
     let peer = Credentials::of_peer(&*stream)?;
     let settings = served.settings(limits, peer.uid(), config);
     let link = Link::new(stream, Wait::Sleep, settings, Arc::clone(&control.counters));
-    guest.introduce(&link);
+    permit.established(&link);
     let inbox = Box::new(Inbox::new(Role::Server, config.limits, is_trusted, &link));
-    let connection = Connection::new(link, peer, Arc::clone(served), guest);
+    let connection = Connection::new(link, peer, Arc::clone(served), permit);
     control.workers.watch(&connection);
     connection.work(Some(inbox), &control.workers);
     Ok(())
@@ -242,8 +245,9 @@ where
     Served::new(Description::of::<M>(), config, dispatch).map(Arc::new)
 }
 
-/// Serves the process that started this one, over the connection that it left on standard input, until it hangs up
-/// and the last running call is over. See [`ClientBuilder::spawn`](crate::config::ClientBuilder::spawn).
+/// Serves the process that started this one, over the connection that it left on standard input, until it
+/// hangs up and the last running call is over. See
+/// [`ClientBuilder::spawn`](crate::config::ClientBuilder::spawn).
 ///
 /// # Errors
 ///
@@ -256,12 +260,13 @@ where
 }
 
 impl ServerBuilder {
-    /// Takes hold of a [`Port`], a name or an absolute path. Clients can connect from now on; they are answered once
-    /// [`Server::serve`] is called.
+    /// Takes hold of a [`Port`], a name or an absolute path. Clients can connect from now on; they are
+    /// answered once [`Server::serve`] is called.
     ///
-    /// The socket has mode 0600, and clients of other users are turned away, unless [`socket_mode`](Self::socket_mode) and
-    /// [`accept`](Self::accept) say otherwise. A lock file `PATH.lock` stays beside it.
-    /// Where this process is killed, a fork of it, as fork(2) makes it, still holds the port, until it ends or executes a program.
+    /// The socket has mode 0600, and clients of other users are turned away, unless
+    /// [`socket_mode`](Self::socket_mode) and [`accept`](Self::accept) say otherwise. A lock file `PATH.lock`
+    /// stays beside it. Where this process is killed, a fork of it, as fork(2) makes it, still holds the
+    /// port, until it ends or executes a program.
     ///
     /// # Errors
     ///
@@ -284,8 +289,8 @@ impl ServerBuilder {
         Server::new(Listener::Inherited(crate::port::inherited()?), self.config)
     }
 
-    /// Serves one connection, whose other end somebody connects through, until that hangs up and the last running
-    /// call is over.
+    /// Serves one connection, whose other end somebody connects through, until that hangs up and the last
+    /// running call is over.
     ///
     /// # Errors
     ///
@@ -302,9 +307,9 @@ impl ServerBuilder {
         let served = served::<M, S>(Arc::new(service), &self.config)?;
         let handle = Handle::new(None);
         let stream = Arc::new(stream);
-        let guest = handle.0.doors.take(&stream)?;
-        lead(stream, &served, &self.config, &handle.0, guest)?;
-        handle.0.doors.wait(None);
+        let permit = handle.0.admission.adopt(&stream)?;
+        lead(stream, &served, &self.config, &handle.0, permit)?;
+        handle.0.admission.wait(None);
         Ok(())
     }
 
@@ -326,7 +331,7 @@ impl Handle {
     fn new(wake: Option<UnixStream>) -> Self {
         Self(Arc::new(Control {
             counters: Arc::default(),
-            doors: Arc::default(),
+            admission: Arc::default(),
             workers: Arc::default(),
             wake,
         }))
@@ -338,25 +343,26 @@ impl Handle {
         self.0.counters.read()
     }
 
-    /// How many connections there are, those included that have not said yet who they are.
+    /// How many connections there are, those with a pending handshake included.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.doors.count()
+        self.0.admission.count()
     }
 
-    /// Stops the server: no connection is taken and nothing is received any more; the calls that have arrived are
-    /// answered. Its `serve` returns when they are, or when they have had their time
+    /// Stops the server: no connection is taken and nothing is received any more; the calls that have arrived
+    /// are answered. Its `serve` returns when they are, or when they have had their time
     /// ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)).
     pub fn shutdown(&self) {
-        if let Some(wake) = self.0.wake.as_ref().filter(|_| self.0.doors.close_entrance()) {
+        if let Some(wake) = self.0.wake.as_ref().filter(|_| self.0.admission.stop_receiving()) {
             // Its end of the stream is what the other end becomes readable by.
             socket::shutdown(wake, Shutdown::Write);
         }
     }
 
-    /// Stops the server at once: as [`shutdown`](Self::shutdown), but calls that run are not waited for, nor answered.
+    /// Stops the server at once: as [`shutdown`](Self::shutdown), but calls that run are not waited for, nor
+    /// answered.
     pub fn shutdown_now(&self) {
         self.shutdown();
-        self.0.doors.close();
+        self.0.admission.close();
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::connection::Connection;
 use crate::connection::inbox::Inbox;
 
-/// Leads a connection: reads it and sees to its calls, until it has passed that on or the connection has ended. Without an
-/// inbox, runs calls that wait.
+/// Leads a connection: reads it and sees to its calls, until it has passed that on or the connection has
+/// ended. Without an inbox, runs calls that wait.
 pub(super) struct Work {
     pub(super) connection: Arc<Connection>,
     pub(super) inbox: Option<Box<Inbox>>,
@@ -32,7 +32,8 @@ struct Seat {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Workers {
-    /// Has a thread do this: an idle one, or else a new one. Gives the work back where the system has no thread left.
+    /// Has a thread do this: an idle one, or else a new one. Gives the work back where the system has no
+    /// thread left.
     pub(super) fn take(self: &Arc<Self>, work: Work) -> Result<(), Work> {
         if let Some(seat) = lock(&self.idle).pop() {
             *lock(&seat.work) = Some(work);
@@ -65,7 +66,8 @@ impl Workers {
             if lock(&seat.work).is_some() {
                 continue;
             }
-            // Nothing came, or the wake-up was for nothing. Whoever takes the seat off the list gives it work.
+            // Nothing came, or the wake-up was for nothing. Whoever takes the seat off the list gives it
+            // work.
             let mut idle = lock(&self.idle);
             if let Some(place) = idle.iter().position(|other| Arc::ptr_eq(other, seat)) {
                 idle.swap_remove(place);
@@ -84,11 +86,12 @@ impl Workers {
         lock(&self.watch.connections).iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Marks a connection whose leader runs a call itself. Without the mark nobody would read on if that call takes
-    /// unexpectedly long.
+    /// Marks a connection whose leader runs a call itself. Without the mark nobody would read on if that call
+    /// takes unexpectedly long.
     pub(super) fn begin(self: &Arc<Self>, busy: &AtomicU32) {
         busy.store(self.watch.tick.load(Relaxed), SeqCst);
-        // Pairs with the watcher, which stores `asleep` and then looks at `busy`: one of the two sees the other.
+        // Pairs with the watcher, which stores `asleep` and then looks at `busy`: one of the two sees the
+        // other.
         if self.watch.asleep.load(SeqCst) {
             self.wake_watcher();
         }

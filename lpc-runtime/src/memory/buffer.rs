@@ -7,15 +7,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::maintenance;
 
-/// A byte vector that is kept for use again when it is dropped, so that a call allocates nothing once there has been one
-/// like it: a small one by its thread, a large one by the process, until nobody has taken it up for a while.
+/// A byte vector that is kept for use again when it is dropped, so that a call allocates nothing once there
+/// has been one like it: a small one by its thread, a large one by the process, until nobody has taken it up
+/// for a while.
 #[derive(Debug)]
 pub(crate) struct Buffer(Vec<u8>);
 
 /// Spares of one thread at most: a call and its reply each need one, nested calls a few more.
 const SPARES: usize = 4;
 
-/// The same where they are [tiny](TINY): replies wait in them for their tasks, of which many may have one on the way.
+/// The same where they are [tiny](TINY): replies wait in them for their tasks, of which many may have one on
+/// the way.
 const TINY_SPARES: usize = 64;
 
 /// A spare up to that size is tiny.

@@ -1,4 +1,4 @@
-//! [`Doors`]: who gets into a server, how many at once, and the way out for all of them.
+//! [`Admission`]: which clients a server admits, how many at once, and how it closes all their connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
@@ -15,7 +15,7 @@ use crate::connection::link::Link;
 use crate::credentials::Credentials;
 use crate::generated::Description;
 use crate::handshake;
-use crate::server::handshakes::{self, Leaving, Strangers};
+use crate::server::handshakes::{self, Evicted, PendingHandshakes};
 use crate::sys::fork::Birth;
 use crate::sys::socket;
 
@@ -24,21 +24,21 @@ pub(crate) type Socket = dyn AsFd + Send + Sync;
 
 /// The connections of one server.
 #[derive(Debug)]
-pub(crate) struct Doors {
+pub(crate) struct Admission {
     birth: Birth,
     state: Mutex<State>,
-    /// Signalled when the last guest has left, or nobody is to wait for that any more.
+    /// Signalled when the last permit is dropped, or nobody is to wait for that any more.
     empty: Condvar,
-    complaints: Mutex<Complaints>,
+    refusals: Mutex<RefusalLog>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the order in which they came.
-    guests: BTreeMap<u64, Entry>,
+    /// In the order in which they were accepted.
+    connections: BTreeMap<u64, Entry>,
     next: u64,
-    strangers: Strangers,
-    /// How many each user has.
+    pending: PendingHandshakes,
+    /// How many connections each user has.
     users: HashMap<u32, usize>,
     /// Nothing is received any more.
     is_closing: bool,
@@ -49,77 +49,78 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     socket: Weak<Socket>,
-    /// Once it is known who is there.
+    /// Once the handshake is complete.
     link: Weak<Link>,
 }
 
-/// What the log has not been told yet.
+/// Limits how often the log is told of clients that were refused.
 #[derive(Debug, Default)]
-struct Complaints {
+struct RefusalLog {
     last: Option<Instant>,
-    unsaid: u64,
+    suppressed: u64,
 }
 
-impl Complaints {
-    /// How many others there were of which nothing was said; `None` if it is too early to say more.
-    fn may_be_said(&mut self, now: Instant) -> Option<u64> {
+impl RefusalLog {
+    /// How many refusals were not logged since the last that was; `None` while it is too early for another
+    /// line.
+    fn may_log(&mut self, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.saturating_duration_since(last) < QUIET) {
-            self.unsaid += 1;
+            self.suppressed += 1;
             return None;
         }
         self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
-/// A connection that is not over: it counts as long as this lives.
+/// The right to one connection, which counts against the limits as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Guest {
-    doors: Arc<Doors>,
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
     user: u32,
     number: u64,
 }
 
-/// How long who takes connections pauses where there is no room for another one: the end of a handshake wakes nobody.
-pub(crate) const GLANCE: Duration = Duration::from_millis(5);
+/// Pause before the next look where `max_handshakes` are pending: the end of a handshake wakes nobody.
+pub(crate) const FULL_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long it pauses where the system has no descriptor for another one.
+/// Pause before the next accept where the system has no descriptor for another connection.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
-/// The least time between two lines in the log about clients that did not get in.
+/// The least time between two lines in the log about clients that were refused.
 const QUIET: Duration = Duration::from_secs(1);
 
-impl Default for Doors {
+impl Default for Admission {
     fn default() -> Self {
         Self {
             birth: Birth::here(),
             state: Mutex::default(),
             empty: Condvar::new(),
-            complaints: Mutex::default(),
+            refusals: Mutex::default(),
         }
     }
 }
 
-impl Doors {
-    /// Whether as many clients as may be are about to say who they are, when another one has come. One that takes its time
-    /// then gives it its place.
-    pub(crate) fn is_crowded(&self, service: Description, config: &Config) -> bool {
+impl Admission {
+    /// Whether as many handshakes are pending as may be, when another client has come. The one that has been
+    /// pending for longest is evicted for it, if that is long enough.
+    pub(crate) fn is_full(&self, service: Description, config: &Config) -> bool {
         let mut state = self.state();
-        if state.strangers.count() < config.max_handshakes {
+        if state.pending.count() < config.max_handshakes {
             return false;
         }
-        let Some(leaving) = state.strangers.make_room(Instant::now()) else { return true };
+        let Some(evicted) = state.pending.evict(Instant::now()) else { return true };
         drop(state);
-        self.send_away(&leaving, service, config);
+        self.evict(&evicted, service, config);
         false
     }
 
-    /// Ends the connection of a client that took its time to say who it is.
-    fn send_away(&self, leaving: &Leaving, service: Description, config: &Config) {
-        let socket = self.state().guests.get(&leaving.number).and_then(|guest| guest.socket.upgrade());
-        let reason = crowded("there are".into(), config.max_handshakes);
+    /// Ends the connection of a client whose handshake took too long.
+    fn evict(&self, evicted: &Evicted, service: Description, config: &Config) {
+        let socket = self.state().connections.get(&evicted.number).and_then(|permit| permit.socket.upgrade());
+        let reason = too_many_pending("there are".into(), config.max_handshakes);
         if let Some(socket) = socket {
-            if !leaving.is_greeted {
+            if !evicted.is_greeted {
                 handshake::refuse(&*socket, service, &reason);
             }
             socket::shutdown(&*socket, Shutdown::Both);
@@ -127,17 +128,17 @@ impl Doors {
         self.complain(service, &reason);
     }
 
-    /// Lets a client in that comes to a port, or tells it why not.
+    /// Admits a client that has connected to a port, or tells it why not.
     pub(crate) fn admit<S: AsFd + Send + Sync + 'static>(
         self: &Arc<Self>,
         stream: &Arc<S>,
         service: Description,
         config: &Config,
-    ) -> Option<Guest> {
+    ) -> Option<Permit> {
         let admitted = Credentials::of_peer(&**stream).and_then(|peer| {
             config.check_peer(&peer, Role::Client)?;
             if config.is_open_to_others() {
-                self.check_share(peer.uid(), service, config)?;
+                self.reserve_share(peer.uid(), service, config)?;
             }
             self.enter(stream, peer.uid(), Some(config))
         });
@@ -149,23 +150,26 @@ impl Doors {
             .ok()
     }
 
-    /// Takes a connection that somebody else has made.
-    pub(crate) fn take<S: AsFd + Send + Sync + 'static>(self: &Arc<Self>, stream: &Arc<S>) -> Result<Guest> {
+    /// Admits a connection that somebody else has made.
+    pub(crate) fn adopt<S: AsFd + Send + Sync + 'static>(
+        self: &Arc<Self>,
+        stream: &Arc<S>,
+    ) -> Result<Permit> {
         let peer = Credentials::of_peer(&**stream)?;
         self.enter(stream, peer.uid(), None)
     }
 
-    /// Keeps places for handshakes free for other users. One that has its share makes room for itself.
-    fn check_share(&self, user: u32, service: Description, config: &Config) -> Result<()> {
+    /// Keeps room for the handshakes of other users: a user that has its share evicts a handshake of its own.
+    fn reserve_share(&self, user: u32, service: Description, config: &Config) -> Result<()> {
         let share = handshakes::share(config.max_handshakes);
         let mut state = self.state();
-        if state.strangers.of(user) < share {
+        if state.pending.of(user) < share {
             return Ok(());
         }
-        let leaving = state.strangers.make_room_of(user, Instant::now());
+        let evicted = state.pending.evict_of(user, Instant::now());
         drop(state);
-        let leaving = leaving.ok_or_else(|| crowded(format!("user {user} has"), share))?;
-        self.send_away(&leaving, service, config);
+        let evicted = evicted.ok_or_else(|| too_many_pending(format!("user {user} has"), share))?;
+        self.evict(&evicted, service, config);
         Ok(())
     }
 
@@ -174,7 +178,7 @@ impl Doors {
         stream: &Arc<S>,
         user: u32,
         limits: Option<&Config>,
-    ) -> Result<Guest> {
+    ) -> Result<Permit> {
         let mut state = self.state();
         let of_user = state.users.get(&user).copied().unwrap_or(0);
         if let Some(limits) = limits {
@@ -182,7 +186,7 @@ impl Doors {
                 let message = format!("{whose} has {limit} connections, and may not have more ({knob})");
                 Err(Error::new(ErrorKind::ResourceExhausted, message))
             };
-            if state.guests.len() >= limits.max_connections {
+            if state.connections.len() >= limits.max_connections {
                 return full("the server".into(), limits.max_connections, "max_connections");
             }
             if of_user >= limits.max_connections_per_user {
@@ -193,8 +197,8 @@ impl Doors {
         let number = state.next;
         state.next += 1;
         let socket: Arc<Socket> = Arc::clone(stream) as _;
-        state.guests.insert(number, Entry { socket: Arc::downgrade(&socket), link: Weak::new() });
-        state.strangers.add(user, number, Instant::now());
+        state.connections.insert(number, Entry { socket: Arc::downgrade(&socket), link: Weak::new() });
+        state.pending.add(user, number, Instant::now());
         state.users.insert(user, of_user + 1);
         if state.is_closing {
             socket::shutdown(&*socket, Shutdown::Read);
@@ -203,17 +207,17 @@ impl Doors {
             socket::shutdown(&*socket, Shutdown::Both);
         }
         drop(state);
-        Ok(Guest { doors: Arc::clone(self), user, number })
+        Ok(Permit { admission: Arc::clone(self), user, number })
     }
 
     /// How many connections there are.
     pub(crate) fn count(&self) -> usize {
-        self.state().guests.len()
+        self.state().connections.len()
     }
 
-    /// The shutdown begins: nothing more is received from anybody. `false` where it had begun, and in a fork, whose parent's
-    /// connections these are.
-    pub(crate) fn close_entrance(&self) -> bool {
+    /// Begins the shutdown: nothing more is received from any client. `false` where it had begun, and in a
+    /// fork, whose parent's connections these are.
+    pub(crate) fn stop_receiving(&self) -> bool {
         if !self.birth.is_here() {
             return false;
         }
@@ -221,11 +225,14 @@ impl Doors {
         if std::mem::replace(&mut state.is_closing, true) {
             return false;
         }
-        let guests: Vec<_> =
-            state.guests.values().map(|guest| (guest.socket.upgrade(), guest.link.upgrade())).collect();
+        let connections: Vec<_> = state
+            .connections
+            .values()
+            .map(|permit| (permit.socket.upgrade(), permit.link.upgrade()))
+            .collect();
         drop(state);
-        for (socket, link) in guests {
-            // First: who is woken by the socket's end has to know what it means.
+        for (socket, link) in connections {
+            // First: the holder of the receive half, woken by the socket's end, has to know what that means.
             let says_so = link.filter(|link| link.close_entrance());
             if let Some(socket) = socket {
                 socket::shutdown(&*socket, Shutdown::Read);
@@ -245,11 +252,14 @@ impl Doors {
         }
         let mut state = self.state();
         state.is_closed = true;
-        let guests: Vec<_> =
-            state.guests.values().map(|guest| (guest.socket.upgrade(), guest.link.upgrade())).collect();
-        let count = guests.len();
+        let connections: Vec<_> = state
+            .connections
+            .values()
+            .map(|permit| (permit.socket.upgrade(), permit.link.upgrade()))
+            .collect();
+        let count = connections.len();
         drop(state);
-        for (socket, link) in guests {
+        for (socket, link) in connections {
             if let Some(socket) = socket {
                 socket::shutdown(&*socket, Shutdown::Both);
             }
@@ -261,9 +271,9 @@ impl Doors {
         count
     }
 
-    /// Whether everybody has left within this time, or [`close`](Self::close) was called.
+    /// Whether all connections are over within this time, or [`close`](Self::close) was called.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> bool {
-        let is_in = |state: &mut State| !state.guests.is_empty() && !state.is_closed;
+        let is_in = |state: &mut State| !state.connections.is_empty() && !state.is_closed;
         let state = self.state();
         match timeout {
             Some(timeout) => {
@@ -277,14 +287,13 @@ impl Doors {
         }
     }
 
-    /// Says in the log why a client did not get in: that of one in a second, and how many others there were.
+    /// Logs why a client was refused: one in a second, and how many others there were.
     pub(crate) fn complain(&self, service: Description, reason: &Error) {
         if reason.is_disconnected() {
             tracing::debug!(service = service.name, error = %reason, "connection ended");
             return;
         }
-        let others =
-            self.complaints.lock().unwrap_or_else(PoisonError::into_inner).may_be_said(Instant::now());
+        let others = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).may_log(Instant::now());
         if let Some(others) = others {
             tracing::warn!(service = service.name, error = %reason, others, "connection refused");
         }
@@ -295,31 +304,31 @@ impl Doors {
     }
 }
 
-/// `whose` says whose clients are `count`.
-fn crowded(whose: String, count: usize) -> Error {
+/// `whose` says whose pending handshakes are `count`.
+fn too_many_pending(whose: String, count: usize) -> Error {
     let message = format!("{whose} {count} clients that have not said who they are (max_handshakes)");
     Error::new(ErrorKind::ResourceExhausted, message)
 }
 
-impl Guest {
-    /// The server is about to say its hello.
+impl Permit {
+    /// The server is about to send its hello.
     ///
     /// # Errors
     ///
-    /// It must not: the client has been told to go.
+    /// The handshake has been evicted, and the client been told.
     pub(crate) fn greet(&self) -> Result<()> {
-        if self.doors.state().strangers.greet(self.user, self.number) {
+        if self.admission.state().pending.greet(self.user, self.number) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Disconnected, "the client has made room for others"))
+        Err(Error::new(ErrorKind::Disconnected, "the handshake was evicted for others"))
     }
 
-    /// It is known who is there.
-    pub(crate) fn introduce(&self, link: &Arc<Link>) {
-        let mut state = self.doors.state();
-        state.strangers.remove(self.user, self.number);
-        if let Some(guest) = state.guests.get_mut(&self.number) {
-            guest.link = Arc::downgrade(link);
+    /// The handshake is complete.
+    pub(crate) fn established(&self, link: &Arc<Link>) {
+        let mut state = self.admission.state();
+        state.pending.remove(self.user, self.number);
+        if let Some(permit) = state.connections.get_mut(&self.number) {
+            permit.link = Arc::downgrade(link);
         }
         let is_closing = state.is_closing;
         drop(state);
@@ -329,19 +338,19 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.doors.state();
-        state.strangers.remove(self.user, self.number);
-        state.guests.remove(&self.number);
+        let mut state = self.admission.state();
+        state.pending.remove(self.user, self.number);
+        state.connections.remove(&self.number);
         if let Some(count) = state.users.get_mut(&self.user) {
             *count -= 1;
             if *count == 0 {
                 state.users.remove(&self.user);
             }
         }
-        if state.guests.is_empty() {
-            self.doors.empty.notify_all();
+        if state.connections.is_empty() {
+            self.admission.empty.notify_all();
         }
     }
 }
@@ -351,16 +360,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_one_line_a_second_that_says_how_many_there_were() {
-        let mut complaints = Complaints::default();
+    fn a_flood_of_refusals_is_one_line_a_second_with_their_number() {
+        let mut refusals = RefusalLog::default();
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        assert_eq!(complaints.may_be_said(start), Some(0));
+        assert_eq!(refusals.may_log(start), Some(0));
         for millis in 0..1000 {
-            assert_eq!(complaints.may_be_said(at(millis)), None);
+            assert_eq!(refusals.may_log(at(millis)), None);
         }
-        assert_eq!(complaints.may_be_said(at(1000)), Some(1000));
-        assert_eq!(complaints.may_be_said(at(1999)), None);
-        assert_eq!(complaints.may_be_said(at(9000)), Some(1));
+        assert_eq!(refusals.may_log(at(1000)), Some(1000));
+        assert_eq!(refusals.may_log(at(1999)), None);
+        assert_eq!(refusals.may_log(at(9000)), Some(1));
     }
 }

@@ -43,14 +43,15 @@ use crate::credentials::Credentials;
 /// # Ok::<(), lpc::Error>(())
 /// ```
 ///
-/// A call is cancelled when its deadline passes, its future is dropped, or its caller is gone. An `async fn` is then dropped
-/// at its next `await`, as it would be in the caller's process; a `fn` runs on unless it asks. What an `async fn` hands to other tasks or
-/// threads can take a clone along.
+/// A call is cancelled when its deadline passes, its future is dropped, or its caller is gone. An `async fn`
+/// is then dropped at its next `await`, as it would be in the caller's process; a `fn` runs on unless it
+/// asks. What an `async fn` hands to other tasks or threads can take a clone along.
 #[derive(Clone, Debug)]
 pub struct Context(Option<Arc<Running>>);
 
 impl Context {
-    /// The context of the call that this thread or task is answering; outside of a call one that nobody cancels.
+    /// The context of the call that this thread or task is answering; outside of a call one that nobody
+    /// cancels.
     ///
     /// Other threads and tasks that an implementation starts are outside.
     #[must_use]
@@ -70,7 +71,8 @@ impl Context {
         self.0.as_ref()?.deadline
     }
 
-    /// How long the caller still waits, where there is a deadline: to be passed on to services that are called in turn.
+    /// How long the caller still waits, where there is a deadline: to be passed on to services that are
+    /// called in turn.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         Some(self.deadline()?.saturating_duration_since(Instant::now()))

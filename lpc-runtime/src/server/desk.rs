@@ -48,7 +48,8 @@ impl Call {
     }
 }
 
-/// The calls of one connection: those that run, those that wait to, and the results that the client has not read yet.
+/// The calls of one connection: those that run, those that wait to, and the results that the client has not
+/// read yet.
 pub(crate) struct Desk {
     peer: Credentials,
     state: Mutex<State>,
@@ -59,7 +60,8 @@ struct State {
     queue: RunQueue<Call, Arc<Running>>,
     /// Of calls that are over, to be used again.
     spare: Vec<Arc<Running>>,
-    /// The inbox, while who leads the connection runs a call, or nothing more is to be read: whoever takes it out leads.
+    /// The inbox, while who leads the connection runs a call, or nothing more is to be read: whoever takes it
+    /// out leads.
     aside: Option<Box<Inbox>>,
     /// The connection is over: nothing runs any more that did not.
     is_over: bool,
@@ -98,8 +100,8 @@ impl Desk {
         Self { peer, state: Mutex::new(state), results: Mutex::default() }
     }
 
-    /// A call has arrived. If it runs, and `puts_aside` says so for a call that is the only one, or not, the inbox is put aside
-    /// while its holder runs it.
+    /// A call has arrived. If it runs, and `puts_aside` says so for a call that is the only one, or not, the
+    /// inbox is put aside while its holder runs it.
     ///
     /// # Errors
     ///
@@ -214,7 +216,8 @@ impl Desk {
         self.answer(link, call, Err(error))
     }
 
-    /// A call has ended, and this answers it: the id is free from now on. Sends what goes out without a system call.
+    /// A call has ended, and this answers it: the id is free from now on. Sends what goes out without a
+    /// system call.
     pub(crate) fn conclude(&self, link: &Link, answer: Answer, ended: Ended) -> Concluded {
         let mut state = self.state();
         state.queue.answer(ended.id);

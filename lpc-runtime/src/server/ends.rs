@@ -11,8 +11,8 @@ use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::generated::{Description, Reply};
 
-/// The error that ends a connection after its call was answered: a peer that sends what does not decode is not to be
-/// trusted with the rest.
+/// The error that ends a connection after its call was answered: a peer that sends what does not decode is
+/// not to be trusted with the rest.
 pub(crate) fn is_fatal(answer: &Result<Reply>) -> Option<Error> {
     answer.as_ref().err().filter(|error| error.kind() == ErrorKind::Decode).cloned()
 }
@@ -26,8 +26,8 @@ pub(crate) fn broken(error: io::Error) -> Error {
     Error::new(ErrorKind::Disconnected, format!("the client does not take its replies: {error}"))
 }
 
-/// Says in the log where the end of the stream cut a message in two. That is nothing to the calls that run: the end may
-/// be that of a server's receiving, at its shutdown.
+/// Says in the log where the end of the stream cut a message in two. That is nothing to the calls that run:
+/// the end may be that of a server's receiving, at its shutdown.
 pub(crate) fn log_cut(service: Description, inbox: &Inbox) {
     if let Err(error) = inbox.ended() {
         tracing::debug!(service = service.name, %error, "connection cut");
@@ -40,7 +40,8 @@ pub(crate) fn log_cut_off(service: Description, config: &Config, connections: us
     tracing::warn!(service = service.name, connections, ?timeout, "calls cut off (shutdown_timeout)");
 }
 
-/// Says in the log why a connection is over; what the peer did wrong, once, though several calls may run into it.
+/// Says in the log why a connection is over; what the peer did wrong, once, though several calls may run into
+/// it.
 pub(crate) fn log_end(service: Description, link: &Link, error: &Error) {
     if error.is_disconnected() {
         tracing::debug!(service = service.name, %error, "connection ended");

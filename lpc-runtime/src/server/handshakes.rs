@@ -1,41 +1,42 @@
-//! [`Strangers`]: the clients of whom a server does not know yet who they are, and who of them makes room for others.
+//! [`PendingHandshakes`]: clients that have connected and not said yet who they are, and which is evicted for
+//! another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-/// How long a client may be silent while others wait to be taken.
+/// How long a handshake may be pending while other clients wait to be accepted.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// The same where the others are of other users.
+/// The same where other clients are of other users.
 const SHORT_SILENCE: Duration = Duration::from_millis(100);
 
-/// How many of these places one user may have where there are several users.
+/// How many of these handshakes may be one user's where there are several users.
 pub(crate) const fn share(places: usize) -> usize {
     places - places / 4
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Strangers {
-    /// Of each user, by the order in which they came.
-    users: HashMap<u32, BTreeMap<u64, Stranger>>,
+pub(crate) struct PendingHandshakes {
+    /// Of each user, in the order in which they were accepted.
+    users: HashMap<u32, BTreeMap<u64, Pending>>,
     count: usize,
 }
 
 #[derive(Debug)]
-struct Stranger {
+struct Pending {
     since: Instant,
     is_greeted: bool,
 }
 
-/// Who has to go.
+/// A handshake whose connection is to be closed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Leaving {
+pub(crate) struct Evicted {
     pub(crate) number: u64,
-    /// The server has said its hello: a refusal would be taken for a part of what follows that.
+    /// The server has sent its hello: a refusal would be taken for a part of what follows that.
     pub(crate) is_greeted: bool,
 }
 
-impl Strangers {
+impl PendingHandshakes {
     pub(crate) fn count(&self) -> usize {
         self.count
     }
@@ -45,39 +46,40 @@ impl Strangers {
     }
 
     pub(crate) fn add(&mut self, user: u32, number: u64, now: Instant) {
-        let stranger = Stranger { since: now, is_greeted: false };
-        self.count += usize::from(self.users.entry(user).or_default().insert(number, stranger).is_none());
+        let pending = Pending { since: now, is_greeted: false };
+        self.count += usize::from(self.users.entry(user).or_default().insert(number, pending).is_none());
     }
 
-    /// From now on the server may greet it. `false` if it has to go.
+    /// The server may send its hello from now on. `false` if the handshake was evicted.
     pub(crate) fn greet(&mut self, user: u32, number: u64) -> bool {
-        let stranger = self.users.get_mut(&user).and_then(|strangers| strangers.get_mut(&number));
-        stranger.map(|stranger| stranger.is_greeted = true).is_some()
+        let pending = self.users.get_mut(&user).and_then(|pending| pending.get_mut(&number));
+        pending.map(|pending| pending.is_greeted = true).is_some()
     }
 
-    pub(crate) fn remove(&mut self, user: u32, number: u64) -> Option<Leaving> {
-        let strangers = self.users.get_mut(&user)?;
-        let Stranger { is_greeted, .. } = strangers.remove(&number)?;
-        if strangers.is_empty() {
+    pub(crate) fn remove(&mut self, user: u32, number: u64) -> Option<Evicted> {
+        let pending = self.users.get_mut(&user)?;
+        let Pending { is_greeted, .. } = pending.remove(&number)?;
+        if pending.is_empty() {
             self.users.remove(&user);
         }
         self.count -= 1;
-        Some(Leaving { number, is_greeted })
+        Some(Evicted { number, is_greeted })
     }
 
-    /// Removes who has been silent for longest, if that is long enough, of the user who has most places.
-    pub(crate) fn make_room(&mut self, now: Instant) -> Option<Leaving> {
-        let user = *self.users.iter().max_by_key(|(_, strangers)| strangers.len())?.0;
+    /// Evicts the handshake that has been pending for longest, if that is long enough, of the user with most
+    /// of them.
+    pub(crate) fn evict(&mut self, now: Instant) -> Option<Evicted> {
+        let user = *self.users.iter().max_by_key(|(_, pending)| pending.len())?.0;
         let silence = if self.users.len() > 1 { SHORT_SILENCE } else { SILENCE };
         self.oldest(user, silence, now)
     }
 
-    /// The same of this user, who has its [`share`].
-    pub(crate) fn make_room_of(&mut self, user: u32, now: Instant) -> Option<Leaving> {
+    /// The same of this user, which has its [`share`].
+    pub(crate) fn evict_of(&mut self, user: u32, now: Instant) -> Option<Evicted> {
         self.oldest(user, SHORT_SILENCE, now)
     }
 
-    fn oldest(&mut self, user: u32, silence: Duration, now: Instant) -> Option<Leaving> {
+    fn oldest(&mut self, user: u32, silence: Duration, now: Instant) -> Option<Evicted> {
         let (&number, oldest) = self.users.get(&user)?.first_key_value()?;
         if now.saturating_duration_since(oldest.since) < silence {
             return None;
@@ -97,55 +99,55 @@ mod tests {
         start + Duration::from_millis(millis)
     }
 
-    fn leaving(number: u64) -> Option<Leaving> {
-        Some(Leaving { number, is_greeted: false })
+    fn evicted(number: u64) -> Option<Evicted> {
+        Some(Evicted { number, is_greeted: false })
     }
 
     #[test]
-    fn among_users_the_one_with_most_makes_room_after_a_tenth_of_a_second() {
-        let (mut strangers, start) = (Strangers::default(), Instant::now());
-        strangers.add(BOB, 0, start);
+    fn among_users_the_one_with_most_is_evicted_after_a_tenth_of_a_second() {
+        let (mut pending, start) = (PendingHandshakes::default(), Instant::now());
+        pending.add(BOB, 0, start);
         for number in 1..=3 {
-            strangers.add(ANN, number, after(start, number));
+            pending.add(ANN, number, after(start, number));
         }
-        assert_eq!(strangers.make_room(after(start, 100)), None, "Ann's first came later than Bob's");
-        assert_eq!(strangers.make_room(after(start, 101)), leaving(1));
-        assert_eq!(strangers.make_room(after(start, 101)), None);
-        assert_eq!(strangers.make_room(after(start, 102)), leaving(2));
-        assert_eq!((strangers.of(ANN), strangers.of(BOB), strangers.count()), (1, 1, 2));
+        assert_eq!(pending.evict(after(start, 100)), None, "Ann's first came later than Bob's");
+        assert_eq!(pending.evict(after(start, 101)), evicted(1));
+        assert_eq!(pending.evict(after(start, 101)), None);
+        assert_eq!(pending.evict(after(start, 102)), evicted(2));
+        assert_eq!((pending.of(ANN), pending.of(BOB), pending.count()), (1, 1, 2));
     }
 
     #[test]
-    fn a_user_who_is_alone_makes_room_after_a_second() {
-        let (mut strangers, start) = (Strangers::default(), Instant::now());
-        strangers.add(ANN, 0, start);
-        assert_eq!(strangers.make_room(after(start, 999)), None);
-        assert_eq!(strangers.make_room(after(start, 1000)), leaving(0));
-        assert_eq!((strangers.of(ANN), strangers.count()), (0, 0));
-        assert_eq!(strangers.make_room(after(start, 9999)), None, "nobody is there");
+    fn a_user_who_is_alone_is_evicted_after_a_second() {
+        let (mut pending, start) = (PendingHandshakes::default(), Instant::now());
+        pending.add(ANN, 0, start);
+        assert_eq!(pending.evict(after(start, 999)), None);
+        assert_eq!(pending.evict(after(start, 1000)), evicted(0));
+        assert_eq!((pending.of(ANN), pending.count()), (0, 0));
+        assert_eq!(pending.evict(after(start, 9999)), None, "none is pending");
     }
 
     #[test]
-    fn a_user_with_its_share_makes_room_for_itself_alone() {
-        let (mut strangers, start) = (Strangers::default(), Instant::now());
-        strangers.add(BOB, 0, start);
-        strangers.add(ANN, 1, after(start, 1));
-        assert_eq!(strangers.make_room_of(ANN, after(start, 100)), None);
-        assert_eq!(strangers.make_room_of(ANN, after(start, 101)), leaving(1));
-        assert_eq!(strangers.make_room_of(ANN, after(start, 101)), None);
+    fn a_user_with_its_share_evicts_its_own_alone() {
+        let (mut pending, start) = (PendingHandshakes::default(), Instant::now());
+        pending.add(BOB, 0, start);
+        pending.add(ANN, 1, after(start, 1));
+        assert_eq!(pending.evict_of(ANN, after(start, 100)), None);
+        assert_eq!(pending.evict_of(ANN, after(start, 101)), evicted(1));
+        assert_eq!(pending.evict_of(ANN, after(start, 101)), None);
     }
 
     #[test]
-    fn who_was_sent_away_is_not_greeted_and_who_was_greeted_is_known_to_be() {
-        let (mut strangers, start) = (Strangers::default(), Instant::now());
-        strangers.add(ANN, 0, start);
-        strangers.add(ANN, 1, start);
-        assert!(strangers.greet(ANN, 0));
+    fn an_evicted_handshake_is_not_greeted_and_a_greeted_one_is_known_to_be() {
+        let (mut pending, start) = (PendingHandshakes::default(), Instant::now());
+        pending.add(ANN, 0, start);
+        pending.add(ANN, 1, start);
+        assert!(pending.greet(ANN, 0));
         let later = after(start, 5000);
-        assert_eq!(strangers.make_room(later), Some(Leaving { number: 0, is_greeted: true }));
-        assert_eq!(strangers.make_room(later), leaving(1));
-        assert!(!strangers.greet(ANN, 1));
-        assert_eq!(strangers.remove(ANN, 1), None);
+        assert_eq!(pending.evict(later), Some(Evicted { number: 0, is_greeted: true }));
+        assert_eq!(pending.evict(later), evicted(1));
+        assert!(!pending.greet(ANN, 1));
+        assert_eq!(pending.remove(ANN, 1), None);
     }
 
     #[test]

@@ -60,8 +60,8 @@ impl<D: ?Sized> Served<D> {
         Request::new(link, self.service, u32::from(method), arguments, threshold)
     }
 
-    /// Whether the method is expected to take less than handing it to another thread would. One that there is not
-    /// is answered at once.
+    /// Whether the method is expected to take less than handing it to another thread would. One that there is
+    /// not is answered at once.
     pub(crate) fn is_quick(&self, method: u16) -> bool {
         self.paces.get(usize::from(method)).is_none_or(Pace::is_quick)
     }

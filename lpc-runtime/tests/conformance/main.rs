@@ -8,19 +8,20 @@
 //! - `calls`, `ends`: the behaviours.
 //! - `deadlines`: calls that are cancelled, by hand or by the clock, and what the implementation can know of it.
 //! - `reconnecting`: clients that outlive their server.
-//! - `doors`: who gets in, how many at once, and how a server ends.
+//! - `admission`: who gets in, how many at once, and how a server ends.
 //! - `loans`: values in shared memory: where they may stand, where they are, how long they stay.
 //! - `quotas`: what happens where there is no room, and that room comes back.
 //! - `pressure`: more than the other side takes.
 //! - `crowds`: many threads of one client.
-//! - `strangers`: peers that speak something else, or nothing.
+//! - `handshakes`: peers that speak something else, or nothing.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
+mod admission;
 mod calls;
 mod crowds;
 mod deadlines;
-mod doors;
 mod ends;
+mod handshakes;
 mod loans;
 mod pairs;
 mod pressure;
@@ -28,7 +29,6 @@ mod probe;
 mod quick;
 mod quotas;
 mod reconnecting;
-mod strangers;
 
 use std::time::{Duration, Instant};
 

@@ -27,7 +27,7 @@
 //! | Switch | both | 0 | 0 | | |
 //!
 //! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies (Call); 4, loans
-//! (Call, Reply); 8, a deadline (Call).
+//! (Call, Reply); 8, a deadline (Call); 16, the descriptor could not be passed, and none comes (Segment, Ring).
 //!
 //! **Segments and objects.** A segment is memory of the sender's pool; blocks of it carry bodies and loans. An object is
 //! a file or a memfd that nobody can write to any more, lent as a whole or in a range; it carries loans only. Both are
@@ -57,6 +57,9 @@
 //! the one frame that is next comes through the socket, and Switch, that all do until there is a Switch there. So a frame with
 //! a descriptor, one that is too large for the ring, and what comes while the ring is full, go through the socket. Bells, in
 //! the socket, wake who sleeps; they stand outside of the sequence and mean nothing.
+//!
+//! **Descriptors.** Where the system does not pass the descriptor of a Segment or Ring frame (too many are on their way between
+//! the user's processes, `ETOOMANYREFS`), the frame goes without it, and says so: what it announces cannot be read.
 //!
 //! Where the peer cannot read the block of a body (its system has no descriptor or memory left for the segment), it asks
 //! with Resend for the same frame with the body in line: the same loans, which it did not take the first time. The block
@@ -160,10 +163,10 @@ impl Kind {
         })
     }
 
-    /// How many descriptors come with a frame of this kind: exactly these.
+    /// Whether a descriptor comes with each frame of this kind, unless the frame says that it could not be passed.
     #[must_use]
-    pub const fn descriptors(self) -> usize {
-        matches!(self, Self::Segment | Self::Ring) as usize
+    pub const fn brings_descriptor(self) -> bool {
+        matches!(self, Self::Segment | Self::Ring)
     }
 }
 
@@ -178,6 +181,9 @@ const LOANS: u8 = 4;
 
 /// The flag of a call that ends with the time left for it.
 const DEADLINE: u8 = 8;
+
+/// The flag of a frame whose descriptor the sender's system did not pass.
+const WITHOUT: u8 = 16;
 
 /// The first bytes of every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +200,8 @@ pub struct Header {
     pub has_loans: bool,
     /// Whether the time left for the call stands at the end.
     pub has_deadline: bool,
+    /// Whether the frame comes without the descriptor that it should bring: the sender's system did not pass it.
+    pub is_without: bool,
     /// Index of the method in the server's table.
     pub method: u16,
     /// The call, or the segment or object, or the place of a loan.
@@ -214,7 +222,8 @@ impl Header {
         bytes[5] = (u8::from(self.is_mapped) * MAPPED)
             | (u8::from(self.is_busy) * BUSY)
             | (u8::from(self.has_loans) * LOANS)
-            | (u8::from(self.has_deadline) * DEADLINE);
+            | (u8::from(self.has_deadline) * DEADLINE)
+            | (u8::from(self.is_without) * WITHOUT);
         bytes[6..8].copy_from_slice(&self.method.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.call.0.to_le_bytes());
         bytes
@@ -228,7 +237,7 @@ impl Header {
     #[inline]
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, BadHeader> {
         let [l0, l1, l2, l3, kind, flags, m0, m1, call @ ..] = *bytes;
-        if flags & !(MAPPED | BUSY | LOANS | DEADLINE) != 0 {
+        if flags & !(MAPPED | BUSY | LOANS | DEADLINE | WITHOUT) != 0 {
             return Err(BadHeader::Flags(flags));
         }
         Ok(Self {
@@ -238,6 +247,7 @@ impl Header {
             is_busy: flags & BUSY != 0,
             has_loans: flags & LOANS != 0,
             has_deadline: flags & DEADLINE != 0,
+            is_without: flags & WITHOUT != 0,
             method: u16::from_le_bytes([m0, m1]),
             call: CallId(u64::from_le_bytes(call)),
         })
@@ -329,8 +339,8 @@ fn begin(frame: &mut Vec<u8>, kind: Kind, method: u16) {
 #[inline]
 fn plain(kind: Kind, len: u32, method: u16, call: u64) -> [u8; Header::LEN] {
     let call = CallId(call);
-    let (is_mapped, is_busy, has_loans, has_deadline) = (false, false, false, false);
-    Header { len, kind, is_mapped, is_busy, has_loans, has_deadline, method, call }.encode()
+    let (is_mapped, is_busy, has_loans, has_deadline, is_without) = (false, false, false, false, false);
+    Header { len, kind, is_mapped, is_busy, has_loans, has_deadline, is_without, method, call }.encode()
 }
 
 /// Completes a frame that one of the `begin_…` functions started, once: its body, and what is lent with it.
@@ -400,6 +410,11 @@ pub fn object(number: u32, offset: u64, len: u64) -> [u8; Header::LEN + 16] {
     bytes[Header::LEN..Header::LEN + 8].copy_from_slice(&offset.to_le_bytes());
     bytes[Header::LEN + 8..].copy_from_slice(&len.to_le_bytes());
     bytes
+}
+
+/// Says of a frame that brings a descriptor that none comes: the system did not pass it.
+pub fn mark_without_descriptor(frame: &mut [u8]) {
+    frame[5] |= WITHOUT;
 }
 
 /// A Release frame for the block of the reply to `call`.

@@ -29,6 +29,7 @@ const MAPPED: u8 = 1;
 const BUSY: u8 = 2;
 const LOANS: u8 = 4;
 const DEADLINE: u8 = 8;
+const WITHOUT: u8 = 16;
 
 const ROLES: [Role; 2] = [Role::Client, Role::Server];
 
@@ -367,7 +368,7 @@ mod rules {
     #[test]
     fn a_flag_that_its_kind_does_not_have_is_refused() {
         let of = |role: Role, kind: u8| match (role, kind) {
-            (_, SEGMENT) => (frame::segment(0, PAGE).to_vec(), 0),
+            (_, SEGMENT) => (frame::segment(0, PAGE).to_vec(), WITHOUT),
             (_, RETIRE) => (frame::retire(0).to_vec(), 0),
             (_, RETURN) => (frame::returned(0, 0).to_vec(), 0),
             (_, RESEND) => (frame::resend(CallId::new(1)).to_vec(), 0),
@@ -1090,6 +1091,37 @@ mod rules {
                     assert!(seen.eq(expected));
                     assert_eq!(driver.announced.len(), numbers.len(), "it is announced all the same");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_senders_system_did_not_pass_is_announced_without_it() {
+        for role in ROLES {
+            for number in [0, OBJECT] {
+                let mut driver = Driver::new(role, limits());
+                let mut bytes = match number {
+                    0 => frame::segment(number, PAGE).to_vec(),
+                    _ => frame::object(number, 0, PAGE).to_vec(),
+                };
+                frame::mark_without_descriptor(&mut bytes);
+                // What comes behind it, in the same piece, brings its own.
+                let next = frame::segment(1, PAGE);
+                driver.feed(&bytes, &[]).unwrap();
+                driver.feed(&next, &[7]).unwrap();
+                driver.retire(number);
+                driver.feed(&[&bytes[..], &raw(bodied(role), 0, 1, b"body")].concat(), &[]).unwrap();
+                let descriptors: Vec<_> = driver
+                    .seen
+                    .iter()
+                    .filter_map(|seen| match seen {
+                        Seen::Segment { descriptor, .. } | Seen::Object { descriptor, .. } => Some(*descriptor),
+                        _ => None,
+                    })
+                    .collect();
+                assert_eq!(descriptors, [None, Some(7), None]);
+                let violation = Driver::new(role, limits()).feed(&bytes, &[7]).unwrap_err();
+                assert!(matches!(violation, Violation::StrayDescriptors), "{violation:?}");
             }
         }
     }

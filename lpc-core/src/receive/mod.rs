@@ -314,7 +314,7 @@ impl<F> Receiver<F> {
                     _ => return Err(Violation::Length { kind: Kind::Segment, len: len as u64 }),
                 };
                 let number = self.announce(call.as_u64(), offset, len)?;
-                let descriptor = self.descriptors.pop_front().ok_or(Violation::MissingDescriptor)?;
+                let descriptor = self.descriptor(&header)?;
                 if is_object(number) {
                     Incoming::Object { number, offset, len, descriptor }
                 } else {
@@ -340,9 +340,7 @@ impl<F> Receiver<F> {
             Kind::At => Incoming::At { cpu: call.as_u64() },
             Kind::Ring => {
                 self.has_announced_ring = true;
-                Incoming::Ring {
-                    descriptor: self.descriptors.pop_front().ok_or(Violation::MissingDescriptor)?,
-                }
+                Incoming::Ring { descriptor: self.descriptor(&header)? }
             }
             Kind::Bell | Kind::Aside | Kind::Switch => unreachable!("taken out above"),
             Kind::Refuse => match u32::try_from(call.as_u64()) {
@@ -380,7 +378,7 @@ impl<F> Receiver<F> {
         }
         let Some((header, is_whole)) = self.header(self.current(), in_ring)? else { return Ok(None) };
         if !in_ring {
-            self.check_descriptors(header.kind)?;
+            self.check_descriptors(&header)?;
         }
         if !is_whole {
             return Ok(None);
@@ -393,8 +391,10 @@ impl<F> Receiver<F> {
 
     /// Bells stand outside of the sequence of frames.
     fn skip_bells(&mut self) -> Result<(), Violation> {
-        while self.header(&self.socket, false)?.is_some_and(|(header, _)| header.kind == Kind::Bell) {
-            self.check_descriptors(Kind::Bell)?;
+        while let Some((header, _)) = self.header(&self.socket, false)?
+            && header.kind == Kind::Bell
+        {
+            self.check_descriptors(&header)?;
             self.socket.start += Header::LEN;
         }
         Ok(())
@@ -404,11 +404,20 @@ impl<F> Receiver<F> {
     ///
     /// Descriptors come with the first byte of their frame, and a receive never goes on beyond the bytes that were sent with
     /// descriptors (unix(7)); so those of a frame further back are here only if all of it is, too.
-    fn check_descriptors(&self, kind: Kind) -> Result<(), Violation> {
-        if kind.descriptors() == 0 && !self.descriptors.is_empty() && !self.socket.has_frame() {
+    fn check_descriptors(&self, header: &Header) -> Result<(), Violation> {
+        let brings_one = header.kind.brings_descriptor() && !header.is_without;
+        if !brings_one && !self.descriptors.is_empty() && !self.socket.has_frame() {
             return Err(Violation::StrayDescriptors);
         }
         Ok(())
+    }
+
+    /// The descriptor that comes with a frame; `None` where the system of one side had none left for it.
+    fn descriptor(&mut self, header: &Header) -> Result<Option<F>, Violation> {
+        if header.is_without {
+            return Ok(None);
+        }
+        self.descriptors.pop_front().ok_or(Violation::MissingDescriptor)
     }
 
     /// The header of the frame that a buffer begins with, its direction and length checked, and whether all of it is there.
@@ -429,7 +438,7 @@ impl<F> Receiver<F> {
             Role::Client => Kind::Reply,
             Role::Server => Kind::Call,
         };
-        let is_plain = !header.is_mapped && !header.has_loans && !header.has_deadline;
+        let is_plain = !header.is_mapped && !header.has_loans && !header.has_deadline && !header.is_without;
         if kind == expected
             && is_plain
             && len <= self.limits.max_message
@@ -449,7 +458,8 @@ impl<F> Receiver<F> {
         self.check_lane(kind, in_ring)?;
         let has_body = matches!(kind, Kind::Call | Kind::Reply);
         let is_of_call = header.is_busy || header.has_deadline;
-        if (header.is_mapped || header.has_loans) && !has_body || is_of_call && kind != Kind::Call {
+        let is_without = header.is_without && !kind.brings_descriptor();
+        if is_without || (header.is_mapped || header.has_loans) && !has_body || is_of_call && kind != Kind::Call {
             return Err(Violation::Header(BadHeader::Flags(flags)));
         }
         let (least, limit) = match kind {

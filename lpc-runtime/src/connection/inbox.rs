@@ -1,6 +1,7 @@
 //! [`Inbox`]: takes messages off the socket.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub(crate) struct Inbox {
     watch: Watch,
     /// The peer's ring.
     ring: Option<Reading>,
+    /// A descriptor has not come that a frame should have brought.
+    has_lost: bool,
 }
 
 /// A message of the peer that is for the driver.
@@ -89,6 +92,7 @@ impl Inbox {
             overslept: false,
             watch: Watch::new(link.spin()),
             ring: None,
+            has_lost: false,
         }
     }
 
@@ -429,7 +433,7 @@ impl Inbox {
                 }
             },
             (None, _) => {
-                tracing::warn!(len, "this process has no descriptor left for a peer's shared memory");
+                self.warn_of_lost("a peer's shared memory");
                 Segment::lost()
             }
             (_, Err(())) => {
@@ -495,10 +499,7 @@ impl Inbox {
     ) -> Result<(), Error> {
         let slot = number & !OBJECT;
         let Some(descriptor) = descriptor else {
-            tracing::warn!(
-                len,
-                "this process has no descriptor left for memory or a file that a peer passes"
-            );
+            self.warn_of_lost("memory or a file that a peer passes");
             return Ok(());
         };
         let Some(live) = self.live.charge(1) else {
@@ -522,6 +523,13 @@ impl Inbox {
             link.watch();
         }
         Ok(())
+    }
+
+    /// Says that no descriptor came for something: once, since a peer can say so as often as it likes.
+    fn warn_of_lost(&mut self, what: &str) {
+        if !mem::replace(&mut self.has_lost, true) {
+            tracing::warn!("the system of one side had no descriptor left for {what}");
+        }
     }
 
     /// Has a body that cannot be read here sent through the socket.

@@ -163,27 +163,70 @@ impl Kind {
         })
     }
 
-    /// Whether a descriptor comes with each frame of this kind, unless the frame says that it could not be passed.
+    /// The flags that a frame of this kind may have.
     #[must_use]
-    pub const fn brings_descriptor(self) -> bool {
-        matches!(self, Self::Segment | Self::Ring)
+    pub const fn flags(self) -> Flags {
+        match self {
+            Self::Call => Flags::MAPPED.with(Flags::BUSY).with(Flags::LOANS).with(Flags::DEADLINE),
+            Self::Reply => Flags::MAPPED.with(Flags::LOANS),
+            Self::Segment | Self::Ring => Flags::WITHOUT,
+            _ => Flags::NONE,
+        }
     }
 }
 
-/// The flag of a body that stands in a block of the sender's pool; the frame's own bytes are a [`BlockRef`].
-const MAPPED: u8 = 1;
+/// What a header says of the bytes behind it, and of the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u8);
 
-/// The flag of a call whose client has others waiting: a hint that running them side by side pays.
-const BUSY: u8 = 2;
+impl Flags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
 
-/// The flag of a frame that ends with a table of loans.
-const LOANS: u8 = 4;
+    /// The body stands in a block of the sender's pool; the frame's own bytes are a [`BlockRef`].
+    pub const MAPPED: Self = Self(1);
 
-/// The flag of a call that ends with the time left for it.
-const DEADLINE: u8 = 8;
+    /// The client of a call has others waiting: a hint that running them side by side pays.
+    pub const BUSY: Self = Self(2);
 
-/// The flag of a frame whose descriptor the sender's system did not pass.
-const WITHOUT: u8 = 16;
+    /// The frame ends with a table of loans.
+    pub const LOANS: Self = Self(4);
+
+    /// A call ends with the time left for it.
+    pub const DEADLINE: Self = Self(8);
+
+    /// The frame comes without the descriptor that it should bring: the sender's system did not pass it.
+    pub const WITHOUT: Self = Self(16);
+
+    const ALL: Self = Self(31);
+
+    /// These flags and the others.
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Whether all of the others are among these.
+    #[must_use]
+    #[inline]
+    pub const fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Whether all of these are among the others.
+    #[must_use]
+    #[inline]
+    pub const fn are_among(self, others: Self) -> bool {
+        others.has(self)
+    }
+
+    /// The byte of a header.
+    #[must_use]
+    #[inline]
+    pub const fn as_byte(self) -> u8 {
+        self.0
+    }
+}
 
 /// The first bytes of every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,16 +235,8 @@ pub struct Header {
     pub len: u32,
     /// What the frame is.
     pub kind: Kind,
-    /// Whether the body is in a block of shared memory.
-    pub is_mapped: bool,
-    /// Whether the client has other calls waiting.
-    pub is_busy: bool,
-    /// Whether a table of loans stands behind the body.
-    pub has_loans: bool,
-    /// Whether the time left for the call stands at the end.
-    pub has_deadline: bool,
-    /// Whether the frame comes without the descriptor that it should bring: the sender's system did not pass it.
-    pub is_without: bool,
+    /// What is behind the header.
+    pub flags: Flags,
     /// Index of the method in the server's table.
     pub method: u16,
     /// The call, or the segment or object, or the place of a loan.
@@ -219,11 +254,7 @@ impl Header {
         let mut bytes = [0; Self::LEN];
         bytes[0..4].copy_from_slice(&self.len.to_le_bytes());
         bytes[4] = self.kind as u8;
-        bytes[5] = (u8::from(self.is_mapped) * MAPPED)
-            | (u8::from(self.is_busy) * BUSY)
-            | (u8::from(self.has_loans) * LOANS)
-            | (u8::from(self.has_deadline) * DEADLINE)
-            | (u8::from(self.is_without) * WITHOUT);
+        bytes[5] = self.flags.0;
         bytes[6..8].copy_from_slice(&self.method.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.call.0.to_le_bytes());
         bytes
@@ -237,20 +268,47 @@ impl Header {
     #[inline]
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, BadHeader> {
         let [l0, l1, l2, l3, kind, flags, m0, m1, call @ ..] = *bytes;
-        if flags & !(MAPPED | BUSY | LOANS | DEADLINE | WITHOUT) != 0 {
+        if !Flags(flags).are_among(Flags::ALL) {
             return Err(BadHeader::Flags(flags));
         }
         Ok(Self {
             len: u32::from_le_bytes([l0, l1, l2, l3]),
             kind: Kind::parse(kind).ok_or(BadHeader::Kind(kind))?,
-            is_mapped: flags & MAPPED != 0,
-            is_busy: flags & BUSY != 0,
-            has_loans: flags & LOANS != 0,
-            has_deadline: flags & DEADLINE != 0,
-            is_without: flags & WITHOUT != 0,
+            flags: Flags(flags),
             method: u16::from_le_bytes([m0, m1]),
             call: CallId(u64::from_le_bytes(call)),
         })
+    }
+
+    /// Whether the body is in a block of shared memory.
+    #[must_use]
+    pub const fn is_mapped(&self) -> bool {
+        self.flags.has(Flags::MAPPED)
+    }
+
+    /// Whether the client has other calls waiting.
+    #[must_use]
+    #[inline]
+    pub const fn is_busy(&self) -> bool {
+        self.flags.has(Flags::BUSY)
+    }
+
+    /// Whether a table of loans stands behind the body.
+    #[must_use]
+    pub const fn has_loans(&self) -> bool {
+        self.flags.has(Flags::LOANS)
+    }
+
+    /// Whether the time left for the call stands at the end.
+    #[must_use]
+    pub const fn has_deadline(&self) -> bool {
+        self.flags.has(Flags::DEADLINE)
+    }
+
+    /// Whether a descriptor comes with the frame.
+    #[must_use]
+    pub const fn brings_descriptor(&self) -> bool {
+        matches!(self.kind, Kind::Segment | Kind::Ring) && !self.flags.has(Flags::WITHOUT)
     }
 }
 
@@ -338,9 +396,7 @@ fn begin(frame: &mut Vec<u8>, kind: Kind, method: u16) {
 /// A header without flags.
 #[inline]
 fn plain(kind: Kind, len: u32, method: u16, call: u64) -> [u8; Header::LEN] {
-    let call = CallId(call);
-    let (is_mapped, is_busy, has_loans, has_deadline, is_without) = (false, false, false, false, false);
-    Header { len, kind, is_mapped, is_busy, has_loans, has_deadline, is_without, method, call }.encode()
+    Header { len, kind, flags: Flags::NONE, method, call: CallId(call) }.encode()
 }
 
 /// Completes a frame that one of the `begin_…` functions started, once: its body, and what is lent with it.
@@ -354,7 +410,7 @@ pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body, loans: &[BlockRef]) {
     if let Body::Mapped(block) = body {
         frame.truncate(Header::LEN);
         frame.extend_from_slice(&block.encode());
-        frame[5] |= MAPPED;
+        frame[5] |= Flags::MAPPED.0;
     }
     if !loans.is_empty() {
         assert!(loans.len() <= MAX_LOANS, "{} loans do not fit in a frame", loans.len());
@@ -362,7 +418,7 @@ pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body, loans: &[BlockRef]) {
             frame.extend_from_slice(&loan.encode());
         }
         frame.extend_from_slice(&(loans.len() as u16).to_le_bytes());
-        frame[5] |= LOANS;
+        frame[5] |= Flags::LOANS.0;
     }
     set_len(frame);
     frame[8..16].copy_from_slice(&call.0.to_le_bytes());
@@ -371,7 +427,7 @@ pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body, loans: &[BlockRef]) {
 /// Marks a Call whose client has others waiting.
 #[inline]
 pub fn mark_busy(frame: &mut [u8]) {
-    frame[5] |= BUSY;
+    frame[5] |= Flags::BUSY.0;
 }
 
 /// Says of a sealed Call, once, how long its caller still waits.
@@ -382,7 +438,7 @@ pub fn mark_busy(frame: &mut [u8]) {
 pub fn set_time_left(frame: &mut Vec<u8>, left: Duration) {
     let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
     frame.extend_from_slice(&nanos.to_le_bytes());
-    frame[5] |= DEADLINE;
+    frame[5] |= Flags::DEADLINE.0;
     set_len(frame);
 }
 
@@ -414,7 +470,7 @@ pub fn object(number: u32, offset: u64, len: u64) -> [u8; Header::LEN + 16] {
 
 /// Says of a frame that brings a descriptor that none comes: the system did not pass it.
 pub fn mark_without_descriptor(frame: &mut [u8]) {
-    frame[5] |= WITHOUT;
+    frame[5] |= Flags::WITHOUT.0;
 }
 
 /// A Release frame for the block of the reply to `call`.

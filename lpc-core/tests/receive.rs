@@ -1115,7 +1115,9 @@ mod rules {
                     .seen
                     .iter()
                     .filter_map(|seen| match seen {
-                        Seen::Segment { descriptor, .. } | Seen::Object { descriptor, .. } => Some(*descriptor),
+                        Seen::Segment { descriptor, .. } | Seen::Object { descriptor, .. } => {
+                            Some(*descriptor)
+                        }
                         _ => None,
                     })
                     .collect();

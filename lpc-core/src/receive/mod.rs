@@ -15,7 +15,7 @@ use crate::Limits;
 use crate::arena::PAGE;
 use crate::codec::Decoder;
 use crate::error::WireError;
-use crate::frame::{BadHeader, BlockRef, Header, Kind, MAX_LOANS, MAX_TABLE, OBJECT, TIME_LEFT};
+use crate::frame::{BadHeader, BlockRef, Flags, Header, Kind, MAX_LOANS, MAX_TABLE, OBJECT, TIME_LEFT};
 use crate::ring::MAX_FRAME;
 
 pub use self::message::{Incoming, Payload};
@@ -293,7 +293,7 @@ impl<F> Receiver<F> {
         Ok(Some(match header.kind {
             Kind::Call => {
                 let (payload, loans, time_left) = self.body(&header, self.taken(at))?;
-                let Header { method, is_busy, .. } = header;
+                let (method, is_busy) = (header.method, header.is_busy());
                 Incoming::Call { call, method, is_busy, time_left, payload, loans }
             }
             Kind::Reply => {
@@ -405,8 +405,7 @@ impl<F> Receiver<F> {
     /// Descriptors come with the first byte of their frame, and a receive never goes on beyond the bytes that were sent with
     /// descriptors (unix(7)); so those of a frame further back are here only if all of it is, too.
     fn check_descriptors(&self, header: &Header) -> Result<(), Violation> {
-        let brings_one = header.kind.brings_descriptor() && !header.is_without;
-        if !brings_one && !self.descriptors.is_empty() && !self.socket.has_frame() {
+        if !header.brings_descriptor() && !self.descriptors.is_empty() && !self.socket.has_frame() {
             return Err(Violation::StrayDescriptors);
         }
         Ok(())
@@ -414,7 +413,7 @@ impl<F> Receiver<F> {
 
     /// The descriptor that comes with a frame; `None` where the system of one side had none left for it.
     fn descriptor(&mut self, header: &Header) -> Result<Option<F>, Violation> {
-        if header.is_without {
+        if header.flags.has(Flags::WITHOUT) {
             return Ok(None);
         }
         self.descriptors.pop_front().ok_or(Violation::MissingDescriptor)
@@ -426,24 +425,20 @@ impl<F> Receiver<F> {
         let unread = buffer.unread();
         let Some(bytes) = unread.first_chunk() else { return Ok(None) };
         let header = Header::decode(bytes)?;
-        self.check_header(&header, bytes[5], in_ring)?;
+        self.check_header(&header, in_ring)?;
         Ok(Some((header, unread.len() - Header::LEN >= header.len as usize)))
     }
 
     /// Makes sure that a frame may come that way, to this side, with these flags and this length.
-    fn check_header(&self, header: &Header, flags: u8, in_ring: bool) -> Result<(), Violation> {
+    fn check_header(&self, header: &Header, in_ring: bool) -> Result<(), Violation> {
         let (kind, len) = (header.kind, u64::from(header.len));
         // What a small call is made of: everything else is looked at more closely.
         let expected = match self.role {
             Role::Client => Kind::Reply,
             Role::Server => Kind::Call,
         };
-        let is_plain = !header.is_mapped && !header.has_loans && !header.has_deadline && !header.is_without;
-        if kind == expected
-            && is_plain
-            && len <= self.limits.max_message
-            && (!header.is_busy || kind == Kind::Call)
-        {
+        let allowed = if kind == Kind::Call { Flags::BUSY } else { Flags::NONE };
+        if kind == expected && header.flags.are_among(allowed) && len <= self.limits.max_message {
             return Ok(());
         }
         let for_us = match kind {
@@ -456,14 +451,11 @@ impl<F> Receiver<F> {
             return Err(Violation::Direction { kind, role: self.role });
         }
         self.check_lane(kind, in_ring)?;
-        let has_body = matches!(kind, Kind::Call | Kind::Reply);
-        let is_of_call = header.is_busy || header.has_deadline;
-        let is_without = header.is_without && !kind.brings_descriptor();
-        if is_without || (header.is_mapped || header.has_loans) && !has_body || is_of_call && kind != Kind::Call {
-            return Err(Violation::Header(BadHeader::Flags(flags)));
+        if !header.flags.are_among(kind.flags()) {
+            return Err(Violation::Header(BadHeader::Flags(header.flags.as_byte())));
         }
         let (least, limit) = match kind {
-            Kind::Call | Kind::Reply if header.is_mapped => (BlockRef::LEN as u64, BlockRef::LEN as u64),
+            Kind::Call | Kind::Reply if header.is_mapped() => (BlockRef::LEN as u64, BlockRef::LEN as u64),
             Kind::Call | Kind::Reply => (0, self.limits.max_message),
             Kind::Failure => (0, MAX_FAILURE),
             Kind::Segment if header.call.as_u64() & u64::from(OBJECT) != 0 => (16, 16),
@@ -472,8 +464,8 @@ impl<F> Receiver<F> {
             Kind::Cancel | Kind::Closing | Kind::At => (0, 0),
             Kind::Ring | Kind::Bell | Kind::Aside | Kind::Switch => (0, 0),
         };
-        let limit = if header.has_loans { limit.saturating_add(MAX_TABLE) } else { limit };
-        let time_left = if header.has_deadline { TIME_LEFT } else { 0 };
+        let limit = if header.has_loans() { limit.saturating_add(MAX_TABLE) } else { limit };
+        let time_left = if header.has_deadline() { TIME_LEFT } else { 0 };
         let (least, limit) = (least + time_left, limit.saturating_add(time_left));
         if len > limit {
             return Err(Violation::TooLong { kind, len, limit });
@@ -506,18 +498,18 @@ impl<F> Receiver<F> {
         let (kind, len) = (header.kind, u64::from(header.len));
         let mut loans = Vec::new();
         let mut time_left = None;
-        if header.has_deadline {
+        if header.has_deadline() {
             let nanos;
             (body, nanos) = body.split_last_chunk().ok_or(Violation::Length { kind, len })?;
             time_left = Some(Duration::from_nanos(u64::from_le_bytes(*nanos)));
         }
-        if header.has_loans {
+        if header.has_loans() {
             let entries;
             (body, entries) = split_table(body).ok_or(Violation::Loans { kind, len })?;
             loans = entries.iter().map(|entry| self.check(entry)).collect::<Result<_, _>>()?;
         }
         let limit = self.limits.max_message;
-        let payload = if header.is_mapped {
+        let payload = if header.is_mapped() {
             let block = self.check(body.try_into().map_err(|_| Violation::Length { kind, len })?)?;
             if is_object(block.segment) {
                 return Err(Violation::BodyInObject(block.segment));

@@ -379,7 +379,7 @@ impl InBlock {
         frame.extend_from_slice(self.block.bytes(self.len));
         let places: Vec<_> = self.loans.iter().map(|loan| loan.place).collect();
         frame::seal(&mut frame, call, Body::Inline, &places);
-        if header.is_busy {
+        if header.is_busy() {
             frame::mark_busy(&mut frame);
         }
         if let Some(left) = time_left {

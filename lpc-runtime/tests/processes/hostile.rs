@@ -201,7 +201,7 @@ impl Peer {
         loop {
             let Some((header, mut body)) = self.receive() else { return false };
             if header.kind == Kind::Call {
-                let loans = if header.has_loans { split_table(&mut body) } else { Vec::new() };
+                let loans = if header.has_loans() { split_table(&mut body) } else { Vec::new() };
                 self.asked = Asked { call: header.call.as_u64(), loans, is_answered: false };
                 return true;
             }
@@ -351,8 +351,8 @@ impl Peer {
             let call = header.call.as_u64();
             match header.kind {
                 Kind::Reply => {
-                    let loans = if header.has_loans { split_table(&mut body) } else { Vec::new() };
-                    return Answer::Reply { call, is_mapped: header.is_mapped, body, loans };
+                    let loans = if header.has_loans() { split_table(&mut body) } else { Vec::new() };
+                    return Answer::Reply { call, is_mapped: header.is_mapped(), body, loans };
                 }
                 Kind::Failure => {
                     return Answer::Failure { call, text: String::from_utf8_lossy(&body).into_owned() };

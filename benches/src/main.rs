@@ -10,12 +10,14 @@
 //! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
 //! - `compile`: what the attribute adds to a build, in seconds and bytes.
-//! - `setup`, `server`, `caller`, `calling`: what several of these share: drivers, a server's process, clients, and a process of those.
+//! - `setup`, `server`, `caller`, `calling`, `hog`: what several of these share: drivers, a server's process, clients, a process of those, and
+//!   processes that do nothing but use the CPU.
 
 mod caller;
 mod calling;
 mod compare;
 mod compile;
+mod hog;
 mod load;
 mod memory;
 mod scale;
@@ -103,7 +105,7 @@ fn main() -> ExitCode {
         Work::ServePort(served) => server::serve(&served).map_err(Into::into),
         Work::CallPort(called) => calling::run(&called).map_err(Into::into),
         Work::Hog => {
-            load::hog();
+            hog::run();
             Ok(())
         }
         Work::SoakClient(calling) => soak::call(&calling).map_err(Into::into),

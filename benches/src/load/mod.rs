@@ -3,11 +3,9 @@
 //! # Layout
 //!
 //! - `situation`: what goes on meanwhile.
-//! - `hog`: processes that do nothing but use the CPU.
 //! - `idle`: what is used when nobody calls any more.
 //! - `report`: the tables.
 
-mod hog;
 mod idle;
 mod report;
 mod situation;
@@ -22,11 +20,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lpc_cli::measure::{Pinning, Samples, Service, cpu_time};
 use serde::Serialize;
 
-pub(crate) use self::hog::run as hog;
 use self::situation::Situation;
 use crate::caller::{Clients, Done};
-use crate::server;
 use crate::setup::{Setup, is_chosen, pinned};
+use crate::{hog, server};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

@@ -9,7 +9,7 @@ use lpc_cli::measure::Service;
 use crate::service::burn;
 
 /// Starts so many, which run until they are dropped.
-pub(super) fn start(count: usize) -> std::io::Result<Vec<Service>> {
+pub(crate) fn start(count: usize) -> std::io::Result<Vec<Service>> {
     let hogs = (0..count).map(|_| Service::start(["hog"])).collect();
     if count > 0 {
         // Until they run, and the scheduler knows them for what they are.

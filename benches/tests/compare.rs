@@ -49,6 +49,25 @@ fn each_peer_is_measured_and_each_line_of_json_has_all_fields() {
 }
 
 #[test]
+fn many_clients_are_measured_alone_and_beside_hogs() {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("lines");
+    let arguments =
+        ["--work=clients", "--clients=2,3", "--hogs=0,1", "--pinning=free", "--rounds=1", "--share=1"];
+    let table = compare(&[&arguments[..], &["--peer=lpc,raw socket", "--json", path(&json)]].concat());
+    let lines = std::fs::read_to_string(&json).unwrap();
+    let records: Vec<Record> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let cells: BTreeSet<_> = records.iter().map(|record| (&*record.peer, record.size, record.hogs)).collect();
+    let peers: BTreeSet<_> = cells.iter().map(|(peer, ..)| peer).collect();
+    assert_eq!((cells.len(), records.len()), (peers.len() * 2 * 2, cells.len()), "{cells:?}");
+    assert!(records.iter().all(|record| record.per_s > 0.0 && [2, 3].contains(&record.size)));
+    assert!(
+        table.contains("\nclients, free\n") && table.contains("\nclients, free, beside a hog\n"),
+        "{table}"
+    );
+}
+
+#[test]
 fn what_is_no_figure_is_an_error_with_its_line() {
     let directory = tempfile::tempdir().unwrap();
     let json = directory.path().join("lines");
@@ -87,7 +106,10 @@ fn a_peer_that_nobody_knows_is_an_error() {
 /// What `compare` with these arguments prints.
 fn compare(arguments: &[&str]) -> String {
     let output = benches(&[&["compare"], arguments].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    // Services that are stopped do not complain that their client has gone.
+    assert!(said.lines().all(|line| line.ends_with(".svg")), "{said}");
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -21,6 +21,9 @@ pub(crate) struct Arguments {
     /// Bytes of a body, where the work has one
     #[arg(long, default_value = "1MiB", value_parser = Sizes::<4>::parse)]
     size: Sizes<4>,
+    /// Clients at once, where they are the work
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
+    clients: u64,
     /// For how long, in milliseconds
     #[arg(long, default_value_t = 1000)]
     share: u64,
@@ -34,7 +37,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let peer = named(&arguments.peer)?;
-    let job = work::jobs(&[arguments.work], &arguments.size)[0];
+    let job = work::jobs(&[arguments.work], &arguments.size, &[arguments.clients])[0];
     if !peer.does(job) {
         return Err(format!("{} does not do {job}", peer.name()).into());
     }

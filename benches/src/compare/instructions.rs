@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// Bodies of this size, or up to this size
     #[arg(long, default_value = "64KiB", value_parser = Sizes::<4>::parse)]
     size: Sizes<4>,
+    /// Clients at once, where they are the work
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
+    clients: u64,
     /// How long the longer run of a peer calls, in milliseconds; the shorter takes a quarter of that
     #[arg(long, default_value_t = 4000)]
     share: u64,
@@ -54,7 +57,7 @@ struct Line<'a> {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let peers = selected(&arguments.peer);
-    let jobs = work::jobs(&arguments.work, &arguments.size);
+    let jobs = work::jobs(&arguments.work, &arguments.size, &[arguments.clients]);
     let json = arguments.json.as_deref().map(|path| File::options().create(true).append(true).open(path));
     let mut json = json.transpose()?;
     // The processes that this one starts inherit it.
@@ -132,6 +135,7 @@ impl Counts {
         let mut command = counted(&client_counts)?;
         command.args(["calls", "--peer", peer.name(), "--place", place_name, "--pinning=together"]);
         command.args([format!("--work={}", job.work), format!("--share={share}")]);
+        command.arg(format!("--clients={}", job.clients()));
         if job.bytes() > 0 {
             command.arg(format!("--size={}B", job.size));
         }

@@ -40,6 +40,7 @@ use lpc_cli::measure::{Pinning, Record, Sizes, pin};
 use self::peer::{Peer, Result};
 use self::running::{Running, idle};
 use self::work::{Job, Work};
+use crate::hog;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -55,6 +56,12 @@ pub(crate) struct Arguments {
     /// Bodies of this size, or up to this size: `64KiB`, `256B..1MiB`
     #[arg(long, default_value = "256B..64MiB", value_parser = Sizes::<4>::parse)]
     size: Sizes<4>,
+    /// Clients at once, where they are the work, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,16,256", value_parser = clap::value_parser!(u64).range(1..))]
+    clients: Vec<u64>,
+    /// Beside so many processes that do nothing but use the CPU; several numbers separated by commas: each in turn
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    hogs: Vec<u32>,
     /// Rounds: in each, every peer does every work once, one after the other
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -68,7 +75,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIRECTORY")]
     plot: Option<PathBuf>,
     /// Measures nothing: prints, and draws, what an earlier run has written with `--json`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "rounds", "share", "size"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "rounds", "share", "size", "clients", "hogs"])]
     from: Option<PathBuf>,
     /// Lists the peers, and measures nothing
     #[arg(long)]
@@ -133,11 +140,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         None => measure_all(arguments, &peers)?,
     };
     print!("{}", report::tables(&records));
-    arguments.plot.as_deref().map_or(Ok(()), |directory| plot::write(&records, directory))
+    let Some(directory) = &arguments.plot else { return Ok(()) };
+    // A picture has no place for what else the machine did.
+    let quiet: Vec<_> = records.into_iter().filter(|record| record.hogs == 0).collect();
+    plot::write(&quiet, directory)
 }
 
 fn measure_all(arguments: &Arguments, peers: &[Box<dyn Peer>]) -> Result<Vec<Record>> {
-    let jobs = work::jobs(&arguments.work, &arguments.size);
+    let jobs = work::jobs(&arguments.work, &arguments.size, &arguments.clients);
     let json = arguments.json.as_deref().map(|path| File::options().create(true).append(true).open(path));
     let mut json = json.transpose()?;
     let mut records = Vec::new();
@@ -146,18 +156,22 @@ fn measure_all(arguments: &Arguments, peers: &[Box<dyn Peer>]) -> Result<Vec<Rec
             eprintln!("{pinning}: left out, there is one CPU only");
             continue;
         };
-        // In a thread of its own, which alone is pinned, and with it those that it starts.
-        let measured = thread::scope(|scope| {
-            scope
-                .spawn(|| measure(arguments, *pinning, cpus, peers, &jobs))
-                .join()
-                .expect("measuring panicked")
-        })?;
-        if let Some(json) = &mut json {
-            let lines: String = measured.iter().map(Record::json_line).collect();
-            json.write_all(lines.as_bytes())?;
+        for hogs in &arguments.hogs {
+            // Where the system puts them, whatever is pinned.
+            let _hogs = hog::start(*hogs as usize)?;
+            // In a thread of its own, which alone is pinned, and with it those that it starts.
+            let measured = thread::scope(|scope| {
+                scope
+                    .spawn(|| measure(arguments, (*pinning, *hogs), cpus, peers, &jobs))
+                    .join()
+                    .expect("measuring panicked")
+            })?;
+            if let Some(json) = &mut json {
+                let lines: String = measured.iter().map(Record::json_line).collect();
+                json.write_all(lines.as_bytes())?;
+            }
+            records.extend(measured);
         }
-        records.extend(measured);
     }
     Ok(records)
 }
@@ -183,7 +197,7 @@ fn read(arguments: &Arguments, path: &Path) -> Result<Vec<Record>> {
 
 fn measure(
     arguments: &Arguments,
-    pinning: Pinning,
+    (pinning, hogs): (Pinning, u32),
     [own_cpu, service_cpu]: [Option<usize>; 2],
     peers: &[Box<dyn Peer>],
     jobs: &[Job],
@@ -201,8 +215,8 @@ fn measure(
     let cells =
         jobs.iter().flat_map(|job| peers.iter().map(move |peer| u64::from(peer.does(*job)))).sum::<u64>();
     let bar = ProgressBar::new(cells * u64::from(arguments.rounds));
-    bar.set_style(ProgressStyle::with_template("{prefix:>8} {wide_bar} {pos}/{len} {eta} {msg}")?);
-    bar.set_prefix(pinning.to_string());
+    bar.set_style(ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {eta} {msg}")?);
+    bar.set_prefix(report::place(pinning, hogs));
     let mut records = Vec::new();
     for round in 1..=arguments.rounds {
         for job in jobs {
@@ -233,6 +247,7 @@ fn measure(
                     work: job.work.to_string(),
                     peer: name.to_owned(),
                     pinning,
+                    hogs,
                     size: job.size,
                     p50_ns,
                     p99_ns,

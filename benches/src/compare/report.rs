@@ -1,22 +1,33 @@
-//! The tables: one a work, pinning and figure, with a line for each peer.
+//! The tables: one a work, pinning and number of hogs, with a line for each peer.
 
 use std::fmt::Write;
 
-use lpc_cli::measure::{self, Record, Table, firsts, size, time};
+use lpc_cli::measure::{self, Pinning, Record, Table, firsts, size, time};
 
 /// All tables of these records, as Markdown. A figure is the median of its rounds.
 pub(crate) fn tables(records: &[Record]) -> String {
     let mut text = String::new();
     for work in firsts(records.iter().map(|record| &*record.work)) {
-        for pinning in firsts(records.iter().map(|record| record.pinning)) {
-            let of: Vec<_> =
-                records.iter().filter(|record| record.work == work && record.pinning == pinning).collect();
-            if !of.is_empty() {
-                let _ = writeln!(text, "\n{work}, {pinning}\n\n{}", table(work, &of));
-            }
+        let of: Vec<_> = records.iter().filter(|record| record.work == work).collect();
+        for (pinning, hogs) in firsts(of.iter().map(|record| (record.pinning, record.hogs))) {
+            let of: Vec<_> = of
+                .iter()
+                .copied()
+                .filter(|record| (record.pinning, record.hogs) == (pinning, hogs))
+                .collect();
+            let _ = writeln!(text, "\n{work}, {}\n\n{}", place(pinning, hogs), table(work, &of));
         }
     }
     text
+}
+
+/// Where the two processes ran, and beside how many hogs.
+pub(super) fn place(pinning: Pinning, hogs: u32) -> String {
+    match hogs {
+        0 => pinning.to_string(),
+        1 => format!("{pinning}, beside a hog"),
+        _ => format!("{pinning}, beside {hogs} hogs"),
+    }
 }
 
 fn table(work: &str, records: &[&Record]) -> Table {

@@ -12,8 +12,9 @@ use super::work::{Batch, Job, Work};
 /// A peer, its service and its client here.
 pub(super) struct Running<'a> {
     pub(super) peer: &'a dyn Peer,
-    pub(super) caller: Box<dyn Caller>,
+    /// Killed before the client hangs up, or it would say so, which looks like a failure.
     pub(super) service: Service,
+    pub(super) caller: Box<dyn Caller>,
 }
 
 impl<'a> Running<'a> {

@@ -89,15 +89,15 @@ pub(crate) struct Batch {
     pub(crate) share: Duration,
 }
 
-/// The jobs of these works, or of all.
-pub(crate) fn jobs(works: &[Work], sizes: &Sizes<4>) -> Vec<Job> {
+/// The jobs of these works, or of all: with bodies of these sizes, or so many clients at once.
+pub(crate) fn jobs(works: &[Work], sizes: &Sizes<4>, clients: &[u64]) -> Vec<Job> {
     let works = if works.is_empty() { Work::value_variants() } else { works };
     works
         .iter()
         .flat_map(|work| {
             let sizes: &[u64] = match work {
                 Work::Upload | Work::Download => sizes.as_slice(),
-                Work::Clients => &[1, 16, 256],
+                Work::Clients => clients,
                 Work::Idle => &[256],
                 _ => &[0],
             };

@@ -82,6 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> crate::Done {
     }
     let json = arguments.json.as_deref().map(|path| File::options().create(true).append(true).open(path));
     let mut json = json.transpose()?;
+    server::raise_descriptors()?;
     let cpus = arguments.pinning.cpus()?.ok_or("there is one CPU only")?;
     let records = measure(arguments, cpus, &setups, &situations, json.as_mut())?;
     print!("{}", report::tables(&records));
@@ -95,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> crate::Done {
     Ok(())
 }
 
-/// A service process and a client here.
+/// A service process and its clients here.
 struct Pair {
     service: Service,
     clients: Clients,
@@ -112,38 +113,51 @@ struct Peer<'a> {
 impl Peer<'_> {
     /// What so many pairs take in a situation, in which they are.
     fn measure(&mut self, situation: Situation, share: Duration) -> lpc::Result<(Samples, f64, u64)> {
-        while self.pairs.len() < situation.pairs {
-            let name = format!("{} {} {}", self.setup, u8::from(self.setup.sleeps), self.pairs.len());
-            let port = self.directory.join(name);
-            let service = server::start(&port, self.setup, self.cpus[1])?;
-            let clients = Clients::connect(&port, self.setup, 1)?;
-            self.pairs.push(Pair { service, clients });
+        if situation.clients > 1 {
+            // Only meanwhile: those of all peers are more than a process has descriptors for.
+            let pairs = (0..situation.pairs).map(|number| self.pair(situation.clients, number));
+            return measure_pairs(&pairs.collect::<lpc::Result<Vec<_>>>()?, situation, share);
         }
-        let pairs = &self.pairs[..situation.pairs];
-        let used = || {
-            let services = pairs.iter().map(|pair| pair.service.cpu_time()).sum::<io::Result<u64>>()?;
-            Ok::<_, io::Error>(services + cpu_time(std::process::id())?)
-        };
-        run_all(pairs, situation, share / 4)?;
-        let before = used()?;
-        let done = run_all(pairs, situation, share)?;
-        let used = used()?.saturating_sub(before);
-        let per_s = done.per_second(situation.job);
-        let samples = done.samples();
-        let own = situation.job.own_cpu().as_nanos() as u64;
-        let each = (used / samples.len().max(1) as u64).saturating_sub(own);
-        Ok((samples, per_s, each))
+        while self.pairs.len() < situation.pairs {
+            self.pairs.push(self.pair(1, self.pairs.len())?);
+        }
+        measure_pairs(&self.pairs[..situation.pairs], situation, share)
     }
+
+    /// A service process of its own, and so many clients.
+    fn pair(&self, clients: usize, number: usize) -> lpc::Result<Pair> {
+        let sleeps = u8::from(self.setup.sleeps);
+        let port = self.directory.join(format!("{} {sleeps} {clients} {number}", self.setup));
+        let service = server::start(&port, self.setup, self.cpus[1])?;
+        Ok(Pair { clients: Clients::connect(&port, self.setup, clients)?, service })
+    }
+}
+
+/// What all clients of these pairs take in a situation, in which they are.
+fn measure_pairs(pairs: &[Pair], situation: Situation, share: Duration) -> lpc::Result<(Samples, f64, u64)> {
+    let used = || {
+        let services = pairs.iter().map(|pair| pair.service.cpu_time()).sum::<io::Result<u64>>()?;
+        Ok::<_, io::Error>(services + cpu_time(std::process::id())?)
+    };
+    run_all(pairs, situation, share / 4)?;
+    let before = used()?;
+    let done = run_all(pairs, situation, share)?;
+    let used = used()?.saturating_sub(before);
+    let per_s = done.per_second(situation.job);
+    let samples = done.samples();
+    let own = situation.job.own_cpu().as_nanos() as u64;
+    let each = (used / samples.len().max(1) as u64).saturating_sub(own);
+    Ok((samples, per_s, each))
 }
 
 /// The clients of all pairs at once.
 fn run_all(pairs: &[Pair], situation: Situation, share: Duration) -> lpc::Result<Done> {
     if let [pair] = pairs {
-        return pair.clients.run(situation.job, 1, share);
+        return pair.clients.run(situation.job, situation.clients, share);
     }
     let each: Vec<_> = thread::scope(|scope| {
-        let callers: Vec<_> =
-            pairs.iter().map(|pair| scope.spawn(move || pair.clients.run(situation.job, 1, share))).collect();
+        let run = |pair: &Pair| pair.clients.run(situation.job, situation.clients, share);
+        let callers: Vec<_> = pairs.iter().map(|pair| scope.spawn(move || run(pair))).collect();
         callers
             .into_iter()
             .map(|caller| caller.join().expect("a caller panicked"))

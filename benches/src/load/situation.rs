@@ -10,12 +10,14 @@ use crate::setup::{Driver, Setup};
 pub(super) struct Situation {
     /// Processes that do nothing but use the CPU.
     pub(super) hogs: usize,
-    /// Clients that call at once, each a server of its own.
+    /// Clients' processes that call at once, each a server of its own.
     pub(super) pairs: usize,
+    /// Connections of each of them, which call at once.
+    pub(super) clients: usize,
     pub(super) job: Job,
 }
 
-const ALONE: Situation = Situation { hogs: 0, pairs: 1, job: Job::of(Call::Add) };
+const ALONE: Situation = Situation { hogs: 0, pairs: 1, clients: 1, job: Job::of(Call::Add) };
 
 pub(super) fn all() -> Vec<Situation> {
     let micros = Duration::from_micros;
@@ -23,6 +25,9 @@ pub(super) fn all() -> Vec<Situation> {
     all.extend([1, 2].map(|hogs| Situation { hogs, ..ALONE }));
     all.extend([2, 4].map(|pairs| Situation { pairs, ..ALONE }));
     all.push(Situation { hogs: 2, pairs: 2, ..ALONE });
+    for hogs in [0, 2] {
+        all.extend([16, 256].map(|clients| Situation { hogs, clients, ..ALONE }));
+    }
     for how in [Think::Busy, Think::Asleep] {
         all.extend([10, 100, 1000].map(|time| {
             let job = Job { think: how(micros(time)), ..ALONE.job };
@@ -52,6 +57,9 @@ impl fmt::Display for Situation {
         }
         if self.pairs > 1 {
             parts.push(format!("pairs {}", self.pairs));
+        }
+        if self.clients > 1 {
+            parts.push(format!("clients {}", self.clients));
         }
         match self.job.think {
             Think::Nothing => {}

@@ -13,6 +13,9 @@ pub struct Record {
     pub peer: String,
     /// Where the two processes ran.
     pub pinning: Pinning,
+    /// Processes beside the two that did nothing but use the CPU.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hogs: u32,
     /// Bytes of a body, or a number of clients, where the work has one; otherwise 0.
     pub size: u64,
     /// The median of the calls' times.
@@ -27,6 +30,11 @@ pub struct Record {
     pub rss_kib: u64,
     /// Counted from 1.
     pub round: u32,
+}
+
+/// Most are measured on a quiet machine, and say nothing of it.
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 impl Record {
@@ -48,6 +56,7 @@ mod tests {
             work: "add".into(),
             peer: "raw socket".into(),
             pinning: Pinning::Apart,
+            hogs: 0,
             size: 0,
             p50_ns: 3500,
             p99_ns: 9000,
@@ -63,5 +72,9 @@ mod tests {
              \"p99_ns\":9000,\"per_s\":250000.5,\"cpu_ns\":7000,\"rss_kib\":2048,\"round\":1}\n"
         );
         assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+        let beside = Record { hogs: 2, ..record };
+        let line = beside.json_line();
+        assert!(line.contains("\"pinning\":\"apart\",\"hogs\":2,\"size\""), "{line}");
+        assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), beside);
     }
 }

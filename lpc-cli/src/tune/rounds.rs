@@ -184,6 +184,7 @@ impl Running {
             work: self.way.bodies().work().to_owned(),
             peer: self.way.peer().to_owned(),
             pinning,
+            hogs: 0,
             size,
             p50_ns,
             p99_ns,

@@ -85,6 +85,7 @@ mod tests {
             work: work.into(),
             peer: peer.into(),
             pinning: Pinning::Together,
+            hogs: 0,
             size,
             p50_ns,
             p99_ns: p50_ns,

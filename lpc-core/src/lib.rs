@@ -62,6 +62,7 @@ pub mod run_queue;
 pub mod send;
 pub mod spin;
 pub mod threshold;
+mod type_name;
 
 pub use error::{Error, ErrorKind, Progress, Result};
 pub use limits::Limits;

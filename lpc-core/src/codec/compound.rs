@@ -2,7 +2,8 @@
 
 use serde::ser::{self, Serialize};
 
-use super::ser::{Encoder, Sink};
+use super::ser::Encoder;
+use super::sink::Sink;
 use super::{EncodeError, bytes};
 
 /// The elements of a sequence or the entries of a map, which must be as many as was said before them.

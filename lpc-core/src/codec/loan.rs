@@ -9,7 +9,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use crate::form::without_modules;
+use crate::type_name::without_modules;
 
 /// By which both sides know that a loan may stand here. No derived type has such a name.
 pub(crate) const NAME: &str = "$lpc_core::codec::Loan";

@@ -74,6 +74,7 @@ mod lend;
 mod loan;
 mod remote;
 mod ser;
+mod sink;
 mod varint;
 
 use std::borrow::Cow;
@@ -84,7 +85,8 @@ pub use self::lend::{HeldOsStr, HeldPath, HeldSlice, Lend, SentBytes};
 pub(crate) use self::loan::NAME as LOAN;
 pub use self::loan::{Lent, Loan, Loans, Received};
 pub use self::remote::Remote;
-pub use self::ser::{Sink, encode};
+pub use self::ser::encode;
+pub use self::sink::Sink;
 
 /// How deep values may nest, on encoding and on decoding.
 pub const MAX_DEPTH: u32 = 128;

@@ -1,76 +1,13 @@
 //! Values to bytes.
 
 use std::fmt::{Display, Write as _};
-use std::sync::Arc;
 
 use serde::ser::{self, Serialize, SerializeMap as _, SerializeSeq as _};
 
 use super::compound::{Elements, Fields, Tuple};
-use super::loan::{self, Loan};
+use super::loan;
+use super::sink::Sink;
 use super::{EncodeError, MAX_DEPTH, bytes, varint};
-
-/// Where encoded bytes go.
-///
-/// ```
-/// use lpc_core::codec::{EncodeError, Sink, encode};
-///
-/// /// Counts, and stops at a limit.
-/// struct Measure { len: u64, limit: u64 }
-///
-/// impl Sink for Measure {
-///     fn push(&mut self, byte: u8) -> Result<(), EncodeError> {
-///         self.extend(&[byte])
-///     }
-///     fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-///         self.len += bytes.len() as u64;
-///         let Self { len, limit } = *self;
-///         if len > limit { Err(EncodeError::TooLarge { len, limit }) } else { Ok(()) }
-///     }
-/// }
-///
-/// let mut measure = Measure { len: 0, limit: 6 };
-/// encode("hello", &mut measure).unwrap();
-/// assert!(encode("!", &mut measure).unwrap_err().is_too_large());
-/// ```
-pub trait Sink {
-    /// Appends one byte.
-    ///
-    /// # Errors
-    ///
-    /// When the sink takes no more; encoding then stops.
-    fn push(&mut self, byte: u8) -> Result<(), EncodeError>;
-
-    /// Appends `bytes`.
-    ///
-    /// # Errors
-    ///
-    /// When the sink takes no more; encoding then stops.
-    fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
-
-    /// Takes `loan` along with the message, and gives the index by which the receiver is to claim it. `None`:
-    /// its bytes are to be written in line, as by default.
-    ///
-    /// # Errors
-    ///
-    /// When the sink takes no more; encoding then stops.
-    fn lend(&mut self, _loan: &Arc<dyn Loan>) -> Result<Option<u32>, EncodeError> {
-        Ok(None)
-    }
-}
-
-impl Sink for Vec<u8> {
-    #[inline]
-    fn push(&mut self, byte: u8) -> Result<(), EncodeError> {
-        Vec::push(self, byte);
-        Ok(())
-    }
-
-    #[inline]
-    fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        self.extend_from_slice(bytes);
-        Ok(())
-    }
-}
 
 /// Appends the encoding of `value` to `sink`.
 ///

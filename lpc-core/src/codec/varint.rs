@@ -1,7 +1,7 @@
 //! Variable-length integers: seven bits a byte, the lowest first, the top bit set on all bytes but the last.
 
 use super::input::Input;
-use super::ser::Sink;
+use super::sink::Sink;
 use super::{DecodeError, DecodeErrorKind, EncodeError};
 
 /// How long an integer of 64 bits can be.

@@ -59,6 +59,7 @@ use serde::Deserialize;
 
 use self::nodes::{Head, Nodes};
 use self::trace::{Refused, Tracer};
+use crate::type_name::without_modules;
 use crate::{Method, Service};
 
 pub use self::difference::difference;
@@ -209,22 +210,6 @@ pub trait Unknown {
 
 impl<T: ?Sized> Unknown for Known<T> {
     const TYPE: Type = Type { name: std::any::type_name::<T>, decode: None };
-}
-
-/// `Vec<url::Url>` as `Vec<Url>`, and without lifetimes, which not all compilers write.
-pub(crate) fn without_modules(name: &str) -> String {
-    let name = name.replace("'_, ", "").replace("<'_>", "").replace("'_ ", "");
-    let mut short = String::with_capacity(name.len());
-    let mut word = 0;
-    for char in name.chars() {
-        short.push(char);
-        if short.ends_with("::") {
-            short.truncate(word);
-        } else if !(char.is_alphanumeric() || "_:".contains(char)) {
-            word = short.len();
-        }
-    }
-    short
 }
 
 /// The forms of a service's methods, in the order of [`Service::METHODS`]; `None` where nothing is known of one.

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use super::graph::{Content, Kind, Part, Slot, State, Variant};
-use super::{Opaque, Why, without_modules};
+use super::{Opaque, Why};
+use crate::type_name::without_modules;
 
 /// What a node is, but for what is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,403 @@
+//! The search through the values of a type: which way a pass takes, and what it found.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::de::DeserializeSeed;
+
+use super::tracer::{Refused, Tracer};
+use super::values::{FILLINGS, STRINGS};
+use crate::codec::MAX_DEPTH;
+use crate::form::Why;
+use crate::form::graph::{self, Content, Key, Kind, Part, Quick, Slot, State};
+
+/// How often a type may refuse.
+const TRIES: usize = STRINGS.len();
+/// Values decoded in all, so that a type with too many ways through it ends.
+const FUEL: usize = 1 << 23;
+/// Passes in a row that find nothing.
+const IDLE_PASSES: usize = 256;
+/// From here on the way that ends is taken, if it is known.
+const DEEP: usize = 32;
+/// Elements of an array that are looked at one by one: those of longer ones are all alike.
+const MAX_SLOTS: usize = 256;
+
+/// What a type was found to be.
+pub(in crate::form) struct Traced {
+    pub(in crate::form) parts: Vec<Part>,
+    pub(in crate::form) root: Content,
+    /// Whether there was too much of it to see it all.
+    pub(in crate::form) is_cut: bool,
+}
+
+/// Traces what `decode` decodes, called `name`.
+pub(in crate::form) fn trace(name: &'static str, decode: fn(Tracer<'_>) -> Result<(), Refused>) -> Traced {
+    let mut trace = Trace { fuel: FUEL, ..Trace::default() };
+    let (root, is_cut) = trace.run(name, decode);
+    Traced { parts: trace.parts, root, is_cut }
+}
+
+#[derive(Default)]
+pub(super) struct Trace {
+    pub(super) parts: Vec<Part>,
+    by_key: HashMap<(Key, Shape), usize>,
+    /// How often each type has refused.
+    refusals: HashMap<TypeId, usize>,
+    /// Why types are opaque.
+    opaque: HashMap<TypeId, Why>,
+    pass: usize,
+    pub(super) fuel: usize,
+    /// When something new was found last.
+    found_at: usize,
+
+    // Of this pass:
+    depth: usize,
+    /// How many of the arrays around are at elements that need not be looked at.
+    skimmed: usize,
+    /// The types that are being decoded.
+    around: Vec<TypeId>,
+    /// Which of the values to try: all types around have a say.
+    pub(super) shift: usize,
+    /// What the value that was decoded last is.
+    pub(super) content: Slot,
+    pub(super) blame: Blame,
+}
+
+/// Whose fault it is that a pass failed.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(super) enum Blame {
+    /// It is that of the innermost type which has other values to try.
+    #[default]
+    Nobody,
+    /// It is that of the innermost type, and no value would help.
+    Hopeless,
+    /// An opaque type refused: what is around it cannot be made either.
+    Opaque,
+    /// A type has no values: what is around it has none either.
+    Empty,
+    Somebody,
+}
+
+/// What keeps apart parts that one visitor makes of several methods.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Shape {
+    Newtype,
+    Option,
+    Seq,
+    Map,
+    Tuple(usize),
+    Struct,
+    Enum,
+}
+
+impl Trace {
+    /// Gives what the type is, and whether there was too much of it to see it all.
+    fn run(&mut self, name: &'static str, decode: fn(Tracer<'_>) -> Result<(), Refused>) -> (Content, bool) {
+        // Stands for the type as a whole, which need not be one that has an id.
+        let root = TypeId::of::<Tracer<'static>>();
+        let mut made = None;
+        loop {
+            self.pass += 1;
+            self.begin();
+            let decoded = catch_unwind(AssertUnwindSafe(|| {
+                self.within(root, name, |trace| decode(Tracer::new(trace)))
+            }));
+            match decoded {
+                Ok((decoded, content)) if decoded.is_ok() || self.blame == Blame::Empty => {
+                    graph::find_leads(&mut self.parts);
+                    if !matches!(content, Content::Part(part) if self.parts[part].leads) {
+                        return (content, false);
+                    }
+                    made = Some(content);
+                }
+                Ok(_) => {}
+                // A type that panics is not run again.
+                Err(_) => {
+                    let id = self.around.last().copied().unwrap_or(root);
+                    self.give_up(id, Why::Panics);
+                    self.found_at = self.pass;
+                }
+            }
+            if let Some(why) = self.opaque.get(&root) {
+                return (Content::Opaque(name, *why), false);
+            }
+            if self.fuel == 0 || self.pass - self.found_at > IDLE_PASSES {
+                let is_cut = made.is_some();
+                return (made.unwrap_or(Content::Opaque(name, Why::TooMuch)), is_cut);
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        for part in &mut self.parts {
+            part.open = 0;
+            part.variants.iter_mut().for_each(|variant| variant.is_open = false);
+        }
+        graph::find_leads(&mut self.parts);
+        (self.depth, self.skimmed, self.shift) = (0, 0, 0);
+        self.around.clear();
+        (self.content, self.blame) = (None, Blame::Nobody);
+    }
+
+    /// Decodes a value of one type, and says what it is.
+    fn within<T>(
+        &mut self,
+        id: TypeId,
+        name: &'static str,
+        decode: impl FnOnce(&mut Self) -> Result<T, Refused>,
+    ) -> (Result<T, Refused>, Content) {
+        if let Some(why) = self.opaque.get(&id) {
+            self.blame = Blame::Opaque;
+            return (Err(Refused), Content::Opaque(name, *why));
+        }
+        let shift = self.shift;
+        self.shift += self.refusals.get(&id).copied().unwrap_or_default();
+        self.content = None;
+        self.around.push(id);
+        let decoded = decode(self);
+        self.around.pop();
+        self.shift = shift;
+        // A type that asks for nothing is nothing on the wire.
+        let content = self.content.take().unwrap_or(Content::Plain("()"));
+        if decoded.is_err() {
+            self.refused(id);
+        }
+        let content = self.opaque.get(&id).map_or(content, |why| Content::Opaque(name, *why));
+        (decoded, content)
+    }
+
+    /// Settles who is to blame.
+    fn refused(&mut self, id: TypeId) {
+        match self.blame {
+            Blame::Somebody | Blame::Empty => return,
+            Blame::Nobody => {
+                let refusals = self.refusals.entry(id).or_default();
+                *refusals += 1;
+                if *refusals >= TRIES {
+                    self.give_up(id, Why::Refuses);
+                }
+            }
+            Blame::Hopeless => self.give_up(id, Why::AsksWhatIsNext),
+            Blame::Opaque => self.give_up(id, Why::Contains),
+        }
+        (self.blame, self.found_at) = (Blame::Somebody, self.pass);
+    }
+
+    /// Takes the type for opaque. It may be within itself, and be so for a reason of its own by now.
+    fn give_up(&mut self, id: TypeId, why: Why) {
+        self.opaque.entry(id).or_insert(why);
+    }
+
+    /// Fails for no fault of the type's: another pass takes another way.
+    pub(super) fn dead_end(&mut self) -> Refused {
+        self.blame = Blame::Somebody;
+        Refused
+    }
+
+    pub(super) fn burn(&mut self) -> Result<(), Refused> {
+        match self.fuel.checked_sub(1) {
+            Some(fuel) => self.fuel = fuel,
+            None => return Err(self.dead_end()),
+        }
+        Ok(())
+    }
+
+    /// Begins a value of a type that has others in it.
+    pub(super) fn enter<V>(
+        &mut self,
+        shape: Shape,
+        name: &'static str,
+        kind: Kind,
+    ) -> Result<usize, Refused> {
+        self.burn()?;
+        if self.depth >= MAX_DEPTH as usize {
+            return Err(self.dead_end());
+        }
+        let names = match kind {
+            Kind::Struct(names) | Kind::Enum(names) => names,
+            _ => &[],
+        };
+        let key = (Key { visitor: typeid::of::<V>(), name, names }, shape);
+        let next = self.parts.len();
+        let index = *self.by_key.entry(key).or_insert(next);
+        if index == next {
+            self.parts.push(Part::new(kind));
+            self.found_at = self.pass;
+        }
+        self.parts[index].open += 1;
+        self.depth += 1;
+        Ok(index)
+    }
+
+    pub(super) fn leave(&mut self, index: usize) {
+        self.parts[index].open -= 1;
+        self.depth -= 1;
+        self.content = Some(Content::Part(index));
+    }
+
+    /// Whether to put something into an `Option`, a sequence or a map.
+    pub(super) fn is_filled(&mut self, index: usize) -> bool {
+        let part = &mut self.parts[index];
+        let leads = part.leads && part.spent < self.pass && self.skimmed == 0;
+        let is_wanted = !part.is_done || leads || self.shift % 2 == 1;
+        let is_opaque = part.slots.iter().any(|slot| matches!(slot, Some(Content::Opaque(..))));
+        let is_possible = part.open == 1 && !part.is_barren && !is_opaque;
+        if is_wanted && is_possible {
+            part.spent = self.pass;
+        }
+        is_wanted && is_possible
+    }
+
+    /// Says how the filling of one ended.
+    pub(super) fn filled(&mut self, index: usize, is_ok: bool) {
+        let part = &mut self.parts[index];
+        part.is_done |= is_ok;
+        if !is_ok && matches!(self.blame, Blame::Empty | Blame::Opaque) {
+            part.is_barren = true;
+            (self.blame, self.found_at) = (Blame::Somebody, self.pass);
+        }
+    }
+
+    /// How many elements to put into a sequence or map.
+    pub(super) fn filling(&mut self, index: usize) -> usize {
+        match self.is_filled(index) {
+            true if self.shift % 2 == 1 => FILLINGS[self.shift / 2 % FILLINGS.len()],
+            is_filled => usize::from(is_filled),
+        }
+    }
+
+    /// Which variant to make of an enum.
+    pub(super) fn choose(&mut self, index: usize) -> Option<usize> {
+        let part = &self.parts[index];
+        let variants = || part.variants.iter().enumerate().filter(|(_, variant)| !variant.is_open);
+        let of = |state| variants().filter(move |(_, variant)| variant.state == state);
+        let unseen = of(State::Unseen).min_by_key(|(_, variant)| variant.attempts);
+        let leading = of(State::Seen).filter(|(_, variant)| graph::any_leads(&self.parts, &variant.slots));
+        let leading = leading.filter(|_| part.spent < self.pass).min_by_key(|(_, variant)| variant.attempts);
+        let [unseen, leading] = [unseen, leading].map(|variant| variant.map(|(at, _)| at));
+        let quick = part.quick.map(|quick| quick.variant);
+        let is_deep = part.open > 1 || self.depth > DEEP || self.skimmed > 0;
+        let chosen = if is_deep { quick.or(unseen) } else { unseen.or(leading).or(quick) }?;
+        let part = &mut self.parts[index];
+        part.spent = self.pass;
+        part.variants[chosen].attempts += 1;
+        Some(chosen)
+    }
+
+    /// Says how the making of a variant ended, and what fuel it took.
+    pub(super) fn made(&mut self, index: usize, chosen: usize, is_ok: bool, cost: usize) {
+        let part = &mut self.parts[index];
+        let others = part.variants.iter().filter(|variant| variant.state != State::Refused).count() > 1;
+        let variant = &mut part.variants[chosen];
+        if is_ok {
+            if variant.state == State::Unseen {
+                variant.state = State::Seen;
+                self.found_at = self.pass;
+            }
+            if part.quick.is_none_or(|quick| cost < quick.cost) {
+                part.quick = Some(Quick { variant: chosen, cost });
+            }
+            return;
+        }
+        // The last one that is left cannot be done without: its enum cannot be made, then.
+        if variant.state == State::Seen || !others {
+            return;
+        }
+        match self.blame {
+            Blame::Somebody => return,
+            Blame::Nobody if variant.refusals < TRIES => variant.refusals += 1,
+            Blame::Nobody | Blame::Hopeless | Blame::Opaque | Blame::Empty => variant.state = State::Refused,
+        }
+        (self.blame, self.found_at) = (Blame::Somebody, self.pass);
+    }
+
+    fn slots(&mut self, place: Place) -> &mut Vec<Slot> {
+        let part = &mut self.parts[place.part];
+        match place.variant {
+            Some(variant) => &mut part.variants[variant].slots,
+            None => &mut part.slots,
+        }
+    }
+
+    /// Decodes what an `Option` or newtype has in it: for a visitor that does not say of what type that is.
+    pub(super) fn whole<T>(
+        &mut self,
+        place: Place,
+        visit: impl FnOnce(Tracer<'_>) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        self.content = None;
+        let visited = visit(Tracer::new(&mut *self));
+        let content = self.content.take();
+        let slots = self.slots(place);
+        if slots.is_empty() {
+            slots.push(content);
+        }
+        visited
+    }
+
+    /// Decodes what stands in a slot.
+    pub(super) fn slot<T: DeserializeSeed<'static>>(
+        &mut self,
+        place: Place,
+        at: usize,
+        seed: T,
+    ) -> Result<T::Value, Refused> {
+        let is_skimmed = at >= MAX_SLOTS;
+        let at = at.min(MAX_SLOTS - 1);
+        let name = std::any::type_name::<T::Value>();
+        let decode = |trace: &mut Self| seed.deserialize(Tracer::new(trace));
+        self.skimmed += usize::from(is_skimmed);
+        let (decoded, content) = self.within(typeid::of::<T::Value>(), name, decode);
+        self.skimmed -= usize::from(is_skimmed);
+        let is_opaque = matches!(content, Content::Opaque(..));
+        let slots = self.slots(place);
+        if slots.len() <= at {
+            slots.resize(at + 1, None);
+        }
+        if slots[at].is_none() || is_opaque {
+            slots[at] = Some(content);
+        }
+        decoded
+    }
+}
+
+/// Whose slots they are.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) part: usize,
+    pub(super) variant: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only decoded")]
+    enum Field<T> {
+        Set(Box<T>),
+        Unset,
+    }
+
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only decoded")]
+    struct Fields<T> {
+        a: Field<T>,
+        b: Field<T>,
+        c: Field<T>,
+        d: Field<T>,
+    }
+
+    #[test]
+    fn enums_whose_first_variants_are_large_take_little_fuel() {
+        type Five<T> = Fields<Fields<Fields<Fields<Fields<T>>>>>;
+        let mut trace = Trace { fuel: FUEL, ..Trace::default() };
+        let (content, is_cut) = trace.run("fields", |tracer| <Five<Five<u8>>>::deserialize(tracer).map(drop));
+        assert!(matches!(content, Content::Part(_)) && !is_cut);
+        // There are ten levels with four fields each; every field made whole would be a million.
+        assert!(FUEL - trace.fuel < 1000, "it took {}", FUEL - trace.fuel);
+    }
+}

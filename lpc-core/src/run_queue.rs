@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::frame::CallId;
+use crate::limits::Limits;
 use crate::receive::Violation;
 
 /// The calls of one connection that have arrived and are not answered. `C` is a call, `H` what its
@@ -71,7 +72,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { running: 16, copied: 512 << 20, waiting: 1024, held: 1 << 20 }
+        Self { running: 16, copied: Limits::default().pool, waiting: 1024, held: 1 << 20 }
     }
 }
 

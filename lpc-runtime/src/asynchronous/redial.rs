@@ -163,7 +163,7 @@ impl Line {
         }
         let mut tries = Dialling::new(&self.policy, None);
         loop {
-            let config = tries.bounded(&self.config);
+            let config = self.config.with_handshake_within(tries.left());
             match dial(&self.port, self.service, &config, Arc::clone(&self.counters)).await {
                 Ok(connection) => return Ok(Arc::new(connection)),
                 Err(error) => tokio::time::sleep(tries.failed(error)?).await,

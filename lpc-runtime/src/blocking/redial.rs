@@ -104,7 +104,7 @@ impl Redial {
         }
         let mut tries = Dialling::new(&self.policy, deadline);
         loop {
-            let config = tries.bounded(&self.config);
+            let config = self.config.with_handshake_within(tries.left());
             match dial(&self.port, self.service, &config, Arc::clone(&self.counters)) {
                 Ok(connection) => {
                     let mut line = self.line();

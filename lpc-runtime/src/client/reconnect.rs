@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use lpc_core::{Error, ErrorKind, Method, Progress};
 
-use crate::config::Config;
-
 /// How a client reconnects: how often it tries, how long it pauses in between, and who is told.
 ///
 /// ```no_run
@@ -160,17 +158,9 @@ impl<'p> Dialling<'p> {
     }
 
     /// How long the tries may take yet.
-    fn left(&self) -> Option<Duration> {
+    pub(crate) fn left(&self) -> Option<Duration> {
         let until = self.until.into_iter().chain(self.deadline).min();
         until.map(|until| until.saturating_duration_since(Instant::now()))
-    }
-
-    /// The settings for a try, which takes no longer than that.
-    pub(crate) fn bounded(&self, config: &Config) -> Config {
-        let mut config = config.clone();
-        let limit = config.handshake_timeout;
-        config.handshake_timeout = self.left().map_or(limit, |left| left.min(limit));
-        config
     }
 
     /// A try failed. Says how long to pause before the next one.

@@ -8,21 +8,25 @@ use std::time::Duration;
 #[cfg(doc)]
 use lpc_core::ErrorKind;
 use lpc_core::Threshold;
+use lpc_core::frame::MAX_BODY;
 
 use super::{AtQuota, Config, Rule};
 use crate::client::reconnect::Reconnect;
 use crate::credentials::Credentials;
 
-/// Makes a client `C` with other settings than the default ones.
+/// Builds a client `C` whose settings differ from the defaults.
 ///
-/// `D` is the driver; see [`lpc::ClientBuilder`](crate::ClientBuilder) and
-/// [`lpc::blocking::ClientBuilder`](crate::blocking::ClientBuilder).
+/// `D` is the driver: see [`lpc::ClientBuilder`](crate::ClientBuilder) for async clients and
+/// [`lpc::blocking::ClientBuilder`](crate::blocking::ClientBuilder) for blocking ones.
 ///
 /// ```
 /// # use lpc::service;
 /// # #[service] pub trait Echo { fn echo(&self, text: &str) -> lpc::Result<String>; }
 /// # fn connect() -> lpc::Result<EchoClient> {
-/// let echo = EchoClient::builder().threshold(lpc::Threshold::bytes(64 * 1024)).max_message(1 << 30).connect("echo")?;
+/// let echo = EchoClient::builder()
+///     .threshold(lpc::Threshold::bytes(64 * 1024))
+///     .max_message(1 << 30)
+///     .connect("echo")?;
 /// # Ok(echo) }
 /// ```
 #[derive(Debug)]
@@ -32,10 +36,10 @@ pub struct ClientBuilder<C, D> {
     made: PhantomData<fn() -> (C, D)>,
 }
 
-/// Makes a server with other settings than the default ones.
+/// Builds a server whose settings differ from the defaults.
 ///
-/// `D` is the driver; see [`lpc::ServerBuilder`](crate::ServerBuilder) and
-/// [`lpc::blocking::ServerBuilder`](crate::blocking::ServerBuilder).
+/// `D` is the driver: see [`lpc::ServerBuilder`](crate::ServerBuilder) for servers on tokio and
+/// [`lpc::blocking::ServerBuilder`](crate::blocking::ServerBuilder) for blocking ones.
 #[derive(Debug)]
 #[must_use = "a builder makes nothing until `bind` or one of its kind is called"]
 pub struct ServerBuilder<D> {
@@ -44,42 +48,50 @@ pub struct ServerBuilder<D> {
 }
 
 impl<C, D> ClientBuilder<C, D> {
-    /// The default settings.
+    /// A builder with the default settings.
     #[allow(clippy::new_without_default, reason = "a client is made by its `builder()`")]
     pub fn new() -> Self {
-        Self { config: Config::new(), made: PhantomData }
+        Self { config: Config::default(), made: PhantomData }
     }
 
-    /// What a call does where the connection has no room for it. Default: it waits, for 30 s at most.
+    /// What happens to a call for which the connection has no room. Default: its caller waits, for up to 30
+    /// s.
     pub fn at_quota(mut self, at_quota: AtQuota) -> Self {
         self.config.at_quota = at_quota;
         self
     }
 
-    /// How long each call may take. Default: no limit. A method's own `#[lpc(deadline = "…")]` goes before, and before
-    /// that [`with_deadline`](crate::blocking::Client::with_deadline), call by call.
+    /// How long each call may take. Default: no limit.
     ///
-    /// A call that has no reply by then fails with [`ErrorKind::TimedOut`], and the server is told: an `async fn` is dropped
-    /// there, a `fn` can [ask](crate::Context::is_cancelled). The reply, should there be one, is dropped when it comes.
+    /// A method's own `#[lpc(deadline = "…")]` takes precedence, and
+    /// [`with_deadline`](crate::blocking::Client::with_deadline), for single calls, takes precedence over
+    /// both.
+    ///
+    /// A call without a reply by then fails with [`ErrorKind::TimedOut`], and the server cancels it: the
+    /// future of an `async fn` is dropped, a `fn` can [ask](crate::Context::is_cancelled). A reply that comes
+    /// later is dropped.
     pub fn deadline(mut self, time: Duration) -> Self {
         self.config.deadline = Some(time);
         self
     }
 
-    /// Has the client connect again when it has lost its connection, and make calls again that were not sent, or are
-    /// idempotent. Default: it does not, and once the connection is over all calls fail. For
-    /// [`connect`](crate::blocking::ClientBuilder::connect), whose first connection is made at once as ever.
+    /// Connects again when the connection is lost, and repeats calls that were not sent or are idempotent.
+    /// Default: it does not, and all calls fail once the connection is over.
+    ///
+    /// This is for [`connect`](crate::blocking::ClientBuilder::connect), which makes the first connection at
+    /// once, as it does without.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
         self.config.reconnect = Some(reconnect);
         self
     }
 
-    /// How many calls may be in flight at once. Default: 1024. One that was cancelled, or is past its deadline, counts
-    /// until the server has answered it.
+    /// How many calls may be in flight at once. Default: 1024.
+    ///
+    /// A call that was cancelled, or is past its deadline, counts until the server has answered it.
     ///
     /// # Panics
     ///
-    /// If it is 0.
+    /// If `calls` is 0.
     pub fn max_calls_in_flight(mut self, calls: u32) -> Self {
         assert!(calls > 0, "max_calls_in_flight is at least 1");
         self.config.limits.max_calls = calls;
@@ -89,102 +101,111 @@ impl<C, D> ClientBuilder<C, D> {
 
 impl<D> ServerBuilder<D> {
     pub(crate) fn new() -> Self {
-        Self::with_config(Config::new())
+        Self::with_config(Config::default())
     }
 
     pub(crate) fn with_config(config: Config) -> Self {
         Self { config, made: PhantomData }
     }
 
-    /// How many calls of one connection run side by side; further ones wait. Default: 16.
-    /// Up to 1024 of them, and some 1 MiB of arguments, are read ahead, so that their cancellation is seen; what is cancelled and still runs counts.
+    /// How many calls of one connection run at the same time; further ones wait. Default: 16.
+    ///
+    /// Of the waiting calls up to 1024, with about 1 MiB of arguments, are read ahead, so that their
+    /// cancellation is seen. A call that was cancelled and still runs counts.
     ///
     /// # Panics
     ///
-    /// If it is 0.
+    /// If `calls` is 0.
     pub fn max_concurrent_calls(mut self, calls: usize) -> Self {
         assert!(calls > 0, "max_concurrent_calls is at least 1");
-        self.config.max_calls = calls;
+        self.config.max_concurrent_calls = calls;
         self
     }
 
-    /// Bytes of shared memory at most that all connections of one user have together, in both directions. Default: 8 GiB.
-    /// What is over it takes the socket.
+    /// How many bytes of shared memory all connections of one user may use together, in both directions.
+    /// Default: 8 GiB. Bodies beyond it take the socket.
     pub fn user_pool_limit(mut self, bytes: u64) -> Self {
-        self.config.user_pool = bytes;
+        self.config.user_pool_limit = bytes;
         self
     }
 
     /// How many connections there may be at once. Default: 16,384.
     ///
-    /// A connection counts until the last of its calls is over. Who comes when there is no room is refused: its `connect` fails
-    /// with [`ErrorKind::ResourceExhausted`]. Where the system has no descriptor left for another one, clients wait instead.
+    /// A connection counts until the last of its calls has ended. A client that comes when the limit is
+    /// reached is refused: its `connect` fails with [`ErrorKind::ResourceExhausted`]. When the process has no
+    /// file descriptor left for another connection, clients wait instead.
     ///
     /// # Panics
     ///
-    /// If it is 0.
+    /// If `connections` is 0.
     pub fn max_connections(mut self, connections: usize) -> Self {
         assert!(connections > 0, "max_connections is at least 1");
         self.config.max_connections = connections;
         self
     }
 
-    /// How many connections one user may have at once. Default: 4,096. Otherwise as
+    /// How many connections one user may have at once. Default: 4,096. Otherwise like
     /// [`max_connections`](Self::max_connections).
     ///
     /// # Panics
     ///
-    /// If it is 0.
+    /// If `connections` is 0.
     pub fn max_connections_per_user(mut self, connections: usize) -> Self {
         assert!(connections > 0, "max_connections_per_user is at least 1");
         self.config.max_connections_per_user = connections;
         self
     }
 
-    /// How many clients at once may be about to say who they are. Default: 128.
+    /// How many handshakes may be pending at once: connections whose clients have not yet said which service
+    /// they want. Default: 128.
     ///
-    /// Who comes when there are as many waits to be taken, so that any number of honest ones get in. To make room for them,
-    /// whoever has been silent for a second then is refused with [`ErrorKind::ResourceExhausted`].
+    /// When all places are taken, the next client waits to be accepted, so that any number of honest clients
+    /// get in. Clients that have been silent for a second are then refused with
+    /// [`ErrorKind::ResourceExhausted`], to make room.
     ///
-    /// Where [`accept`](Self::accept) lets several users in, each has three quarters of the places at most, so that none keeps
-    /// the others out: a newcomer takes the place of a client of the same user that has been silent for 100 ms, or is refused
-    /// itself. When all places are taken nevertheless, the user who has most makes room, after 100 ms too.
+    /// Where [`accept`](Self::accept) lets several users in, each of them has at most three quarters of the
+    /// places, so that none keeps the others out. A client beyond that share replaces one of the same user
+    /// that has been silent for 100 ms, or else is refused itself. If all places are taken nevertheless, the
+    /// user who holds the most gives one up, after 100 ms of silence, too.
     ///
     /// # Panics
     ///
-    /// If it is 0.
+    /// If `handshakes` is 0.
     pub fn max_handshakes(mut self, handshakes: usize) -> Self {
         assert!(handshakes > 0, "max_handshakes is at least 1");
         self.config.max_handshakes = handshakes;
         self
     }
 
-    /// The mode of the socket of a port that is an absolute path: who may connect, as far as the file system decides it.
-    /// Default: 0600. It is there before anybody can connect. Clients of other users have to be
-    /// [accepted](Self::accept), too.
+    /// The mode of the socket of a port that is an absolute path, which decides who may connect as far as the
+    /// file system is concerned. Default: 0600.
     ///
-    /// The socket of a name is in a directory that no other user can enter: for it any other mode is an
-    /// [`ErrorKind::InvalidInput`] of `bind`.
+    /// The socket has this mode before any client can connect. Clients of other users have to be
+    /// [accepted](Self::accept) as well. The socket of a name is in a directory that no other user can enter:
+    /// for a name, `bind` fails with [`ErrorKind::InvalidInput`] unless the mode is the default.
     ///
     /// # Panics
     ///
-    /// If it has other bits than those of reading, writing and executing.
+    /// If `mode` has bits other than those for reading, writing and executing.
     pub fn socket_mode(mut self, mode: u32) -> Self {
         assert!(mode & !0o777 == 0, "socket_mode is at most 0o777");
         self.config.socket_mode = mode;
         self
     }
 
-    /// How long `serve` waits after `Handle::shutdown` for the calls that run. Default: 30 s. Then it closes all
-    /// connections and returns.
+    /// How long `serve` waits for running calls after `Handle::shutdown`. Default: 30 s.
+    ///
+    /// After that it closes all connections and returns.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.config.shutdown_timeout = timeout;
         self
     }
 
-    /// Whether `serve` tells the service manager that it is ready, and at its end that it stops (sd_notify(3)), where there
-    /// is one that wants to know (`NOTIFY_SOCKET`). Default: yes. A program that is not ready yet when it serves, or not over
-    /// when it does not, says so itself.
+    /// Whether `serve` notifies the service manager when it is ready, and when it stops (sd_notify(3)).
+    /// Default: yes, where the environment variable `NOTIFY_SOCKET` names one.
+    ///
+    /// Turn it off in a program that is not yet ready when it serves, or not yet done when it stops serving,
+    /// and that notifies the service manager itself.
     pub fn systemd_notify(mut self, notify: bool) -> Self {
         self.config.systemd_notify = notify;
         self
@@ -193,90 +214,107 @@ impl<D> ServerBuilder<D> {
 
 macro_rules! common_knobs {
     () => {
-        /// Bodies of an encoded size above this take the mapping lane. Default: the environment variable
-        /// `LPC_THRESHOLD` (`off`, `always`, `4096`, `64KiB`, …), or else [`Threshold::default`].
+        /// The encoded size above which a body takes the mapping lane. Default: the environment variable
+        /// `LPC_THRESHOLD` (`off`, `always`, `4096`, `64KiB`, …) if it is set, else [`Threshold::default`].
         ///
-        /// This side's threshold is for what this side sends. A method's own `#[lpc(threshold = "…")]` goes before.
+        /// It applies to what this side sends: arguments on a client, results on a server. A method's own
+        /// `#[lpc(threshold = "…")]` takes precedence.
         pub fn threshold(mut self, threshold: Threshold) -> Self {
             self.config.threshold = Some(threshold);
             self
         }
 
-        /// Bytes of one encoded body at most, sent or received, on either lane. Default: 256 MiB. The narrower of
-        /// both sides' holds; one body over it is an [`ErrorKind::TooLarge`].
+        /// The largest encoded body in bytes, sent or received, on either lane. Default: 256 MiB.
+        ///
+        /// The lower of both sides' limits holds. A body beyond it is an [`ErrorKind::TooLarge`].
         pub fn max_message(mut self, bytes: u64) -> Self {
-            // An inline body's length stands in 32 bits of its frame, with that of a table of its loans.
-            self.config.limits.max_message = bytes.min(u64::from(u32::MAX) - (64 << 10));
+            self.config.limits.max_message = bytes.min(MAX_BODY);
             self
         }
 
-        /// Bytes of shared memory at most that this side keeps for what it sends over one connection, and that it
-        /// maps of what its peer keeps. Default: 512 MiB. Loans stand in it, too. Where there is no room at the moment a
-        /// caller [waits](ClientBuilder::at_quota), and a reply takes the socket; what is over the threshold and larger than
-        /// all of the pool is an [`ErrorKind::TooLarge`]. Its segments double from 1 MiB on, and everything takes whole pages
-        /// in one of them, so that not quite all of it can be filled. Arguments that this side copies out of the peer's memory
-        /// are bounded by it as well. With 0 there is no shared memory, and everything takes the socket.
+        /// How many bytes of shared memory this side keeps for what it sends over one connection, and how
+        /// many of its peer's it maps. Default: 512 MiB. With 0 there is no shared memory, and everything
+        /// takes the socket.
+        ///
+        /// Loans are part of it. When it has no room at the moment, a caller [waits](ClientBuilder::at_quota)
+        /// and a reply takes the socket; a body above the threshold that is larger than the whole pool is an
+        /// [`ErrorKind::TooLarge`]. Segments double in size from 1 MiB on, and each body occupies whole pages
+        /// of one segment, so the last few pages may remain unused.
+        ///
+        /// A server also copies no more bytes of arguments than this out of one connection's memory at the
+        /// same time.
         pub fn pool_limit(mut self, bytes: u64) -> Self {
             self.config.limits.pool = bytes;
             self
         }
 
-        /// Bytes at most of files and sealed memory that one side has passed over one connection and that the other one may be
-        /// using. Default: 64 GiB. They take address space, and memory only where a receiver that does not trust copies a
-        /// file, which `pool_limit` bounds. Where there are too many at once, those that were passed longest ago are announced
-        /// anew when they are passed again; one over it is an [`ErrorKind::TooLarge`].
+        /// How many bytes of files and sealed memory the peer may hold that this side has passed over one
+        /// connection. Default: 64 GiB.
+        ///
+        /// They occupy address space, and memory only where a receiver that does not trust the sender copies
+        /// a file, which `pool_limit` bounds. Beyond the limit, those passed longest ago are withdrawn, and
+        /// announced again when they are passed again; a single one over it is an [`ErrorKind::TooLarge`].
         pub fn file_limit(mut self, bytes: u64) -> Self {
             self.config.limits.lent = bytes;
             self
         }
 
-        /// How long shared memory that this side keeps stays unused before both sides unmap it. Default: 10 s; it may take
-        /// up to twice as long. Having it again costs microseconds a page.
+        /// How long shared memory that this side keeps stays mapped without being used. Default: 10 s.
+        ///
+        /// It may take up to twice as long until both sides unmap it. To have a page of it again costs
+        /// microseconds.
         pub fn pool_idle_timeout(mut self, timeout: Duration) -> Self {
-            // Looking for what is idle should not be all that is done.
-            self.config.idle = timeout.max(Duration::from_millis(20));
+            // The search for idle memory should not keep this process busy.
+            self.config.pool_idle_timeout = timeout.max(Duration::from_millis(20));
             self
         }
 
-        /// Has the memory of some peers read in place: `&str`, `&[u8]` and [`Shared`](crate::Shared) point into it, and
-        /// nothing is copied on this side. `trusts` is asked once for each connection. Default: of no peer.
+        /// Reads the memory of the peers for which `trusts` returns true in place: `&str`, `&[u8]` and
+        /// [`Shared`](crate::Shared) point into it, and nothing is copied on this side. Default: no peer's.
+        ///
+        /// `trusts` is called once for each connection.
         ///
         /// ```
         /// # let builder = lpc::blocking::Server::builder();
-        /// // SAFETY: this user's programs are ours, all of them use lpc, and none writes to files that it has passed.
+        /// // SAFETY: all programs of this user are ours, use lpc, and never write to files they have passed.
         /// let builder = unsafe { builder.trust(|peer| peer.uid() == 1000) };
         /// # drop(builder);
         /// ```
         ///
         /// # Safety
         ///
-        /// A peer that is trusted does not write to memory that it has passed, before that is given back: arguments with the
-        /// reply, results and loans when the receiver drops them. lpc never does; the promise is that the peer runs lpc and
-        /// is not made to do otherwise, and does not go on using it in a child after fork(2).
+        /// A trusted peer must not write to memory that it has passed until that is given back: arguments
+        /// with the reply, results and loans when the receiver drops them. lpc never does. So the promise is
+        /// that the peer runs lpc, is not made to do otherwise, and does not go on using the connection in a
+        /// child after fork(2).
         ///
-        /// Nor does anybody write to a file that the peer passes, or truncate it, as long as this side has it. That is not for
-        /// lpc to keep: writing to files is safe code. Know the programs that you trust.
+        /// Nor may anybody write to or truncate a file that the peer passes, for as long as this side has it.
+        /// lpc cannot see to that, as writing to a file is safe code. Know the programs that you trust.
         pub unsafe fn trust(mut self, trusts: impl Fn(&Credentials) -> bool + Send + Sync + 'static) -> Self {
             self.config.trust = Some(Rule(Arc::new(trusts)));
             self
         }
 
-        /// Says who may be at the other end of a port, by its credentials. Default: who runs for the same effective user as
-        /// this process.
+        /// Decides by its credentials whether a peer may be at the other end of a port. Default: only a
+        /// process of the same effective user as this one.
         ///
-        /// It is asked for ports and for sockets of the service manager. A pair is connected by somebody who has both ends, so
-        /// that for pairs, children and services in process it is not asked. Who is not accepted is turned away with
-        /// [`ErrorKind::PermissionDenied`]; so is everybody for whom it panics. The user of a server is that of the process
-        /// which listens: for a socket of the service manager, the service manager's.
+        /// A peer that is not accepted, or for which `accepts` panics, is refused with
+        /// [`ErrorKind::PermissionDenied`]. `accepts` is called for ports and for sockets of the service
+        /// manager. It is not called for connected pairs, child processes and services in the same process,
+        /// where one program had both ends to give away. The credentials of a server are those of the process
+        /// that listens: for a socket of the service manager, the service manager's.
         ///
-        /// A server asks before it takes a thread or task for the client, and for one client after the other: it should decide
-        /// from what it has in memory.
+        /// A server calls it before it takes a thread or task for the client, for one client after the other,
+        /// so it should decide from what is in memory.
         ///
         /// ```
         /// # let directory = tempfile::tempdir()?;
         /// # let port = directory.path().join("documents");
-        /// // One group of the machine's users; the file system would keep out all others but this one and root.
-        /// let server = lpc::blocking::Server::builder().socket_mode(0o660).accept(|peer| peer.gid() == 1001).bind(port)?;
+        /// // Clients of one group, which the default mode of the socket would keep out.
+        /// let server = lpc::blocking::Server::builder()
+        ///     .socket_mode(0o660)
+        ///     .accept(|peer| peer.gid() == 1001)
+        ///     .bind(port)?;
         /// # Ok::<(), lpc::Error>(())
         /// ```
         pub fn accept(mut self, accepts: impl Fn(&Credentials) -> bool + Send + Sync + 'static) -> Self {
@@ -284,37 +322,39 @@ macro_rules! common_knobs {
             self
         }
 
-        /// How long the other side may stop in the middle of a message before the connection is closed, and at a server how
-        /// long a client may take none of the replies that are to be sent. Default: 30 s.
+        /// How long the peer may pause in the middle of a message before the connection is closed; for a
+        /// server, also how long a client may leave replies unread. Default: 30 s.
         pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-            self.config.stall = timeout;
+            self.config.stall_timeout = timeout;
             self
         }
 
-        /// How long this side looks for the other's next message before it sleeps. Default: 20 µs.
+        /// How long this side spins for the peer's next message before it sleeps. Default: 20 µs. Zero: not
+        /// at all.
         ///
-        /// Waking a thread that sleeps takes about that long, and ten times as long as a call between two threads that are
-        /// awake. It looks only where the other side was last on another CPU, and where looking does not pay, because messages
-        /// come later as a rule or the machine is busy, it stops, but for a try now and then. Nothing looks while no call is
-        /// being made. Zero: it sleeps at once.
+        /// To wake a sleeping thread takes about that long, and ten times as long as a call between two
+        /// threads that are awake. This side spins only while calls are in flight and the peer was last seen
+        /// on another CPU. It stops where spinning does not pay, because messages usually come later or the
+        /// machine is busy, and tries again now and then.
         pub fn spin(mut self, time: Duration) -> Self {
             self.config.spin = time;
             self
         }
 
-        /// Has small messages go through a ring in shared memory, without a system call, where the other side wants that, too:
-        /// the quick lane. Default: no. Where only one side wants it, nothing changes.
+        /// Sends small messages through a ring in shared memory, without a system call, if the peer asks for
+        /// it as well: the quick lane. Default: no.
         ///
-        /// For callers that need a microsecond. It takes 68 KiB of memory for each connection and side, and pays where both sides
-        /// are awake: while calls follow each other within [`spin`](Self::spin) on two CPUs, or many are in flight. Who sleeps is
-        /// still woken through the socket. Bodies of more than some 4 KiB, descriptors, and whatever comes while the ring is
-        /// full, take the socket as ever; what a call means, and how it can fail, stays the same.
+        /// It is for callers that need a microsecond. It costs 68 KiB of memory for each connection and side,
+        /// and pays while both sides are awake: while calls follow each other within [`spin`](Self::spin) on
+        /// two CPUs, or many are in flight. A side that sleeps is still woken through the socket. Bodies of
+        /// more than about 4 KiB, descriptors, and whatever is sent while the ring is full take the socket as
+        /// ever. What a call means, and how it can fail, stays the same.
         pub fn quick_lane(mut self, quick_lane: bool) -> Self {
             self.config.limits.quick_lane = quick_lane;
             self
         }
 
-        /// How long the other side may take to say who it is. Default: 10 s.
+        /// How long a handshake may take. Default: 10 s.
         pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
             self.config.handshake_timeout = timeout;
             self

@@ -1,52 +1,89 @@
-//! The builders of clients and servers: every knob, once, for both drivers.
+//! The settings of clients and servers, and their limits.
+//!
+//! A [`ClientBuilder`] or [`ServerBuilder`] has one method for each setting, the same for both drivers.
 //!
 //! # Limits
 //!
-//! What a peer can have of this process is bounded, whatever it says. Names in parentheses are knobs of the builders, and stand
-//! in the errors that they lead to.
+//! Whatever a peer does, what it can use of this process is bounded: connections, calls, memory, descriptors,
+//! time. These are the bounds, and what happens at each. Where a builder sets one, the tables name its
+//! method, and so does the error that the bound leads to.
 //!
-//! | who comes to a server | default | at the limit |
+//! At the door of a server:
+//!
+//! | limit | default | at the limit |
 //! |---|---|---|
-//! | whose users (`accept`) | the server's own | `connect` fails: `PermissionDenied` |
-//! | connections (`max_connections`) | 16,384 | `connect` fails: `ResourceExhausted` |
-//! | connections of one user (`max_connections_per_user`) | 4,096 | `connect` fails: `ResourceExhausted` |
-//! | clients that have not said who they are (`max_handshakes`) | 128 | the next one waits; who has been silent for 1 s then fails: `ResourceExhausted` |
-//! | the same of one user, where others are accepted | 96 | `connect` fails: `ResourceExhausted`, as does that of who has been silent for 100 ms |
-//! | time to say it, on both sides (`handshake_timeout`) | 10 s | the connection is closed; `connect` fails: `TimedOut` |
-//! | bytes of what a client says, and a server | 64 KiB, 1 MiB | `Protocol` |
-//! | descriptors and threads of the system | the system's | clients wait for a descriptor; without a thread `connect` fails: `ResourceExhausted` |
-//! | time of a shutdown (`shutdown_timeout`) | 30 s | all connections are closed |
+//! | users ([`accept`]) | the server's own | `connect` fails: `PermissionDenied` |
+//! | connections ([`max_connections`]) | 16,384 | `connect` fails: `ResourceExhausted` |
+//! | connections of one user ([`max_connections_per_user`]) | 4,096 | `connect` fails: `ResourceExhausted` |
+//! | pending handshakes ([`max_handshakes`]) | 128 | the next waits; one silent for 1 s is refused |
+//! | those of one user, if several are accepted | 96 | one silent for 100 ms is refused, or the next |
+//! | time for a handshake ([`handshake_timeout`]) | 10 s | both sides close; `connect` fails: `TimedOut` |
+//! | bytes of a client's hello, of a server's | 64 KiB, 1 MiB | `connect` fails: `Protocol` |
+//! | descriptors of the process | the system's | clients wait |
+//! | threads of the process | the system's | `connect` fails: `ResourceExhausted` |
+//! | time for a shutdown ([`shutdown_timeout`]) | 30 s | all connections are closed |
 //!
-//! | calls | default | kept by | at the limit |
-//! |---|---|---|---|
-//! | calls of a client in flight (`max_calls_in_flight`) | 1024 | client | the caller waits (`at_quota`), then `ResourceExhausted` |
-//! | time that a caller waits for room (`at_quota`) | 30 s | client | `ResourceExhausted` |
-//! | time that a call takes (`deadline`, `with_deadline`, `#[lpc(deadline)]`) | none | both | `TimedOut`; cancelled at the server |
-//! | calls of a connection that run at once (`max_concurrent_calls`) | 16 | server | further ones wait; what was cancelled and still runs counts |
-//! | calls that wait, and bytes of their arguments | 1024, 1 MiB | server | it reads no more until one has ended |
-//! | time in the middle of a message (`stall_timeout`) | 30 s | both | the connection is closed |
-//! | time in which a client takes none of its replies (`stall_timeout`) | 30 s | server | the connection is closed |
-//! | tries of a call by a client that reconnects (`Reconnect::retries`) | 3 | client | the last one's error |
-//! | time for a new connection (`Reconnect::give_up_after`) | 10 s | client | `Disconnected` |
-//! | bytes of a body (`max_message`) | 256 MiB | both, the narrower | sender: `TooLarge`; receiver: the connection is closed |
-//! | bytes of a failure's text | 64 KiB | both | sender: cut off; receiver: the connection is closed |
-//! | levels of nesting in a value | 128 | both | `Encode`, or `Decode` and the connection is closed |
-//! | elements without a byte in a body | 65,536 | receiver | `Decode`, and the connection is closed |
-//! | bytes that wait for a peer to read | 1 MiB and a message | both | who sends waits |
-//! | descriptors that come with one receive | 16 | receiver | the connection is closed |
+//! Calls and messages:
 //!
-//! | shared memory | default | kept by | at the limit |
+//! | limit | default | kept by | at the limit |
 //! |---|---|---|---|
-//! | bytes of a connection and direction (`pool_limit`) | 512 MiB | both, the narrower | arguments wait (`at_quota`), results take the socket; a peer that exceeds it is disconnected |
-//! | bytes of arguments that are copied at once (`pool_limit`) | 512 MiB | server | further calls wait |
-//! | bytes of all connections of a user (`user_pool_limit`) | 8 GiB | server | bodies take the socket |
-//! | memory of a connection's quick lane (`quick_lane`), both directions; it counts in `user_pool_limit` | off; 136 KiB | both | without it all takes the socket |
-//! | segments of a connection and direction | 64 | both, the narrower | as for `pool_limit` |
-//! | blocks of a connection that are out | 65,536 | sender | as for `pool_limit` |
-//! | loans in one message | 1024 | both | sender: further ones are copied; receiver: the connection is closed |
-//! | bytes of files and sealed memory passed (`file_limit`) | 64 GiB | both, the narrower | those passed longest ago are passed anew; one alone: `TooLarge` |
-//! | files and pieces of sealed memory passed | 64 | both, the narrower | as for `file_limit` |
-//! | time that it stays unused (`pool_idle_timeout`) | 10 s | its owner | both sides unmap it |
+//! | calls in flight ([`max_calls_in_flight`]) | 1024 | client | the caller waits ([`at_quota`]) |
+//! | wait for a free call or memory ([`at_quota`]) | 30 s | client | `ResourceExhausted` |
+//! | time for a call ([`deadline`]) | none | both | `TimedOut`; the server cancels it |
+//! | calls that run at once ([`max_concurrent_calls`]) | 16 | server | further calls wait |
+//! | waiting calls, bytes of their arguments | 1024, 1 MiB | server | it stops reading until a call ends |
+//! | pause within a message ([`stall_timeout`]) | 30 s | both | the connection is closed |
+//! | time without reading replies ([`stall_timeout`]) | 30 s | server | the connection is closed |
+//! | retries of a call ([`Reconnect::retries`]) | 3 | client | the last attempt's error |
+//! | time to reconnect ([`Reconnect::give_up_after`]) | 10 s | client | `Disconnected` |
+//! | bytes of a body ([`max_message`]) | 256 MiB | both | sender: `TooLarge`; receiver: closes |
+//! | bytes of an error's text | 64 KiB | both | sender: cuts it off; receiver: closes |
+//! | nesting of a value | 128 | both | sender: `Encode`; receiver: `Decode`, closes |
+//! | elements of no bytes in a body | 65,536 | receiver | `Decode`, closes |
+//! | bytes queued for a peer | 1 MiB and a message | both | senders wait |
+//! | descriptors in one receive | 16 | receiver | closes |
+//!
+//! Shared memory, for each connection and direction:
+//!
+//! | limit | default | kept by | at the limit |
+//! |---|---|---|---|
+//! | bytes ([`pool_limit`]) | 512 MiB | both | arguments wait ([`at_quota`]), results take the socket |
+//! | bytes of arguments copied at once ([`pool_limit`]) | 512 MiB | server | further calls wait |
+//! | bytes of a user's connections ([`user_pool_limit`]) | 8 GiB | server | bodies take the socket |
+//! | bytes for both rings of a quick lane ([`quick_lane`]) | off; 136 KiB | both | frames take the socket |
+//! | segments | 64 | both | as for `pool_limit` |
+//! | blocks in use | 65,536 | sender | as for `pool_limit` |
+//! | loans in one message | 1024 | both | sender: copies the others; receiver: closes |
+//! | bytes of files and sealed memory ([`file_limit`]) | 64 GiB | both | the oldest are announced anew |
+//! | files and pieces of sealed memory | 64 | both | the oldest are announced anew |
+//! | time without use ([`pool_idle_timeout`]) | 10 s | sender | both sides unmap it |
+//!
+//! - Where both sides keep a limit, the lower of the two holds. A peer that exceeds it is disconnected
+//!   ("closes" above), and the reason is logged.
+//! - A call that was cancelled, and still runs, counts as running and as in flight.
+//! - A body that is larger than the whole pool, or a single file larger than `file_limit`, is an error:
+//!   `TooLarge`.
+//! - The memory of a quick lane counts in `user_pool_limit`.
+//!
+//! [`accept`]: ServerBuilder::accept
+//! [`max_connections`]: ServerBuilder::max_connections
+//! [`max_connections_per_user`]: ServerBuilder::max_connections_per_user
+//! [`max_handshakes`]: ServerBuilder::max_handshakes
+//! [`handshake_timeout`]: ServerBuilder::handshake_timeout
+//! [`shutdown_timeout`]: ServerBuilder::shutdown_timeout
+//! [`max_calls_in_flight`]: ClientBuilder::max_calls_in_flight
+//! [`at_quota`]: ClientBuilder::at_quota
+//! [`deadline`]: ClientBuilder::deadline
+//! [`max_concurrent_calls`]: ServerBuilder::max_concurrent_calls
+//! [`stall_timeout`]: ServerBuilder::stall_timeout
+//! [`Reconnect::retries`]: crate::Reconnect::retries
+//! [`Reconnect::give_up_after`]: crate::Reconnect::give_up_after
+//! [`max_message`]: ServerBuilder::max_message
+//! [`pool_limit`]: ServerBuilder::pool_limit
+//! [`user_pool_limit`]: ServerBuilder::user_pool_limit
+//! [`quick_lane`]: ServerBuilder::quick_lane
+//! [`file_limit`]: ServerBuilder::file_limit
+//! [`pool_idle_timeout`]: ServerBuilder::pool_idle_timeout
 
 mod builder;
 
@@ -57,6 +94,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lpc_core::receive::Role;
+use lpc_core::run_queue::Bounds;
 use lpc_core::{Error, ErrorKind, Limits, Method, Result, Threshold};
 use nix::unistd::Uid;
 
@@ -69,82 +107,48 @@ pub use self::builder::{ClientBuilder, ServerBuilder};
 /// The environment variable that sets the threshold where no code does.
 pub(crate) const THRESHOLD_VARIABLE: &str = "LPC_THRESHOLD";
 
-/// Calls of one connection that run side by side, unless the builder says otherwise.
-const MAX_CALLS: usize = 16;
-
-/// How long the other side may take to say who it is.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long shared memory is kept unused. It costs microseconds a page to get it again.
-const IDLE: Duration = Duration::from_secs(10);
-
-/// How long a caller waits for room.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Shared memory of all connections of one user.
-const USER_POOL: u64 = 8 << 30;
-
-/// How long a peer may stop in the middle of a message.
-const STALL: Duration = Duration::from_secs(30);
-
-/// How long to look for a message before sleeping: about as long as waking a thread on another CPU takes.
-const SPIN: Duration = Duration::from_micros(20);
-
-/// Connections of one server: half of the threads that Linux has by default (`/proc/sys/kernel/pid_max`). Of these the
-/// blocking server takes one for a connection.
-const MAX_CONNECTIONS: usize = 16_384;
-
-/// Of these, those of one user: no user alone keeps the others out.
-const MAX_CONNECTIONS_PER_USER: usize = MAX_CONNECTIONS / 4;
-
-/// Connections at once of which it is not known yet who is there. An honest client is through in a fraction of a
-/// millisecond.
-const MAX_HANDSHAKES: usize = 128;
-
-/// How long a shutdown waits for the calls that run.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The mode of a port's socket.
+/// The mode of a port's socket, unless the builder says otherwise.
 pub(crate) const SOCKET_MODE: u32 = 0o600;
 
-/// What a caller does where its connection has no room for the call at the moment: no shared memory for its arguments
-/// ([`pool_limit`](ClientBuilder::pool_limit)), or too many calls in flight
-/// ([`max_calls_in_flight`](ClientBuilder::max_calls_in_flight)).
+/// What a client does with a call for which its connection has no room at the moment: too many calls are in
+/// flight ([`max_calls_in_flight`](ClientBuilder::max_calls_in_flight)), or there is no shared memory for the
+/// arguments ([`pool_limit`](ClientBuilder::pool_limit)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtQuota {
-    /// It waits, this long at most, and then fails with [`ErrorKind::ResourceExhausted`].
+    /// The caller waits, this long at most; then the call fails with [`ErrorKind::ResourceExhausted`].
     Wait(Duration),
-    /// It fails at once, with [`ErrorKind::ResourceExhausted`].
+    /// The call fails at once, with [`ErrorKind::ResourceExhausted`].
     Fail,
 }
 
-/// What both sides have in common.
+/// All settings. Each is named like the method that sets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    // Of both sides.
     threshold: Option<Threshold>,
     pub(crate) limits: Limits,
     pub(crate) handshake_timeout: Duration,
-    pub(crate) max_calls: usize,
-    pub(crate) idle: Duration,
-    pub(crate) at_quota: AtQuota,
-    pub(crate) user_pool: u64,
-    pub(crate) stall: Duration,
+    pub(crate) pool_idle_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
     pub(crate) spin: Duration,
-    /// Of a client's calls.
+    accept: Option<Rule>,
+    trust: Option<Rule>,
+    // Of clients.
+    pub(crate) at_quota: AtQuota,
     pub(crate) deadline: Option<Duration>,
-    /// Of a client.
     pub(crate) reconnect: Option<Reconnect>,
+    // Of servers.
+    pub(crate) max_concurrent_calls: usize,
+    pub(crate) user_pool_limit: u64,
     pub(crate) max_connections: usize,
     pub(crate) max_connections_per_user: usize,
     pub(crate) max_handshakes: usize,
     pub(crate) socket_mode: u32,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) systemd_notify: bool,
-    accept: Option<Rule>,
-    trust: Option<Rule>,
 }
 
-/// Which peers.
+/// Decides about a peer by its credentials.
 #[derive(Clone)]
 struct Rule(Arc<dyn Fn(&Credentials) -> bool + Send + Sync>);
 
@@ -154,40 +158,66 @@ impl fmt::Debug for Rule {
     }
 }
 
-impl Config {
-    fn new() -> Self {
+impl Default for Config {
+    fn default() -> Self {
+        // Half of the threads that Linux has by default (`/proc/sys/kernel/pid_max`): the blocking server
+        // uses one for each connection.
+        let max_connections = 16_384;
         Self {
             threshold: None,
             limits: Limits::default(),
-            handshake_timeout: HANDSHAKE_TIMEOUT,
-            max_calls: MAX_CALLS,
-            idle: IDLE,
-            at_quota: AtQuota::Wait(PATIENCE),
-            user_pool: USER_POOL,
-            stall: STALL,
-            spin: SPIN,
-            deadline: None,
-            reconnect: None,
-            max_connections: MAX_CONNECTIONS,
-            max_connections_per_user: MAX_CONNECTIONS_PER_USER,
-            max_handshakes: MAX_HANDSHAKES,
-            socket_mode: SOCKET_MODE,
-            shutdown_timeout: SHUTDOWN_TIMEOUT,
-            systemd_notify: true,
+            handshake_timeout: Duration::from_secs(10),
+            // To have a page again costs microseconds.
+            pool_idle_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+            // About as long as it takes to wake a thread on another CPU.
+            spin: Duration::from_micros(20),
             accept: None,
             trust: None,
+            at_quota: AtQuota::Wait(Duration::from_secs(30)),
+            deadline: None,
+            reconnect: None,
+            max_concurrent_calls: Bounds::default().running,
+            user_pool_limit: 8 << 30,
+            max_connections,
+            // No user alone keeps the others out.
+            max_connections_per_user: max_connections / 4,
+            // The handshake of an honest client takes a fraction of a millisecond.
+            max_handshakes: 128,
+            socket_mode: SOCKET_MODE,
+            shutdown_timeout: Duration::from_secs(30),
+            systemd_notify: true,
+        }
+    }
+}
+
+impl Config {
+    /// The settings of a client's connection.
+    pub(crate) fn client_settings(&self, limits: Limits) -> Settings {
+        Settings {
+            limits,
+            quota: None,
+            idle: self.pool_idle_timeout,
+            stall: self.stall_timeout,
+            // A busy server may stop reading for as long as it likes.
+            write_timeout: None,
+            spin: self.spin,
         }
     }
 
-    /// What a client's connection is made with.
-    pub(crate) fn client_settings(&self, limits: Limits) -> Settings {
-        // A server that is busy takes nothing more, and rightly so.
-        let write_timeout = None;
-        let (idle, stall, spin) = (self.idle, self.stall, self.spin);
-        Settings { limits, quota: None, idle, stall, write_timeout, spin }
+    /// The same settings for a handshake that may take no longer than `time` (`None`: without another limit).
+    pub(crate) fn with_handshake_within(&self, time: Option<Duration>) -> Self {
+        let mut config = self.clone();
+        config.handshake_timeout =
+            time.map_or(self.handshake_timeout, |time| time.min(self.handshake_timeout));
+        config
     }
 
-    /// A client that is not made by a port has nothing to reconnect to.
+    /// Refuses `reconnect` for a client that has no port to connect to again.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`].
     pub(crate) fn refuse_reconnect(&self) -> Result<()> {
         if self.reconnect.is_none() {
             return Ok(());
@@ -201,7 +231,7 @@ impl Config {
         self.accept.is_some()
     }
 
-    /// Makes sure that this peer may be at the other end of a port.
+    /// Checks that this peer may be at the other end of a port (`accept`).
     ///
     /// # Errors
     ///
@@ -209,7 +239,7 @@ impl Config {
     pub(crate) fn check_peer(&self, peer: &Credentials, role: Role) -> Result<()> {
         let is_accepted = match &self.accept {
             None => peer.uid() == Uid::effective().as_raw(),
-            // The user's code. Its panic says nothing for the peer.
+            // This is the user's code. If it panics, the peer is not accepted.
             Some(Rule(accepts)) => catch_unwind(AssertUnwindSafe(|| accepts(peer))).unwrap_or(false),
         };
         if is_accepted {
@@ -219,10 +249,10 @@ impl Config {
         Err(Error::new(ErrorKind::PermissionDenied, message))
     }
 
-    /// Whether the memory of the peer at the other end is read in place.
+    /// Whether the memory of the peer at the other end of `stream` is read in place (`trust`).
     pub(crate) fn trusts(&self, stream: impl AsFd) -> bool {
         let Some(Rule(trusts)) = &self.trust else { return false };
-        // The user's code. Its panic vouches for nobody.
+        // This is the user's code. If it panics, the peer is not trusted.
         let trusts = |peer| catch_unwind(AssertUnwindSafe(|| trusts(&peer))).unwrap_or(false);
         Credentials::of_peer(stream).is_ok_and(trusts)
     }

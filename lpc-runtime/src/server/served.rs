@@ -35,10 +35,10 @@ impl<D: ?Sized> Served<D> {
         Ok(Self {
             service,
             hello: handshake::server_hello(service, config).into(),
-            max_calls: config.max_calls,
+            max_calls: config.max_concurrent_calls,
             thresholds: config.thresholds(service.methods)?,
             paces: service.methods.iter().map(|_| Pace::new()).collect(),
-            users: UserQuotas::new(config.user_pool),
+            users: UserQuotas::new(config.user_pool_limit),
             dispatch,
         })
     }
@@ -48,9 +48,9 @@ impl<D: ?Sized> Served<D> {
         Settings {
             limits,
             quota: Some(self.users.quota(user)),
-            idle: config.idle,
-            stall: config.stall,
-            write_timeout: Some(config.stall),
+            idle: config.pool_idle_timeout,
+            stall: config.stall_timeout,
+            write_timeout: Some(config.stall_timeout),
             spin: config.spin,
         }
     }

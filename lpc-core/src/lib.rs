@@ -36,6 +36,7 @@
 //! | [`lent`] | the blocks that the peer goes on reading |
 //! | [`frame`] | what stands on the wire |
 //! | [`ring`] | the same without a system call, where both sides want that |
+//! | [`send`] | frames in, batches of bytes and descriptors out |
 //! | [`receive`] | bytes and descriptors in, checked messages out |
 //! | [`calls`] | the calls that wait for their reply |
 //! | [`run_queue`] | the calls that run, and those that wait to |

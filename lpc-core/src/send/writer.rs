@@ -1,0 +1,241 @@
+//! One writer at a time: a [`Batch`] is the writer's turn, and whoever holds none leaves its frames to the writer.
+//!
+//! Batches form by themselves under load, and no lock is held while they are written.
+
+use super::queue::Descriptors;
+use super::route::Route;
+use super::{Over, Sender};
+use crate::frame::{self, Header, Kind};
+use crate::ring::{Own, Peers};
+
+/// Bytes in the queue above which senders wait for the writer.
+pub const CONGESTED: usize = 1 << 20;
+
+/// Bytes in the queue above which what was meant to go out with something else goes out by itself.
+pub const MUCH: usize = 16 << 10;
+
+/// Who writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// Nobody: the next sender may.
+    Idle,
+    /// Whoever holds the batch.
+    Busy,
+    /// Nobody, until the socket takes more. Whoever waits for that [resumes](Sender::resume).
+    Stalled,
+    /// Nobody any more.
+    Over(Over),
+}
+
+/// The writer's turn: what it writes, while nobody else does. Write [`piece`](Self::piece) after piece, and give the
+/// batch [back](Sender::finish).
+#[derive(Debug)]
+#[must_use = "nobody else writes before it is given back"]
+pub struct Batch<'f, D> {
+    /// What was queued.
+    queued: Vec<u8>,
+    /// By their places there.
+    descriptors: Descriptors<D>,
+    /// The writer's own frame, which goes behind that from the writer's buffer.
+    frame: &'f [u8],
+    /// Bytes of both that have been written.
+    written: usize,
+    /// Where the batch ends in the stream.
+    end: u64,
+}
+
+/// What is to be written next, by one system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece<'a, D> {
+    /// Never empty.
+    pub bytes: &'a [u8],
+    /// What goes with the first of them.
+    pub descriptor: Option<&'a D>,
+}
+
+/// How far a write got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// To the end.
+    All,
+    /// Until the socket took no more. The connection's reactor says when it does.
+    Full,
+    /// Until the writer's time was over.
+    OutOfTime,
+    /// Until the system had no memory for more, or did not pass a descriptor.
+    Short,
+    /// The socket is broken.
+    Failed,
+}
+
+/// What is to be done after a write.
+#[derive(Debug)]
+#[must_use]
+pub enum AfterWrite<D> {
+    /// [Begin](Sender::begin_write) again: others may have queued something meanwhile.
+    GoOn,
+    /// The same. What this descriptor belongs to was announced without it: the system did not pass it.
+    Lost(Announced, D),
+    /// The rest goes out when the socket takes more: somebody has to wait for that, and to [resume](Sender::resume).
+    Stalled,
+    /// The rest is to be tried again, soon.
+    Retry,
+    /// Nothing goes out any more.
+    Over(Over),
+}
+
+/// What a frame announced that brings a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// A segment or object, by its number.
+    Memory(u32),
+    /// This side's memory for the quick lane. There is no ring.
+    Ring,
+}
+
+impl<D> Batch<'_, D> {
+    /// What is to be written next; `None` when all of it was.
+    #[must_use]
+    pub fn piece(&self) -> Option<Piece<'_, D>> {
+        let Some(queued) = self.queued.get(self.written..).filter(|rest| !rest.is_empty()) else {
+            let bytes = &self.frame[self.written - self.queued.len()..];
+            return (!bytes.is_empty()).then_some(Piece { bytes, descriptor: None });
+        };
+        // From a descriptor's byte to before the next one's.
+        let mut descriptors = self.descriptors.iter();
+        let (first, second) = (descriptors.next(), descriptors.next());
+        let own = first.filter(|(place, _)| *place == self.written);
+        let next = if own.is_some() { second } else { first };
+        let end = next.map_or(queued.len(), |(place, _)| place - self.written);
+        Some(Piece { bytes: &queued[..end], descriptor: own.map(|(_, descriptor)| descriptor) })
+    }
+
+    /// The first `len` bytes of the [`piece`](Self::piece) were written. Gives the descriptor that went with them, to be closed.
+    pub fn wrote(&mut self, len: usize) -> Option<D> {
+        let went = len > 0 && self.is_at_descriptor();
+        self.written += len;
+        if went { self.descriptors.pop_front().map(|(_, descriptor)| descriptor) } else { None }
+    }
+
+    fn is_at_descriptor(&self) -> bool {
+        self.descriptors.front().is_some_and(|(place, _)| *place == self.written)
+    }
+
+    /// Where the stream has got to.
+    const fn gone(&self) -> u64 {
+        self.end - (self.queued.len() + self.frame.len() - self.written) as u64
+    }
+
+    /// Has the frame that comes next go without its descriptor, and gives that back. The frame keeps its length, as it has been
+    /// said where those behind it end.
+    fn go_without(&mut self) -> Option<(Announced, D)> {
+        if !self.is_at_descriptor() {
+            return None;
+        }
+        let (place, descriptor) = self.descriptors.pop_front()?;
+        let frame = &mut self.queued[place..];
+        frame::mark_without_descriptor(frame);
+        let header = frame.first_chunk().and_then(|header| Header::decode(header).ok());
+        let announced = match header {
+            Some(Header { kind: Kind::Segment, call, .. }) => Announced::Memory(call.as_u64() as u32),
+            _ => Announced::Ring,
+        };
+        Some((announced, descriptor))
+    }
+}
+
+impl<D, O: Own, P: Peers> Sender<D, O, P> {
+    /// Makes the caller the writer of all that is queued; `None` where nothing is, or it is not for the caller to write.
+    pub fn begin_write(&mut self) -> Option<Batch<'static, D>> {
+        if self.writing != Writing::Idle || self.queue.len() == 0 {
+            return None;
+        }
+        Some(self.batch(&[]))
+    }
+
+    /// Makes the caller the writer of all that is queued and, behind that, of a frame of its own, which was
+    /// [passed](Self::pass).
+    pub(super) fn batch<'f>(&mut self, frame: &'f [u8]) -> Batch<'f, D> {
+        self.writing = Writing::Busy;
+        // It may have gone out from now on, until it is known how far the write got.
+        self.gone = self.total;
+        let (queued, written, descriptors) = self.queue.take();
+        Batch { queued, descriptors, frame, written, end: self.total }
+    }
+
+    /// Ends the writer's turn, and says what is to be done next. What was not written goes out before what was queued since.
+    pub fn finish(&mut self, mut batch: Batch<'_, D>, outcome: WriteOutcome) -> AfterWrite<D> {
+        self.gone = batch.gone();
+        if let Writing::Over(over) = self.writing {
+            return AfterWrite::Over(over);
+        }
+        self.writing = Writing::Idle;
+        let lost = match outcome {
+            WriteOutcome::All => {
+                self.queue.keep(batch.queued);
+                return AfterWrite::GoOn;
+            }
+            WriteOutcome::Failed => {
+                self.writing = Writing::Over(Over::Closed);
+                return AfterWrite::Over(Over::Closed);
+            }
+            WriteOutcome::Short => batch.go_without(),
+            WriteOutcome::Full => {
+                self.writing = Writing::Stalled;
+                None
+            }
+            WriteOutcome::OutOfTime => None,
+        };
+        let Batch { mut queued, descriptors, frame, written, .. } = batch;
+        let written_of_frame = written.saturating_sub(queued.len());
+        // What is left of the writer's own frame is copied only now.
+        queued.extend_from_slice(&frame[written_of_frame..]);
+        self.queue.put_back(queued, written - written_of_frame, descriptors);
+        match lost {
+            Some((announced, descriptor)) => {
+                if announced == Announced::Ring {
+                    // The peer never knew of it.
+                    self.route = Route::Socket;
+                }
+                AfterWrite::Lost(announced, descriptor)
+            }
+            None if outcome == WriteOutcome::Full => AfterWrite::Stalled,
+            None => AfterWrite::Retry,
+        }
+    }
+
+    /// The socket takes more, or may: the next one who [begins to write](Self::begin_write) is the writer.
+    pub fn resume(&mut self) {
+        if self.writing == Writing::Stalled {
+            self.writing = Writing::Idle;
+        }
+    }
+
+    /// Whether all waits for the socket to take more.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.writing == Writing::Stalled
+    }
+
+    /// Whether so much waits for a writer or the socket that a sender who can wait should.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        matches!(self.writing, Writing::Busy | Writing::Stalled) && self.queue.len() > CONGESTED
+    }
+
+    /// One more sender waits until the queue [is shorter](Self::is_congested).
+    pub const fn begin_waiting(&mut self) {
+        self.waiting += 1;
+    }
+
+    /// It waits no more.
+    pub const fn end_waiting(&mut self) {
+        self.waiting -= 1;
+    }
+
+    /// Whether senders wait, who are to look again when a write has begun or ended.
+    #[must_use]
+    pub const fn has_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+}

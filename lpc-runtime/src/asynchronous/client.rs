@@ -28,7 +28,8 @@ use tokio::time::timeout_at;
 
 use super::race::{Either, race};
 use super::redial::Redial;
-use super::socket::{self, Ahead, AsyncLink, Look, fill, try_receive};
+use super::socket::{self, AsyncLink, fill, try_receive};
+use super::spinning::{Ahead, Look};
 use super::stream::Stream;
 use super::{ClientBuilder, ServerBuilder, greeting};
 use crate::body::arrived::Arrived;

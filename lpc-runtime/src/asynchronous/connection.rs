@@ -18,7 +18,8 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::race::{Either, race};
-use super::socket::{Ahead, AsyncLink, fill};
+use super::socket::{AsyncLink, fill};
+use super::spinning::Ahead;
 use super::stream::Stream;
 use crate::connection::inbox::{Filled, Inbox, Message};
 use crate::connection::link::Link;

@@ -7,6 +7,7 @@ mod race;
 mod redial;
 mod server;
 mod socket;
+mod spinning;
 mod stream;
 
 pub use self::client::{Client, Stub};

@@ -1,0 +1,144 @@
+//! [`Spin`](lpc_core::spin::Spin) on tokio: in turns, between which all other tasks have theirs.
+
+use std::future::poll_fn;
+use std::os::fd::AsFd;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::task::yield_now;
+
+use super::stream::Stream;
+use crate::connection::inbox::{FillError, Filled, Inbox};
+
+/// Looking for something to receive: since when, and for how long at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// `None` before the first try, which costs no look at the clock.
+    began: Option<Instant>,
+    time: Duration,
+}
+
+impl Look {
+    /// `None` where it does not pay.
+    pub(super) fn begin(inbox: &mut Inbox) -> Option<Self> {
+        let time = inbox.time_to_look();
+        (!time.is_zero()).then_some(Self { began: None, time })
+    }
+
+    /// Looks as long as that pays: in short turns, between which all others have theirs.
+    pub(super) async fn go_on(mut self, socket: &Stream, inbox: &mut Inbox) -> Result<Filled, FillError> {
+        loop {
+            // First of all those whom this task has just woken: their next call is what it looks for the answer to.
+            if socket.is_of_one_thread() {
+                give_way().await;
+            } else {
+                yield_now().await;
+            }
+            if let Some(filled) = self.turn(socket, inbox)? {
+                if filled != Filled::Nothing {
+                    socket.found();
+                }
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// Looks as long as that pays, without letting others have their turn.
+    pub(super) fn all(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Filled, FillError> {
+        loop {
+            if let Some(filled) = self.turn(socket.as_fd(), inbox)? {
+                return Ok(filled);
+            }
+        }
+    }
+
+    /// Looks for a short while, without letting others have their turn. `None` where it is to be gone on.
+    fn turn(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Option<Filled>, FillError> {
+        let mut turn = None;
+        loop {
+            let filled = inbox.try_fill_some(socket.as_fd())?;
+            if filled != Filled::Nothing {
+                inbox.found(self.began);
+                return Ok(Some(filled));
+            }
+            let now = Instant::now();
+            if now - *self.began.get_or_insert(now) >= self.time {
+                inbox.missed();
+                return Ok(Some(filled));
+            }
+            if now - *turn.get_or_insert(now) >= TURN {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Learns whether to look for a turn before others have theirs. That spares a trip through the runtime's queue, which on a runtime
+/// of several threads wakes one of them; but where it brings nothing it keeps them all waiting.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// Looks that are left to the next try.
+    left: u32,
+    /// Looks without a try after the next one that brings nothing.
+    pause: u32,
+    /// How often it was done in a row.
+    in_a_row: u32,
+}
+
+impl Ahead {
+    /// Does not look ahead of others the first time.
+    pub(super) fn never() -> Self {
+        Self { left: 1, ..Self::default() }
+    }
+
+    /// Looks for a turn, if that pays. `None` where it is to be gone on when others have had theirs.
+    pub(super) fn look(
+        &mut self,
+        look: &mut Look,
+        socket: impl AsFd,
+        inbox: &mut Inbox,
+    ) -> Result<Option<Filled>, FillError> {
+        if self.left > 0 || self.in_a_row == IN_A_ROW {
+            self.left = self.left.saturating_sub(1);
+            self.in_a_row = 0;
+            return Ok(None);
+        }
+        self.in_a_row += 1;
+        let filled = look.turn(socket, inbox)?;
+        if filled.is_some_and(|filled| filled != Filled::Nothing) {
+            self.pause = 0;
+        } else {
+            self.pause = (2 * self.pause).clamp(1, MAX_PAUSE);
+            self.left = self.pause;
+        }
+        Ok(filled)
+    }
+
+    /// Others have to have their turn first the next time: something was done for them.
+    pub(super) fn give_way(&mut self) {
+        self.left = self.left.max(1);
+    }
+}
+
+/// Looks ahead of others in a row, after which they have their turn.
+const IN_A_ROW: u32 = 32;
+
+/// Looks without a try to do so ahead of others, at most.
+const MAX_PAUSE: u32 = 64;
+
+/// Lets the tasks that are ready have their turns. Unlike tokio's `yield_now` it does not have the reactor asked first, which is a
+/// system call; tokio asks it now and then in any case (`event_interval`). Where the runtime has more threads this would wake one.
+async fn give_way() {
+    let mut has_been_kept = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_been_kept, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// How long a task that looks for something keeps its thread from others at once.
+const TURN: Duration = Duration::from_micros(10);

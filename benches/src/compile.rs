@@ -53,13 +53,13 @@ struct Answers;
 const FORMS: &str = r#"
 fn forms() {
     use lpc_core::Service as _;
-    use lpc_core::handshake::Hello;
+    use lpc_core::handshake::Offer;
     let start = std::time::Instant::now();
     let forms = lpc_core::form::of::<WorkService>();
     let time = start.elapsed();
-    let fingerprints = forms.iter().map(|form| lpc_core::form::fingerprint(form.as_ref())).collect();
-    let hello = Hello::server(WorkService::NAME, WorkService::METHODS, &lpc_core::Limits::default());
-    let hello = hello.with_fingerprints(fingerprints).encode(lpc_core::receive::Role::Server);
+    let fingerprints: Vec<_> = forms.iter().map(|form| lpc_core::form::fingerprint(form.as_ref())).collect();
+    let offer = Offer::new(WorkService::NAME, WorkService::METHODS, &lpc_core::Limits::default());
+    let hello = offer.with_fingerprints(&fingerprints).encode();
     println!("{} {}", time.as_micros(), hello.len());
 }
 "#;

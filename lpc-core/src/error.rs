@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::control::{self, Malformed};
+
 /// The result of whatever can fail in lpc.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
@@ -232,6 +234,20 @@ impl WireError {
         let end = self.message.floor_char_boundary(len.saturating_sub(2 + 5));
         self.message.truncate(end);
         self
+    }
+
+    /// Appends the control message to `bytes`.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        control::encode(self, bytes);
+    }
+
+    /// The control message that `bytes` are.
+    ///
+    /// # Errors
+    ///
+    /// Where they are none, or more.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        control::decode(bytes)
     }
 }
 

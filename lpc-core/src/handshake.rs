@@ -2,28 +2,28 @@
 //!
 //! ```text
 //!  0       4      5     6     7   8            12
-//!  | LPC!  | role | min | max | 0 | len        | len bytes: a Hello in the codec's format
+//!  | LPC!  | role | min | max | 0 | len        | len bytes: a ClientHello or a ServerHello, encoded by postcard
 //!  | magic | u8   | u8  | u8  |   | u32        |
 //! ```
 //!
 //! The client speaks first, the server answers, and both go on in the highest version that both know. The preamble
-//! never changes; a [`Hello`] may grow at its end, and what a newer version appends is passed over.
+//! never changes; a hello may grow at its end, and what a newer version appends is passed over.
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, Decoder};
+use crate::control;
 use crate::error::WireError;
-use crate::receive::Role;
-use crate::{Error, ErrorKind, Limits, Method, Result};
+use crate::receive::{MAX_FAILURE, Role};
+use crate::{Error, ErrorKind, Limits, Method, Progress, Result};
 
 /// The protocol versions that this build speaks: lowest and highest.
-pub const VERSIONS: (u8, u8) = (1, 1);
+pub const VERSIONS: (u8, u8) = (2, 2);
 
 /// Bytes of a hello's body at most.
 pub const MAX_LEN: usize = 1 << 20;
 
-/// The number of a method that every server has: it takes the number of another one, a `u16`, and returns the text of
-/// that one's [form](crate::form::Form).
+/// The number of a method that every server has: it is [asked](crate::form::Question) for the
+/// [form](crate::form::Answer) of another one.
 pub const FORM: u16 = u16::MAX;
 
 /// Bytes of a client's at most.
@@ -31,62 +31,93 @@ pub const MAX_CLIENT_LEN: usize = 64 << 10;
 
 const MAGIC: [u8; 4] = *b"LPC!";
 
-/// What one side tells the other before the first call.
+/// What a client says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// The service that is served, or wanted.
+pub struct ClientHello {
+    /// The service that is wanted.
     pub service: String,
-    /// The names of the service's methods, in the order of their numbers on the wire. From a client: empty.
-    pub methods: Vec<String>,
-    /// `Limits::max_message` of the sender.
-    pub max_message: u64,
-    /// `Limits::pool` of the sender: what it is willing to map.
-    pub pool: u64,
-    /// `Limits::max_segments` of the sender.
-    pub max_segments: u32,
-    /// `Limits::max_objects` of the sender: how many it is willing to map.
-    pub max_objects: u32,
-    /// `Limits::lent` of the sender: how many bytes of objects it is willing to map.
-    pub lent: u64,
-    /// `Limits::quick_lane` of the sender.
-    pub quick_lane: bool,
-    /// For each method, in the same order, the hash of its argument and result formats; 0 where nothing is known of them.
-    /// From a client: empty.
-    pub fingerprints: Vec<u64>,
-    /// Why the server does not take the connection, which it closes then.
-    pub refusal: Option<WireError>,
+    /// What the client is willing to take.
+    pub limits: PeerLimits,
 }
 
-impl Hello {
-    /// What a client of `service` says.
+/// What a server answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServerHello {
+    /// What can be called.
+    Offer(Offer),
+    /// Why it does not take the connection, which it closes then.
+    Refusal(WireError),
+}
+
+/// The service that a server offers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The service that is served.
+    pub service: String,
+    /// Its methods, in the order of their numbers on the wire.
+    pub methods: Vec<OfferedMethod>,
+    /// What the server is willing to take.
+    pub limits: PeerLimits,
+}
+
+/// A method that a server has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedMethod {
+    /// The method's name.
+    pub name: String,
+    /// The hash of its argument and result formats; 0 where nothing is known of them.
+    pub fingerprint: u64,
+}
+
+/// Those of the sender's [`Limits`] that are for the other side to respect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerLimits {
+    /// `Limits::max_message`.
+    pub max_message: u64,
+    /// `Limits::pool`: what the sender is willing to map.
+    pub pool: u64,
+    /// `Limits::max_segments`.
+    pub max_segments: u32,
+    /// `Limits::max_objects`: how many the sender is willing to map.
+    pub max_objects: u32,
+    /// `Limits::lent`: how many bytes of objects the sender is willing to map.
+    pub lent: u64,
+    /// `Limits::quick_lane`.
+    pub quick_lane: bool,
+}
+
+impl ClientHello {
+    /// That of a client of `service`.
     #[must_use]
-    pub fn client(service: &str, limits: &Limits) -> Self {
-        Self {
-            service: service.to_owned(),
-            methods: Vec::new(),
-            max_message: limits.max_message,
-            pool: limits.pool,
-            max_segments: limits.max_segments,
-            max_objects: limits.max_objects,
-            lent: limits.lent,
-            quick_lane: limits.quick_lane,
-            fingerprints: Vec::new(),
-            refusal: None,
-        }
+    pub fn new(service: &str, limits: &Limits) -> Self {
+        Self { service: service.to_owned(), limits: limits.into() }
     }
 
-    /// What a server of `service` answers, with nothing known of its methods but their names.
+    /// Preamble and body, ready to be sent.
+    ///
+    /// # Panics
+    ///
+    /// If the service's name takes more than [`MAX_CLIENT_LEN`] bytes.
     #[must_use]
-    pub fn server(service: &str, methods: &[Method], limits: &Limits) -> Self {
-        let fingerprints = vec![0; methods.len()];
-        let methods = methods.iter().map(|method| method.name().to_owned()).collect();
-        Self { methods, fingerprints, ..Self::client(service, limits) }
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self, Role::Client, MAX_CLIENT_LEN)
     }
 
-    /// The same with the fingerprints of its methods, in their order.
+    /// The hello in `body`, the bytes that its preamble announced.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`] where they are none.
+    pub fn decode(preamble: Preamble, body: &[u8]) -> Result<Self> {
+        decode(preamble, body)
+    }
+}
+
+impl ServerHello {
+    /// The refusal of a server that does not take the connection for this reason.
     #[must_use]
-    pub fn with_fingerprints(self, fingerprints: Vec<u64>) -> Self {
-        Self { fingerprints, ..self }
+    pub fn refusal(reason: &Error) -> Self {
+        Self::Refusal(reason.to_wire().within(MAX_FAILURE as usize))
     }
 
     /// Preamble and body, ready to be sent.
@@ -95,19 +126,8 @@ impl Hello {
     ///
     /// If the names of service and methods take more than [`MAX_LEN`] bytes.
     #[must_use]
-    pub fn encode(&self, role: Role) -> Vec<u8> {
-        let mut bytes = vec![0; Preamble::LEN];
-        codec::encode(self, &mut bytes).expect("strings and numbers encode");
-        let len = bytes.len() - Preamble::LEN;
-        assert!(
-            len <= MAX_LEN,
-            "the method table of {} takes {len} bytes, the limit is {MAX_LEN}",
-            self.service
-        );
-        bytes[..4].copy_from_slice(&MAGIC);
-        bytes[4..8].copy_from_slice(&[role.byte(), VERSIONS.0, VERSIONS.1, 0]);
-        bytes[8..12].copy_from_slice(&(len as u32).to_le_bytes());
-        bytes
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self, Role::Server, MAX_LEN)
     }
 
     /// The hello in `body`, the bytes that its preamble announced.
@@ -115,10 +135,55 @@ impl Hello {
     /// # Errors
     ///
     /// [`ErrorKind::Protocol`] where they are none.
-    pub fn decode(body: &[u8]) -> Result<Self> {
-        Decoder::new(body).next().map_err(|error| {
-            Error::new(ErrorKind::Protocol, "the peer's hello does not decode").with_source(error)
-        })
+    pub fn decode(preamble: Preamble, body: &[u8]) -> Result<Self> {
+        decode(preamble, body)
+    }
+
+    /// What is offered.
+    ///
+    /// # Errors
+    ///
+    /// The reason of a refusal.
+    pub fn into_offer(self) -> Result<Offer> {
+        match self {
+            Self::Offer(offer) => Ok(offer),
+            Self::Refusal(reason) => {
+                let error = Error::from(reason).with_progress(Progress::NotSent);
+                Err(error.with_context("the server refuses the connection"))
+            }
+        }
+    }
+}
+
+impl Offer {
+    /// That of a server of `service`, with nothing known of its methods but their names.
+    #[must_use]
+    pub fn new(service: &str, methods: &[Method], limits: &Limits) -> Self {
+        let offered = |method: &Method| OfferedMethod { name: method.name().to_owned(), fingerprint: 0 };
+        Self {
+            service: service.to_owned(),
+            methods: methods.iter().map(offered).collect(),
+            limits: limits.into(),
+        }
+    }
+
+    /// The same with the fingerprints of its methods, in their order.
+    #[must_use]
+    pub fn with_fingerprints(mut self, fingerprints: &[u64]) -> Self {
+        for (method, fingerprint) in self.methods.iter_mut().zip(fingerprints) {
+            method.fingerprint = *fingerprint;
+        }
+        self
+    }
+
+    /// The hello that makes this offer: preamble and body, ready to be sent.
+    ///
+    /// # Panics
+    ///
+    /// As [`ServerHello::encode`].
+    #[must_use]
+    pub fn encode(self) -> Vec<u8> {
+        ServerHello::Offer(self).encode()
     }
 
     /// For each of a client's methods how it is found at this server, by name. `fingerprints` are the client's, in the same
@@ -126,25 +191,19 @@ impl Hello {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::WrongService`] where the server serves another service.
-    /// - [`ErrorKind::Protocol`] where it has not as many fingerprints as methods.
+    /// [`ErrorKind::WrongService`] where the server serves another service.
     pub fn resolve(&self, service: &str, methods: &[Method], fingerprints: &[u64]) -> Result<Vec<Found>> {
         if self.service != service {
             let message = format!("it serves `{}`, not `{service}`", self.service.escape_debug());
             return Err(Error::new(ErrorKind::WrongService, message));
         }
-        if self.fingerprints.len() != self.methods.len() {
-            let (fingerprints, methods) = (self.fingerprints.len(), self.methods.len());
-            let message = format!("its hello has {fingerprints} fingerprints for {methods} methods");
-            return Err(Error::new(ErrorKind::Protocol, message));
-        }
         let find = |(method, ours): (&Method, &u64)| {
-            let index = self.methods.iter().position(|name| name == method.name());
+            let index = self.methods.iter().position(|offered| offered.name == method.name());
             let number = index.and_then(|index| Some((index, u16::try_from(index).ok()?)));
             match number {
                 None | Some((_, FORM)) => Found::Nowhere,
                 Some((index, number)) => {
-                    let theirs = self.fingerprints[index];
+                    let theirs = self.methods[index].fingerprint;
                     if *ours == theirs || *ours == 0 || theirs == 0 {
                         Found::Same(number)
                     } else {
@@ -155,20 +214,57 @@ impl Hello {
         };
         Ok(methods.iter().zip(fingerprints).map(find).collect())
     }
+}
 
-    /// The limits for what is sent to a peer that said this: the narrower of its and ours.
-    #[must_use]
-    pub fn narrow(&self, limits: &Limits) -> Limits {
-        Limits {
-            max_message: limits.max_message.min(self.max_message),
-            pool: limits.pool.min(self.pool),
-            max_segments: limits.max_segments.min(self.max_segments),
-            max_objects: limits.max_objects.min(self.max_objects),
-            lent: limits.lent.min(self.lent),
-            quick_lane: limits.quick_lane && self.quick_lane,
-            ..*limits
+impl From<&Limits> for PeerLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            max_message: limits.max_message,
+            pool: limits.pool,
+            max_segments: limits.max_segments,
+            max_objects: limits.max_objects,
+            lent: limits.lent,
+            quick_lane: limits.quick_lane,
         }
     }
+}
+
+impl PeerLimits {
+    /// The limits for what is sent to a peer that said this: the narrower of its and ours.
+    #[must_use]
+    pub fn narrow(&self, ours: &Limits) -> Limits {
+        Limits {
+            max_message: ours.max_message.min(self.max_message),
+            pool: ours.pool.min(self.pool),
+            max_segments: ours.max_segments.min(self.max_segments),
+            max_objects: ours.max_objects.min(self.max_objects),
+            lent: ours.lent.min(self.lent),
+            quick_lane: ours.quick_lane && self.quick_lane,
+            ..*ours
+        }
+    }
+}
+
+fn encode(hello: &impl Serialize, role: Role, limit: usize) -> Vec<u8> {
+    let mut bytes = vec![0; Preamble::LEN];
+    control::encode(hello, &mut bytes);
+    let len = bytes.len() - Preamble::LEN;
+    assert!(len <= limit, "the {role}'s hello takes {len} bytes, the limit is {limit}");
+    bytes[..4].copy_from_slice(&MAGIC);
+    bytes[4..8].copy_from_slice(&[role.byte(), VERSIONS.0, VERSIONS.1, 0]);
+    bytes[8..12].copy_from_slice(&(len as u32).to_le_bytes());
+    bytes
+}
+
+fn decode<'b, T: Deserialize<'b>>(preamble: Preamble, body: &'b [u8]) -> Result<T> {
+    let hello = if preamble.is_newer {
+        control::decode_front(body).map(|(hello, _news)| hello)
+    } else {
+        control::decode(body)
+    };
+    hello.map_err(|error| {
+        Error::new(ErrorKind::Protocol, "the peer's hello does not decode").with_source(error)
+    })
 }
 
 /// How a client's method is found at a server.
@@ -187,6 +283,8 @@ pub enum Found {
 pub struct Preamble {
     /// The version in which both sides go on.
     pub version: u8,
+    /// Whether the peer also speaks a version that is newer than this build: its hello may say more than is known here.
+    pub is_newer: bool,
     /// Bytes of the hello's body.
     pub len: usize,
 }
@@ -224,7 +322,7 @@ impl Preamble {
         if len > limit {
             return refuse(format!("its hello of {len} bytes is over the limit of {limit}"));
         }
-        Ok(Self { version, len })
+        Ok(Self { version, is_newer: max > VERSIONS.1, len })
     }
 }
 
@@ -238,13 +336,37 @@ mod tests {
         hello[..Preamble::LEN].try_into().unwrap()
     }
 
+    /// What `bytes` announce, and the body that follows.
+    fn split(bytes: &[u8], peer: Role) -> (Preamble, &[u8]) {
+        let preamble = Preamble::decode(&preamble(bytes), peer).unwrap();
+        (preamble, &bytes[Preamble::LEN..])
+    }
+
     #[test]
     fn a_hello_says_the_same_on_the_other_side() {
-        let hello = Hello::server("Documents", &METHODS, &Limits::default());
-        let bytes = hello.encode(Role::Server);
-        let read = Preamble::decode(&preamble(&bytes), Role::Server).unwrap();
-        assert_eq!((read.version, read.len), (1, bytes.len() - Preamble::LEN));
-        assert_eq!(Hello::decode(&bytes[Preamble::LEN..]).unwrap(), hello);
+        let client = ClientHello::new("Documents", &Limits::default());
+        let bytes = client.encode();
+        let (preamble, body) = split(&bytes, Role::Client);
+        assert_eq!((preamble.version, preamble.is_newer, preamble.len), (VERSIONS.1, false, body.len()));
+        assert_eq!(ClientHello::decode(preamble, body).unwrap(), client);
+
+        let offer = Offer::new("Documents", &METHODS, &Limits::default()).with_fingerprints(&[7, u64::MAX]);
+        let refusal = ServerHello::refusal(&Error::new(ErrorKind::ResourceExhausted, "no room"));
+        for server in [ServerHello::Offer(offer), refusal] {
+            let bytes = server.encode();
+            let (preamble, body) = split(&bytes, Role::Server);
+            assert_eq!(ServerHello::decode(preamble, body).unwrap(), server);
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_any_length_is_told() {
+        let reason = Error::new(ErrorKind::PermissionDenied, "no, ".repeat(1 << 20));
+        let bytes = ServerHello::refusal(&reason).encode();
+        let (preamble, body) = split(&bytes, Role::Server);
+        let error = ServerHello::decode(preamble, body).unwrap().into_offer().unwrap_err();
+        assert!(error.is_permission_denied() && !error.may_have_run());
+        assert!(error.to_string().starts_with("the server refuses the connection: no, no, "));
     }
 
     #[test]
@@ -269,28 +391,46 @@ mod tests {
             max_calls: 16,
             quick_lane: false,
         };
-        let told = Hello::client("Documents", &narrow).narrow(&wide);
+        let told = PeerLimits::from(&narrow).narrow(&wide);
         assert_eq!(told, Limits { max_blocks: 23, max_calls: 26, ..narrow }, "those two are one's own");
-        assert_eq!(Hello::client("Documents", &wide).narrow(&narrow), narrow);
+        assert_eq!(PeerLimits::from(&wide).narrow(&narrow), narrow);
     }
 
     #[test]
     fn what_a_newer_version_appends_is_passed_over() {
-        let hello = Hello::client("Documents", &Limits::default());
-        let mut bytes = hello.encode(Role::Client);
+        let hello = ClientHello::new("Documents", &Limits::default());
+        let mut bytes = hello.encode();
         bytes.extend_from_slice(b"news");
-        assert_eq!(Hello::decode(&bytes[Preamble::LEN..]).unwrap(), hello);
+        let (preamble, body) = split(&bytes, Role::Client);
+        assert_eq!(ClientHello::decode(preamble, body).unwrap_err().kind(), ErrorKind::Protocol);
+        bytes[6] += 1;
+        let (preamble, body) = split(&bytes, Role::Client);
+        assert!(preamble.is_newer);
+        assert_eq!(ClientHello::decode(preamble, body).unwrap(), hello);
+    }
+
+    #[test]
+    fn a_hello_that_announces_more_than_it_has_does_not_decode() {
+        let preamble = Preamble { version: VERSIONS.1, is_newer: false, len: 0 };
+        // An offer of a service without a name, with as many methods as a sequence can have.
+        let many = [&[0, 0][..], &[0xff; 9], &[1]].concat();
+        // And one whose name is as long.
+        let long = [&[0][..], &[0xff; 9], &[1]].concat();
+        for body in [many, long, vec![2], vec![]] {
+            let error = ServerHello::decode(preamble, &body).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{body:?}");
+        }
     }
 
     #[test]
     fn strangers_are_told_apart() {
         let error = |bytes: &[u8; 12], peer| Preamble::decode(bytes, peer).unwrap_err().to_string();
         assert!(error(b"HTTP/1.1 400", Role::Server).contains("HTTP/1.1 400"));
-        let hello = preamble(&Hello::client("Documents", &Limits::default()).encode(Role::Client));
+        let hello = preamble(&ClientHello::new("Documents", &Limits::default()).encode());
         assert!(error(&hello, Role::Server).contains("no server"));
         let mut newer = hello;
         newer[5..7].copy_from_slice(&[7, 9]);
-        assert!(error(&newer, Role::Client).contains("lpc 7 to 9, this build 1 to 1"));
+        assert!(error(&newer, Role::Client).contains("lpc 7 to 9, this build 2 to 2"));
         let mut huge = hello;
         huge[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(error(&huge, Role::Client).contains("over the limit"));
@@ -298,41 +438,27 @@ mod tests {
 
     #[test]
     fn methods_are_found_by_name() {
-        let hello = Hello::server("Documents", &METHODS, &Limits::default());
+        let offer = Offer::new("Documents", &METHODS, &Limits::default());
         let wanted = [Method::new("get"), Method::new("remove"), Method::new("put")];
-        let found = hello.resolve("Documents", &wanted, &[0; 3]).unwrap();
+        let found = offer.resolve("Documents", &wanted, &[0; 3]).unwrap();
         assert_eq!(found, [Found::Same(1), Found::Nowhere, Found::Same(0)]);
-        assert_eq!(hello.resolve("Images", &wanted, &[0; 3]).unwrap_err().kind(), ErrorKind::WrongService);
+        assert_eq!(offer.resolve("Images", &wanted, &[0; 3]).unwrap_err().kind(), ErrorKind::WrongService);
     }
 
     #[test]
     fn methods_of_other_fingerprints_are_different_unless_one_is_unknown() {
-        let hello = Hello::server("Documents", &METHODS, &Limits::default()).with_fingerprints(vec![7, 0]);
-        let resolve = |fingerprints| hello.resolve("Documents", &METHODS, fingerprints).unwrap();
+        let offer = Offer::new("Documents", &METHODS, &Limits::default()).with_fingerprints(&[7, 0]);
+        let resolve = |fingerprints| offer.resolve("Documents", &METHODS, fingerprints).unwrap();
         assert_eq!(resolve(&[7, 9]), [Found::Same(0), Found::Same(1)]);
         assert_eq!(resolve(&[8, 0]), [Found::Different(0), Found::Same(1)]);
         assert_eq!(resolve(&[0, 9]), [Found::Same(0), Found::Same(1)]);
     }
 
     #[test]
-    fn a_server_has_as_many_fingerprints_as_methods() {
-        for fingerprints in [vec![], vec![1], vec![1, 2, 3]] {
-            let hello =
-                Hello::server("Documents", &METHODS, &Limits::default()).with_fingerprints(fingerprints);
-            assert_eq!(
-                hello.resolve("Documents", &METHODS, &[0; 2]).unwrap_err().kind(),
-                ErrorKind::Protocol
-            );
-        }
-    }
-
-    #[test]
     fn no_method_has_the_number_of_the_question_for_a_form() {
-        let methods = vec!["other".to_owned(); usize::from(FORM)];
-        let methods = methods.into_iter().chain(["last".to_owned()]).collect::<Vec<_>>();
-        let fingerprints = vec![0; methods.len()];
-        let hello = Hello { methods, fingerprints, ..Hello::client("Documents", &Limits::default()) };
-        let found = hello.resolve("Documents", &[Method::new("last")], &[0]).unwrap();
-        assert_eq!(found, [Found::Nowhere]);
+        let mut methods = vec![Method::new("other"); usize::from(FORM)];
+        methods.push(Method::new("last"));
+        let offer = Offer::new("Documents", &methods, &Limits::default());
+        assert_eq!(offer.resolve("Documents", &[Method::new("last")], &[0]).unwrap(), [Found::Nowhere]);
     }
 }

@@ -30,6 +30,7 @@
 //! | [`handshake`] | who is there: version, service, methods, limits |
 //! | [`form`] | what arguments and results look like, so that two builds can compare |
 //! | [`codec`] | values to bytes and back |
+//! | [`control`] | the protocol's own messages to bytes and back |
 //! | [`threshold`] | which lane a body takes |
 //! | [`deadline`] | how long a call may take, as text |
 //! | [`arena`], [`ledger`] | the pages that it gets there |
@@ -47,6 +48,7 @@
 pub mod arena;
 pub mod calls;
 pub mod codec;
+pub mod control;
 pub mod deadline;
 pub mod error;
 pub mod form;

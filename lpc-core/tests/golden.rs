@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lpc_core::codec::encode;
+use lpc_core::form::{Answer, Question};
 use lpc_core::frame::{self, BlockRef, Body, CallId, OBJECT};
-use lpc_core::handshake::Hello;
-use lpc_core::receive::Role;
+use lpc_core::handshake::{ClientHello, Offer, ServerHello};
 use lpc_core::{Error, ErrorKind, Limits, Method};
 use serde::Serialize;
 
@@ -56,7 +56,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn hellos() -> Vec<(&'static str, Vec<u8>)> {
+fn control_messages() -> Vec<(&'static str, Vec<u8>)> {
     const METHODS: [Method; 2] = [Method::new("put"), Method::new("get")];
     let limits = Limits {
         max_message: 1,
@@ -68,12 +68,17 @@ fn hellos() -> Vec<(&'static str, Vec<u8>)> {
         max_calls: 7,
         quick_lane: true,
     };
-    let server = Hello::server("Documents", &METHODS, &limits).with_fingerprints(vec![u64::MAX, 1]);
-    let refusal = Some(Error::new(ErrorKind::PermissionDenied, "no").to_wire());
+    let offer = Offer::new("Documents", &METHODS, &limits).with_fingerprints(&[u64::MAX, 1]);
+    let error = Error::new(ErrorKind::PermissionDenied, "no");
+    let mut failure = Vec::new();
+    error.to_wire().encode(&mut failure);
     vec![
-        ("hello of a client", Hello::client("Documents", &limits).encode(Role::Client)),
-        ("hello of a server", server.encode(Role::Server)),
-        ("refusal", Hello { refusal, ..Hello::server("Documents", &[], &limits) }.encode(Role::Server)),
+        ("hello of a client", ClientHello::new("Documents", &limits).encode()),
+        ("hello of a server", offer.encode()),
+        ("refusal", ServerHello::refusal(&error).encode()),
+        ("bytes of a failure", failure),
+        ("question for a form", Question { method: 300 }.encode()),
+        ("its answer", Answer { text: "() -> ()".into() }.encode()),
     ]
 }
 
@@ -108,9 +113,9 @@ fn values() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn frames_hellos_and_values_are_the_bytes_of_the_file() {
+fn frames_messages_and_values_are_the_bytes_of_the_file() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wire.txt");
-    let all = [frames(), hellos(), values()].into_iter().flatten();
+    let all = [frames(), control_messages(), values()].into_iter().flatten();
     let line = |(name, bytes): (&str, Vec<u8>)| {
         let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
         format!("{name}\n    {hex}\n")

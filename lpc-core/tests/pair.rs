@@ -7,10 +7,9 @@ use std::sync::Arc;
 use lpc_core::Method;
 use lpc_core::arena::{Arena, Block, PAGE};
 use lpc_core::calls::Calls;
-use lpc_core::codec;
 use lpc_core::error::{Error, ErrorKind, Progress};
 use lpc_core::frame::{self, BlockRef, Body, CallId};
-use lpc_core::handshake::{Found, Hello, Preamble};
+use lpc_core::handshake::{ClientHello, Found, Offer, Preamble, ServerHello};
 use lpc_core::lent::Lent;
 use lpc_core::limits::Limits;
 use lpc_core::receive::{Incoming, Payload, Receiver, Role};
@@ -505,7 +504,7 @@ impl Server {
             }
             Err(error) => {
                 frame::begin_failure(&mut frame);
-                codec::encode(&error.to_wire(), &mut frame).expect("an error encodes");
+                error.to_wire().encode(&mut frame);
                 frame::seal(&mut frame, call, Body::Inline, &[]);
                 self.sender.wire.bytes.extend(frame);
             }
@@ -562,14 +561,16 @@ impl Pair {
     fn new(setup: &Setup) -> Self {
         let ((client_limits, client_threshold), (server_limits, server_threshold)) =
             (setup.client, setup.server);
-        let heard = |bytes: Vec<u8>, role| {
-            let (preamble, body) = bytes.split_first_chunk().expect("a whole preamble");
-            assert_eq!(Preamble::decode(preamble, role).unwrap().len, body.len());
-            Hello::decode(body).unwrap()
+        let preamble = |bytes: &[u8], role| {
+            let preamble = Preamble::decode(bytes.first_chunk().unwrap(), role).unwrap();
+            assert_eq!(Preamble::LEN + preamble.len, bytes.len());
+            preamble
         };
-        let of_client = heard(Hello::client("Bytes", &client_limits).encode(Role::Client), Role::Client);
-        let of_server =
-            heard(Hello::server("Bytes", &SERVED, &server_limits).encode(Role::Server), Role::Server);
+        let said = ClientHello::new("Bytes", &client_limits).encode();
+        let of_client = ClientHello::decode(preamble(&said, Role::Client), &said[Preamble::LEN..]).unwrap();
+        let said = Offer::new("Bytes", &SERVED, &server_limits).encode();
+        let of_server = ServerHello::decode(preamble(&said, Role::Server), &said[Preamble::LEN..]).unwrap();
+        let of_server = of_server.into_offer().unwrap();
         let number = |found| match found {
             Found::Same(number) => number,
             other => panic!("all are served: {other:?}"),
@@ -577,7 +578,7 @@ impl Pair {
         let numbers = of_server.resolve("Bytes", &WANTED, &[0; WANTED.len()]).unwrap();
         Self {
             client: Client {
-                sender: Sender::new(of_server.narrow(&client_limits), client_threshold),
+                sender: Sender::new(of_server.limits.narrow(&client_limits), client_threshold),
                 receiver: Receiver::new(Role::Client, client_limits),
                 numbers: numbers.into_iter().map(number).collect(),
                 view: View::default(),
@@ -587,7 +588,7 @@ impl Pair {
                 matched: 0,
             },
             server: Server {
-                sender: Sender::new(of_client.narrow(&server_limits), server_threshold),
+                sender: Sender::new(of_client.limits.narrow(&server_limits), server_threshold),
                 receiver: Receiver::new(Role::Server, server_limits),
                 view: View::default(),
                 running: Vec::new(),

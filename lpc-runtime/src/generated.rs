@@ -33,9 +33,9 @@ impl Description {
         self.methods.get(method as usize).map_or("?", Method::name)
     }
 
-    /// The text of the method's form, where it is known.
-    pub(crate) fn form(&self, method: u32) -> Option<&'static str> {
-        (self.forms)().get(method as usize)?.as_ref().map(Form::text)
+    /// The method's form, where it is known.
+    pub(crate) fn form(&self, method: u32) -> Option<&'static Form> {
+        (self.forms)().get(method as usize)?.as_ref()
     }
 
     /// Finds the forms of the methods, which may take some time when it is the first time, and logs what they do not show.
@@ -184,10 +184,11 @@ impl<'a> Request<'a> {
     pub fn unknown_method(self) -> Result<Reply, Error> {
         if self.method == u32::from(handshake::FORM) {
             let mut arguments = self.arguments();
-            let method = arguments.next::<u16>("method")?;
+            let question = arguments.next::<Vec<u8>>("question")?;
             arguments.end()?;
+            let form::Question { method } = form::Question::decode(&question)?;
             if let Some(form) = self.service.form(method.into()) {
-                return self.reply(&Ok::<_, Error>(form.to_owned()));
+                return self.reply(&Ok::<_, Error>(form::Answer::from(form).encode()));
             }
         }
         let message = format!("{} has no method of number {}", self.service.name, self.method);

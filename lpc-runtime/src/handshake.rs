@@ -2,9 +2,9 @@
 
 use std::os::fd::AsFd;
 
-use lpc_core::handshake::{Hello, Preamble};
+use lpc_core::handshake::{ClientHello, Offer, Preamble, ServerHello};
 use lpc_core::receive::Role;
-use lpc_core::{Error, ErrorKind, Limits, Progress, Result};
+use lpc_core::{Error, ErrorKind, Limits, Result};
 
 use crate::client::methods::Methods;
 use crate::config::Config;
@@ -23,29 +23,30 @@ pub(crate) struct Greeted {
 
 /// What a client says first.
 pub(crate) fn client_hello(service: Description, config: &Config) -> Vec<u8> {
-    Hello::client(service.name, &config.limits).encode(Role::Client)
+    ClientHello::new(service.name, &config.limits).encode()
 }
 
 /// What a server answers.
 pub(crate) fn server_hello(service: Description, config: &Config) -> Vec<u8> {
-    let hello = Hello::server(service.name, service.methods, &config.limits);
-    hello.with_fingerprints(service.fingerprints()).encode(Role::Server)
+    let offer = Offer::new(service.name, service.methods, &config.limits);
+    offer.with_fingerprints(&service.fingerprints()).encode()
 }
 
 /// What a client makes of the server's answer.
-pub(crate) fn understand_server(body: &[u8], service: Description, config: &Config) -> Result<Greeted> {
-    let hello = Hello::decode(body)?;
-    if let Some(refusal) = hello.refusal {
-        let error = Error::from(refusal).with_progress(Progress::NotSent);
-        return Err(error.with_context("the server refuses the connection"));
-    }
-    let found = hello.resolve(service.name, service.methods, &service.fingerprints())?;
-    Ok(Greeted { methods: Methods::new(service, found), limits: hello.narrow(&config.limits) })
+pub(crate) fn understand_server(
+    preamble: Preamble,
+    body: &[u8],
+    service: Description,
+    config: &Config,
+) -> Result<Greeted> {
+    let offer = ServerHello::decode(preamble, body)?.into_offer()?;
+    let found = offer.resolve(service.name, service.methods, &service.fingerprints())?;
+    Ok(Greeted { methods: Methods::new(service, found), limits: offer.limits.narrow(&config.limits) })
 }
 
 /// What a server makes of a client's hello: the limits for what is sent.
-pub(crate) fn understand_client(body: &[u8], config: &Config) -> Result<Limits> {
-    Ok(Hello::decode(body)?.narrow(&config.limits))
+pub(crate) fn understand_client(preamble: Preamble, body: &[u8], config: &Config) -> Result<Limits> {
+    Ok(ClientHello::decode(preamble, body)?.limits.narrow(&config.limits))
 }
 
 /// The preamble of a peer in this role.
@@ -82,11 +83,9 @@ pub(crate) fn check_server(stream: impl AsFd, config: &Config) -> Result<()> {
 }
 
 /// Tells a client why it is not taken. Never waits: this is the first that is written to the stream, so there is room.
-pub(crate) fn refuse(stream: impl AsFd, service: Description, reason: &Error) {
-    let hello = Hello::client(service.name, &Limits::default());
-    let hello = Hello { refusal: Some(reason.to_wire()), ..hello }.encode(Role::Server);
+pub(crate) fn refuse(stream: impl AsFd, reason: &Error) {
     // It may have left.
-    let _ = socket::send(stream, &hello, None, Wait::Never);
+    let _ = socket::send(stream, &ServerHello::refusal(reason).encode(), None, Wait::Never);
 }
 
 /// The reason for which a client closes its connection after a reply that it cannot decode.

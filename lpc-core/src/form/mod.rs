@@ -47,6 +47,7 @@
 mod difference;
 mod graph;
 mod nodes;
+mod question;
 mod text;
 mod trace;
 
@@ -63,6 +64,7 @@ use crate::type_name::without_modules;
 use crate::{Method, Service};
 
 pub use self::difference::difference;
+pub use self::question::{Answer, Question};
 
 /// Bytes of a form's text at most. What is deep within one that would be longer is not written.
 pub const MAX_LEN: usize = 64 << 10;

@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, VecDeque};
 use self::buffer::{BUFFER, Buffer, KEPT, frame_len};
 use crate::Limits;
 use crate::arena::PAGE;
-use crate::codec::Decoder;
 use crate::error::WireError;
 use crate::frame::{BadHeader, BlockRef, Flags, Header, Kind, MAX_LOANS, MAX_TABLE, OBJECT, TIME_LEFT};
 use crate::ring::MAX_FRAME;
@@ -301,9 +300,7 @@ impl<F> Receiver<F> {
                 Incoming::Reply { call, payload, loans }
             }
             Kind::Failure => {
-                let mut decoder = Decoder::new(self.taken(at));
-                let error: WireError = decoder.next().map_err(Violation::Failure)?;
-                decoder.end().map_err(Violation::Failure)?;
+                let error = WireError::decode(self.taken(at)).map_err(Violation::Failure)?;
                 Incoming::Failure { call, error: error.into() }
             }
             Kind::Segment => {

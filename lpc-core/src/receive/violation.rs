@@ -41,7 +41,7 @@ pub enum Violation {
     },
     /// A Failure frame whose error does not decode.
     #[error("a failure that does not decode")]
-    Failure(#[source] crate::codec::DecodeError),
+    Failure(#[source] crate::control::Malformed),
     /// A frame of the quick lane where there is none, or where it does not belong.
     #[error("a {0:?} frame {1}")]
     Quick(Kind, &'static str),

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lpc_core::arena::PAGE;
-use lpc_core::codec;
 use lpc_core::error::{Error, ErrorKind, Progress};
 use lpc_core::frame::{self, BadHeader, BlockRef, Body, CallId, Kind, MAX_LOANS, MAX_TABLE, OBJECT};
 use lpc_core::limits::Limits;
@@ -97,7 +96,7 @@ const fn block(segment: u32, page: u32, len: u64) -> BlockRef {
 fn failure(call: u64, error: &Error) -> Vec<u8> {
     let mut bytes = Vec::new();
     frame::begin_failure(&mut bytes);
-    codec::encode(&error.to_wire(), &mut bytes).expect("an error encodes");
+    error.to_wire().encode(&mut bytes);
     frame::seal(&mut bytes, CallId::new(call), Body::Inline, &[]);
     bytes
 }

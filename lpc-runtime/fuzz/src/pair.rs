@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arbitrary::{Arbitrary, Unstructured};
+use lpc_core::Limits;
 use lpc_core::arena::{Arena, PAGE};
 use lpc_core::calls::Calls;
 use lpc_core::error::Error;
@@ -16,7 +17,6 @@ use lpc_core::frame::{self, BlockRef, Body, CallId};
 use lpc_core::ledger::{Lease, Ledger};
 use lpc_core::lent::Lent;
 use lpc_core::receive::{Incoming, Payload, Receiver, Role, Violation};
-use lpc_core::{Limits, codec};
 
 /// The fuzzer's bytes as a story.
 pub fn run(data: &[u8]) {
@@ -489,7 +489,7 @@ impl Pair {
                 let Some((call, _)) = taken_at(&mut self.running, at) else { return Ok(()) };
                 let mut frame = Vec::new();
                 frame::begin_failure(&mut frame);
-                codec::encode(&Error::other("it failed").to_wire(), &mut frame).expect("an error encodes");
+                Error::other("it failed").to_wire().encode(&mut frame);
                 frame::seal(&mut frame, call, Body::Inline, &[]);
                 self.server.wire.bytes.extend(frame);
             }

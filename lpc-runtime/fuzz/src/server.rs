@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use lpc::Shared;
 use lpc_core::Limits;
-use lpc_core::handshake::Hello;
-use lpc_core::receive::Role;
+use lpc_core::handshake::ClientHello;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -80,7 +79,7 @@ pub fn run(data: &[u8]) {
         }
     });
     if choice & 1 == 0 {
-        let hello = Hello::client("Target", &Limits::default()).encode(Role::Client);
+        let hello = ClientHello::new("Target", &Limits::default()).encode();
         ours.write_all(&hello).expect("the server reads its hello");
     }
     let mut files = Files { content: data, made: 0 };

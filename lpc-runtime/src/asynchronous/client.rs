@@ -18,6 +18,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use lpc_core::calls::Calls;
+use lpc_core::form::Question;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receive::{Role, Violation};
 use lpc_core::send::StreamPosition;
@@ -388,8 +389,9 @@ impl Shared {
     /// Why a method cannot be called. Asks the server what it has instead.
     async fn incompatible(&self, method: u32, deadline: Option<Instant>) -> Error {
         if let Some(number) = self.methods.unasked(method) {
-            let ask = move |question: &mut Encoder<'_>| question.push("method", &number);
-            let answer: Result<Result<String>> = self.call_as(method, handshake::FORM, &ask, deadline).await;
+            let question = Question { method: number }.encode();
+            let ask = move |asking: &mut Encoder<'_>| asking.push("question", &question);
+            let answer: Result<Result<Vec<u8>>> = self.call_as(method, handshake::FORM, &ask, deadline).await;
             self.methods.learn(method, answer.flatten());
         }
         self.methods.error(method)

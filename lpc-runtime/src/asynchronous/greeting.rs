@@ -19,7 +19,7 @@ pub(super) async fn greet_server(socket: &Stream, service: Description, config: 
     let greeting = async {
         handshake::heard(write(socket, &handshake::client_hello(service, config)).await)?;
         let preamble = handshake::preamble(&read_preamble(socket).await?, Role::Server)?;
-        handshake::understand_server(&read(socket, preamble.len).await?, service, config)
+        handshake::understand_server(preamble, &read(socket, preamble.len).await?, service, config)
     };
     timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(handshake::silent(config)))
 }
@@ -36,7 +36,7 @@ pub(super) async fn greet_client(
         permit.greet()?;
         write(socket, hello).await?;
         let preamble = handshake::preamble(&preamble, Role::Client)?;
-        handshake::understand_client(&read(socket, preamble.len).await?, config)
+        handshake::understand_client(preamble, &read(socket, preamble.len).await?, config)
     };
     timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(handshake::silent(config)))
 }

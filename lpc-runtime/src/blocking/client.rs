@@ -17,6 +17,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use lpc_core::calls::Calls;
+use lpc_core::form::Question;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receive::{Role, Violation};
 use lpc_core::{Error, ErrorKind, Progress, Result, Service, Threshold, handshake};
@@ -325,8 +326,9 @@ impl Shared {
     /// Why a method cannot be called. Asks the server what it has instead.
     fn incompatible(&self, method: u32, deadline: Option<Instant>) -> Error {
         if let Some(number) = self.methods.unasked(method) {
-            let ask = |question: &mut Encoder<'_>| question.push("method", &number);
-            let answer: Result<Result<String>> = self.call_as(method, handshake::FORM, &ask, deadline);
+            let question = Question { method: number }.encode();
+            let ask = |asking: &mut Encoder<'_>| asking.push("question", &question);
+            let answer: Result<Result<Vec<u8>>> = self.call_as(method, handshake::FORM, &ask, deadline);
             self.methods.learn(method, answer.flatten());
         }
         self.methods.error(method)

@@ -18,7 +18,7 @@ pub(super) fn greet_server(stream: &UnixStream, service: Description, config: &C
     let mut peer = Timed::new(stream, config);
     handshake::heard(peer.write(&handshake::client_hello(service, config)))?;
     let preamble = handshake::preamble(&peer.read_preamble()?, Role::Server)?;
-    let greeted = handshake::understand_server(&peer.read_body(preamble)?, service, config)?;
+    let greeted = handshake::understand_server(preamble, &peer.read_body(preamble)?, service, config)?;
     peer.done()?;
     Ok(greeted)
 }
@@ -35,7 +35,7 @@ pub(super) fn greet_client(
     permit.greet()?;
     peer.write(hello)?;
     let preamble = handshake::preamble(&preamble, Role::Client)?;
-    let limits = handshake::understand_client(&peer.read_body(preamble)?, config)?;
+    let limits = handshake::understand_client(preamble, &peer.read_body(preamble)?, config)?;
     peer.done()?;
     Ok(limits)
 }

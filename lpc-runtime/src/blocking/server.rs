@@ -206,7 +206,7 @@ fn accept(
         if let Err(error) = spawned {
             let message = format!("no thread for a connection: {error}");
             let reason = Error::new(ErrorKind::ResourceExhausted, message);
-            crate::handshake::refuse(&*stream, service, &reason);
+            crate::handshake::refuse(&*stream, &reason);
             admission.complain(service, &reason);
         }
     }

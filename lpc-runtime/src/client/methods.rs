@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use lpc_core::form;
+use lpc_core::form::{self, Form};
 use lpc_core::handshake::Found;
 use lpc_core::{Error, ErrorKind, Progress, Result};
 
@@ -40,14 +40,13 @@ impl Methods {
     }
 
     /// Takes down what the server said of the method when it was asked. It is asked again only if it was not reached.
-    pub(crate) fn learn(&self, method: u32, answer: Result<String>) {
+    pub(crate) fn learn(&self, method: u32, answer: Result<Vec<u8>>) {
         let difference = match answer {
-            Ok(theirs) if theirs.len() <= form::MAX_LEN => {
-                let ours = self.service.form(method).unwrap_or_default();
-                Some(form::difference(ours, &theirs).into())
-            }
-            // None that this side would say.
-            Ok(_) => None,
+            // What does not decode tells nothing.
+            Ok(answer) => form::Answer::decode(&answer).ok().map(|theirs| {
+                let ours = self.service.form(method).map_or("", Form::text);
+                form::difference(ours, &theirs.text).into()
+            }),
             Err(error)
                 if error.progress() == Progress::NotSent && error.kind() != ErrorKind::UnknownMethod =>
             {
@@ -107,7 +106,8 @@ mod tests {
     #[test]
     fn what_a_server_says_of_a_method_is_shown_in_short() {
         let methods = methods(vec![Found::Nowhere, Found::Different(0)]);
-        methods.learn(1, Ok(format!("\x1b[2J{}", "x".repeat(60_000))));
+        let text = format!("\x1b[2J{}", "x".repeat(60_000));
+        methods.learn(1, Ok(form::Answer { text }.encode()));
         let text = methods.error(1).to_string();
         assert!(text.len() < 2000 && !text.contains('\x1b'), "{text}");
         assert_eq!(methods.error(0).kind(), ErrorKind::UnknownMethod);
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_form_that_is_too_long_is_not_shown() {
         let methods = methods(vec![Found::Nowhere, Found::Different(0)]);
-        methods.learn(1, Ok("(_, ".repeat(form::MAX_LEN)));
+        methods.learn(1, Ok(form::Answer { text: "(_, ".repeat(form::MAX_LEN) }.encode()));
         assert_eq!(methods.unasked(1), None);
         assert!(!methods.error(1).to_string().contains("(_"), "{}", methods.error(1));
     }

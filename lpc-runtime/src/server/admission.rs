@@ -121,7 +121,7 @@ impl Admission {
         let reason = too_many_pending("there are".into(), config.max_handshakes);
         if let Some(socket) = socket {
             if !evicted.is_greeted {
-                handshake::refuse(&*socket, service, &reason);
+                handshake::refuse(&*socket, &reason);
             }
             socket::shutdown(&*socket, Shutdown::Both);
         }
@@ -144,7 +144,7 @@ impl Admission {
         });
         admitted
             .inspect_err(|reason| {
-                handshake::refuse(&**stream, service, reason);
+                handshake::refuse(&**stream, reason);
                 self.complain(service, reason);
             })
             .ok()

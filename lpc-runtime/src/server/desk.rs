@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::receive::{MAX_FAILURE, Violation};
 use lpc_core::run_queue::{Bounds, Cancelled, Cost, RunQueue};
-use lpc_core::{Error, ErrorKind, Limits, Result, codec};
+use lpc_core::{Error, ErrorKind, Limits, Result};
 
 use crate::body::arrived::Arrived;
 use crate::body::outgoing::{Encoded, InBlock};
@@ -247,8 +247,7 @@ impl Desk {
                 let mut frame = Buffer::take();
                 frame::begin_failure(&mut frame);
                 // A longer one would end the connection of a caller whose call merely failed.
-                codec::encode(&error.to_wire().within(MAX_FAILURE as usize), &mut *frame)
-                    .expect("numbers and a string encode");
+                error.to_wire().within(MAX_FAILURE as usize).encode(&mut frame);
                 frame::seal(&mut frame, call, Body::Inline, &[]);
                 Ok(Answer::Failure(frame))
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lpc::config::ServerBuilder;
 use lpc::{Credentials, Error, ErrorKind, Progress, Threshold};
 use lpc_core::Limits;
-use lpc_core::handshake::{Hello, Preamble};
+use lpc_core::handshake::{ClientHello, Preamble, ServerHello};
 use lpc_core::receive::Role;
 
 use crate::pairs::{AnyClient, Driver, RUNTIME};
@@ -225,9 +225,8 @@ fn for_a_pair_nobody_is_asked_who_may_be_there() {
 fn a_refusal_is_heard_by_who_cannot_say_anything() {
     let refusing = || {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let reason = Error::new(ErrorKind::ResourceExhausted, "all seats are taken").to_wire();
-        let hello = Hello { refusal: Some(reason), ..Hello::client("Probe", &Limits::default()) };
-        theirs.write_all(&hello.encode(Role::Server)).unwrap();
+        let reason = Error::new(ErrorKind::ResourceExhausted, "all seats are taken");
+        theirs.write_all(&ServerHello::refusal(&reason).encode()).unwrap();
         ours
     };
     let blocking = blocking::ProbeClient::builder().connect_stream(refusing()).map(drop);
@@ -306,7 +305,7 @@ fn who_has_read_the_servers_hello_makes_room_without_a_refusal() {
     for driver in DRIVERS {
         let server = serve(driver, &Rules { max_handshakes: 1, ..Rules::default() }, &Implementation::new());
         let mut slow = UnixStream::connect(&server.port).unwrap();
-        let hello = Hello::client("Probe", &Limits::default()).encode(Role::Client);
+        let hello = ClientHello::new("Probe", &Limits::default()).encode();
         slow.write_all(&hello[..Preamble::LEN]).unwrap();
         let mut preamble = [0; Preamble::LEN];
         slow.read_exact(&mut preamble).unwrap();

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lpc::{Error, ErrorKind};
-use lpc_core::handshake::Hello;
-use lpc_core::receive::Role;
+use lpc_core::handshake::Offer;
 use lpc_core::{Limits, Method};
 
 use crate::pairs::{self, RUNTIME, Way};
@@ -102,7 +101,7 @@ fn a_server_of_another_version_is_refused_with_both_versions() {
     });
     for error in refusals(&port) {
         assert_eq!(error.kind(), ErrorKind::Protocol);
-        assert!(error.to_string().contains("speaks lpc 7 to 9, this build 1 to 1"), "{error}");
+        assert!(error.to_string().contains("speaks lpc 7 to 9, this build 2 to 2"), "{error}");
     }
 }
 
@@ -132,7 +131,7 @@ fn a_server_that_dribbles_is_given_up_in_time() {
 
 #[test]
 fn a_server_that_hangs_up_says_so() {
-    for half in [&b""[..], b"LPC!", b"LPC!s\x01\x01\0\x50\0\0\0half a hello"] {
+    for half in [&b""[..], b"LPC!", b"LPC!s\x02\x02\0\x50\0\0\0half a hello"] {
         let (_directory, port) = stranger(move |mut stream| {
             stream.read_exact(&mut [0; 12]).unwrap();
             stream.write_all(half).unwrap();
@@ -146,7 +145,7 @@ fn a_server_that_hangs_up_says_so() {
 
 #[test]
 fn a_server_that_greets_and_then_talks_nonsense_ends_the_calls() {
-    let hello = Hello::server("Probe", &[Method::new("echo")], &Limits::default()).encode(Role::Server);
+    let hello = Offer::new("Probe", &[Method::new("echo")], &Limits::default()).encode();
     let nonsense: [&[u8]; 6] = [
         b"",                                                                             // hangs up
         b"HTTP/1.1 200 OK\r\n",                                                          // not a frame
@@ -185,7 +184,7 @@ fn clients_of_something_else_do_not_disturb_the_others() {
             &b"GET / HTTP/1.1\r\n\r\n"[..],
             b"",
             b"LPC!",
-            b"LPC!s\x01\x01\0\0\0\0\0",
+            b"LPC!s\x02\x02\0\0\0\0\0",
             b"\xff\xff\xff\xff\xff",
         ] {
             let mut stranger = UnixStream::connect(&server.port).unwrap();

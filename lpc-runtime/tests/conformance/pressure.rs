@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lpc::Threshold;
 use lpc_core::frame::{self, Body, CallId, Header, Kind};
-use lpc_core::handshake::{Hello, Preamble};
+use lpc_core::handshake::{ClientHello, Offer, Preamble};
 use lpc_core::receive::Role;
 use lpc_core::{Limits, Method, codec};
 
@@ -18,11 +18,11 @@ use crate::probe::blocking::Probe;
 /// Exchanges hellos by hand.
 fn greet(stream: &mut UnixStream, role: Role) {
     let hello = match role {
-        Role::Client => Hello::client("Probe", &Limits::default()),
-        Role::Server => Hello::server("Probe", &[Method::new("echo")], &Limits::default()),
+        Role::Client => ClientHello::new("Probe", &Limits::default()).encode(),
+        Role::Server => Offer::new("Probe", &[Method::new("echo")], &Limits::default()).encode(),
     };
     let peer = if role == Role::Client { Role::Server } else { Role::Client };
-    stream.write_all(&hello.encode(role)).unwrap();
+    stream.write_all(&hello).unwrap();
     let mut preamble = [0; Preamble::LEN];
     stream.read_exact(&mut preamble).unwrap();
     let preamble = Preamble::decode(&preamble, peer).unwrap();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lpc::ErrorKind::{Decode, Disconnected, Protocol};
+use lpc_core::form::Question;
 use lpc_core::frame::{self, CallId};
 
 use crate::peer::{Answer, Peer, encoded};
@@ -24,13 +25,21 @@ attacks! { Greeted;
         peer.send(&frame.repeat(2));
     };
     what_a_method_looks_like_where_there_is_none: server, Borne, |peer| {
-        let mut frame = peer.frame("look", &encoded(&1000_u16), None, &[]);
+        let question = Question { method: 1000 }.encode();
+        let mut frame = peer.frame("look", &encoded(&question), None, &[]);
         frame[6..8].fill(0xff);
         peer.send(&frame);
-        assert!(matches!(peer.answer(), Answer::Failure { .. } | Answer::Reply { .. }));
+        let Answer::Failure { text, .. } = peer.answer() else { panic!("there is no form of it") };
+        assert!(text.contains("has no method"), "{text}");
     };
     what_a_method_looks_like_asked_in_garbage: server, CutOff(Decode), |peer| {
         let mut frame = peer.frame("look", &[0xff; 9], None, &[]);
+        frame[6..8].fill(0xff);
+        peer.send(&frame);
+    };
+    what_a_method_looks_like_asked_with_more_than_a_question: server, CutOff(Decode), |peer| {
+        let question = [Question { method: 0 }.encode(), vec![0]].concat();
+        let mut frame = peer.frame("look", &encoded(&question), None, &[]);
         frame[6..8].fill(0xff);
         peer.send(&frame);
     };

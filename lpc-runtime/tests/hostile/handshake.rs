@@ -4,7 +4,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use lpc::ErrorKind::{Disconnected, Protocol, TimedOut, UnknownMethod, WrongService};
-use lpc_core::handshake::{Hello, Preamble};
+use lpc_core::handshake::{ClientHello, Offer, Preamble};
 use lpc_core::receive::Role;
 use lpc_core::{Limits, Method};
 
@@ -64,11 +64,11 @@ attacks! { Stranger;
     };
     another_service: client, CutOff(WrongService), |peer| peer.send(&server_hello("Images", &Limits::default()));
     no_methods: client, Fails(UnknownMethod), |peer| {
-        peer.send(&Hello::server("Vault", &[], &Limits::default()).encode(Role::Server));
+        peer.send(&Offer::new("Vault", &[], &Limits::default()).encode());
     };
     methods_by_the_ten_thousand: client, Fails(UnknownMethod), |peer| {
         let methods = vec![Method::new("m"); 10_000];
-        peer.send(&Hello::server("Vault", &methods, &Limits::default()).encode(Role::Server));
+        peer.send(&Offer::new("Vault", &methods, &Limits::default()).encode());
     };
     limits_of_nothing: client, Fails(lpc::ErrorKind::TooLarge), |peer| {
         let nothing = Limits { max_message: 0, pool: 0, max_segments: 0, max_objects: 0, lent: 0, ..Limits::default() };
@@ -94,7 +94,7 @@ mod greeted {
 /// What an honest peer would say.
 fn hello(peer: &Peer) -> Vec<u8> {
     match peer.role() {
-        Role::Client => Hello::client("Vault", &Limits::default()).encode(Role::Client),
+        Role::Client => ClientHello::new("Vault", &Limits::default()).encode(),
         Role::Server => server_hello("Vault", &Limits::default()),
     }
 }

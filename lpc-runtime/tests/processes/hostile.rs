@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
-use lpc_core::handshake::{Hello, Preamble};
+use lpc_core::handshake::{ClientHello, Offer, Preamble, ServerHello};
 use lpc_core::receive::Role;
 use lpc_core::{Limits, Method, codec};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -151,8 +151,10 @@ impl Peer {
     /// One that says that these are its limits.
     pub fn connect_with(port: &str, limits: &Limits) -> Self {
         let mut peer = Self::stranger(Role::Client, UnixStream::connect(port).unwrap());
-        peer.stream.write_all(&Hello::client("Vault", limits).encode(Role::Client)).unwrap();
-        peer.methods = peer.hello().methods;
+        peer.stream.write_all(&ClientHello::new("Vault", limits).encode()).unwrap();
+        let (preamble, body) = peer.hello();
+        let offer = ServerHello::decode(preamble, &body).unwrap().into_offer().unwrap();
+        peer.methods = offer.methods.into_iter().map(|method| method.name).collect();
         peer
     }
 
@@ -174,13 +176,14 @@ impl Peer {
     }
 
     /// Reads the other side's.
-    fn hello(&mut self) -> Hello {
+    fn hello(&mut self) -> (Preamble, Vec<u8>) {
         let other = if self.role == Role::Client { Role::Server } else { Role::Client };
         let mut preamble = [0; Preamble::LEN];
         self.stream.read_exact(&mut preamble).unwrap();
-        let mut hello = vec![0; Preamble::decode(&preamble, other).unwrap().len];
+        let preamble = Preamble::decode(&preamble, other).unwrap();
+        let mut hello = vec![0; preamble.len];
         self.stream.read_exact(&mut hello).unwrap();
-        Hello::decode(&hello).unwrap()
+        (preamble, hello)
     }
 
     pub fn is_calling(&self) -> bool {
@@ -421,7 +424,7 @@ pub fn reply(call: u64, body: &[u8], block: Option<BlockRef>, loans: &[BlockRef]
 /// What a server says first, that has the methods which these tests call.
 pub fn server_hello(service: &str, limits: &Limits) -> Vec<u8> {
     const METHODS: [Method; 2] = [Method::new("look"), Method::new("length")];
-    Hello::server(service, &METHODS, limits).encode(Role::Server)
+    Offer::new(service, &METHODS, limits).encode()
 }
 
 fn split_table(body: &mut Vec<u8>) -> Vec<BlockRef> {

@@ -40,7 +40,8 @@
 //! | [`send`] | frames in, batches of bytes and descriptors out |
 //! | [`receive`] | bytes and descriptors in, checked messages out |
 //! | [`calls`] | the calls that wait for their reply |
-//! | [`run_queue`] | the calls that run, and those that wait to |
+//! | [`desk`] | what a server owes one client: its calls, its results, its end |
+//! | [`run_queue`] | of those calls, which run and which wait to |
 //! | [`pace`] | which methods are quick enough to run where they were read |
 //! | [`spin`] | whether to look for the next message for a moment before sleeping |
 //! | [`limits`], [`error`] | the bounds, and what happens beyond them |
@@ -50,6 +51,7 @@ pub mod calls;
 pub mod codec;
 pub mod control;
 pub mod deadline;
+pub mod desk;
 pub mod error;
 pub mod form;
 pub mod frame;

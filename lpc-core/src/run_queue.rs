@@ -197,6 +197,12 @@ impl<C, H: Clone> RunQueue<C, H> {
         self.running
     }
 
+    /// Calls that run or wait, and are not answered.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.ids.len()
+    }
+
     fn may_run(&self, cost: Cost) -> bool {
         let has_room = self.copied == 0 || self.copied.saturating_add(cost.copied) <= self.bounds.copied;
         self.running < self.bounds.running && (cost.copied == 0 || has_room)

@@ -1,18 +1,20 @@
-//! One connection of an async server: who reads it, what runs on it, and how its calls are answered.
+//! One connection of an async server: which task receives, and which runs its calls.
 //!
-//! One task reads. A call of a method that is known to be quick is polled on it, once; if that does not
+//! One task receives. A call of a method that is known to be quick is polled on it, once; if that does not
 //! finish it, and for any other method, the call becomes a task of its own. Calls beyond the limit of those
 //! that run at once wait; the task that has answered one runs the next.
+//!
+//! What a message means, and what answers a call, is the [`Desk`]'s to say.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
-use lpc_core::receive::Violation;
-use lpc_core::{Error, Progress, Result};
+use lpc_core::{Progress, Result};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -21,16 +23,16 @@ use super::race::{Either, race};
 use super::socket::{AsyncLink, fill};
 use super::spinning::Ahead;
 use super::stream::Stream;
-use crate::connection::inbox::{Filled, Inbox, Message};
+use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
 use crate::credentials::Credentials;
 use crate::generated::{Reply, Request};
 use crate::maintenance::{self, Tend};
 use crate::server::admission::Permit;
 use crate::server::context::{Current, Running, cancelled};
-use crate::server::desk::{Answer, Arrival, Call, Concluded, Desk, Ended};
-use crate::server::ends;
-use crate::server::served::Served;
+use crate::server::desk::{Answered, Call, Concluded, Desk, Step};
+use crate::server::ends::{self, Cause};
+use crate::server::served::{Served, Stopwatch};
 use crate::sys::socket::is_hung_up;
 
 /// The implementation that a server calls.
@@ -42,27 +44,20 @@ pub(super) trait Implementation: Send + Sync + 'static {
 pub(super) struct Connection<D> {
     link: AsyncLink,
     served: Arc<Served<D>>,
-    desk: Desk,
     /// A call has ended.
     ended: Notify,
-    _permit: Permit,
-}
-
-/// What a call ended with. It counts as running until it is answered.
-struct Done {
-    /// The frame to send, and the error that ends the connection with it.
-    answer: Result<(Answer, Option<Error>)>,
-    ended: Ended,
+    desk: Desk,
 }
 
 /// When an answer goes out.
 #[derive(Clone, Copy)]
-enum Goes {
+enum Flush {
     Now,
-    /// With the answers of the calls behind it, which the task that reads is about to run.
-    WithThoseThatArrived,
+    /// With the answers of the calls behind it that have arrived already, which the task that receives is
+    /// about to run.
+    WithNext,
     /// With those of the tasks that have their turn before the connection's.
-    WithThoseThatRun,
+    WithOthers,
 }
 
 impl<D: Implementation> Connection<D> {
@@ -72,14 +67,13 @@ impl<D: Implementation> Connection<D> {
         served: Arc<Served<D>>,
         permit: Permit,
     ) -> Arc<Self> {
-        let desk = Desk::new(peer, served.max_calls, link.limits());
-        let link = AsyncLink::new(link);
-        let connection = Arc::new(Self { link, served, desk, ended: Notify::new(), _permit: permit });
+        let desk = Desk::new(&served, peer, &link, permit);
+        let connection = Arc::new(Self { link: AsyncLink::new(link), served, ended: Notify::new(), desk });
         connection.link().tended_by(maintenance::weak(&connection));
         connection
     }
 
-    pub(super) fn link(&self) -> &Arc<Link> {
+    fn link(&self) -> &Arc<Link> {
         self.link.link()
     }
 
@@ -88,10 +82,12 @@ impl<D: Implementation> Connection<D> {
         // Calls that still run keep the socket open: also where this future is dropped, the client has to
         // know.
         let _guard = CloseOnDrop(self);
-        match race(self.link.resume(socket), self.receive(socket, inbox)).await {
+        let result = match race(self.link.resume(socket), self.receive(socket, inbox)).await {
             Either::First(error) => Err(ends::broken(error)),
             Either::Second(result) => result,
-        }
+        };
+        self.desk.log_end(&result.as_ref().map_or_else(Cause::Error, |()| Cause::HungUp));
+        result
     }
 
     async fn receive(self: &Arc<Self>, socket: &Stream, mut inbox: Inbox) -> Result<()> {
@@ -99,7 +95,7 @@ impl<D: Implementation> Connection<D> {
         loop {
             // All that arrived is answered or on its way: send the answers before waiting for more.
             if self.link().is_to_flush() {
-                self.link.flush().map_err(ends::broken)?;
+                self.flush()?;
             }
             if fill(socket, &mut inbox, self.link().stall(), &mut ahead).await? == Filled::End {
                 return self.hung_up(socket, &inbox).await;
@@ -110,42 +106,28 @@ impl<D: Implementation> Connection<D> {
                     in_a_row = 0;
                     // Those may take their time.
                     if self.link().is_to_flush() {
-                        self.link.flush().map_err(ends::broken)?;
+                        self.flush()?;
                     }
                     yield_now().await;
                 }
-                match message {
-                    Message::Call { call, method, is_busy, time_left, body } => {
-                        self.link().counters().call();
-                        let call = (call, method, is_busy);
-                        let stays = |_| false;
-                        match self.desk.arrive(self.link(), call, time_left, body, &mut None, stays)? {
-                            Arrival::Runs(call) => {
-                                if self.start(call, inbox.has_next()).await? {
-                                    ahead.give_way();
-                                }
-                            }
-                            Arrival::Waits => self.readable().await?,
+                // Whatever it is: a client that does not take its answers causes no more of them.
+                if self.link().is_congested() {
+                    self.receivable().await?;
+                }
+                match self.desk.receive(self.link(), message, &mut None, |_, _| false)? {
+                    Step::Done => {}
+                    Step::Cancelled => ahead.give_way(),
+                    Step::Run(call) => {
+                        if self.start(call, inbox.has_next()).await? {
+                            ahead.give_way();
                         }
                     }
-                    Message::Release { call } => self.desk.release(call)?,
-                    Message::Resend { call } => {
-                        let frame = self.desk.inline(self.link(), call)?;
-                        self.link.send(&frame).map_err(ends::broken)?;
-                    }
-                    Message::Cancel { call } => {
+                    Step::Waits => self.receivable().await?,
+                    Step::Send(frame) => {
                         ahead.give_way();
-                        if let Some(call) = self.desk.cancel(call) {
-                            self.refuse(call)?;
-                            // It may have been too large for others to run before it.
-                            self.start_all();
-                        }
+                        self.link.send(&frame).map_err(ends::broken)?;
+                        self.start_all();
                     }
-                    // `Receiver` lets only these through to a server.
-                    Message::Reply { call, .. } | Message::Failure { call, .. } => {
-                        return Err(Violation::UnknownCall(call).into());
-                    }
-                    Message::Closing { .. } => unreachable!("`Receiver` lets none through to a server"),
                 }
             }
         }
@@ -153,8 +135,7 @@ impl<D: Implementation> Connection<D> {
 
     /// The end of what the client sends. It may still wait for the answers of calls that run.
     async fn hung_up(&self, socket: &Stream, inbox: &Inbox) -> Result<()> {
-        ends::log_cut(self.served.service, inbox);
-        if is_hung_up(self.link().socket()) {
+        if self.desk.hung_up(self.link(), inbox) {
             return Ok(());
         }
         self.until(Desk::is_idle).await;
@@ -164,16 +145,22 @@ impl<D: Implementation> Connection<D> {
         self.link.flush_all(socket).await.map_err(ends::broken)
     }
 
-    /// Waits until more calls may be read.
-    async fn readable(&self) -> Result<()> {
-        if self.desk.is_full() {
-            self.link.flush().map_err(ends::broken)?;
+    /// Waits until more may be received, or the connection is over.
+    async fn receivable(&self) -> Result<()> {
+        while !self.desk.may_receive(self.link().is_congested()) && !self.link().is_broken() {
+            self.flush()?;
+            self.link.uncongested().await;
             self.until(|desk| !desk.is_full()).await;
         }
         Ok(())
     }
 
-    /// Waits until it is so, or nobody is there any more for whom it matters. Nobody reads meanwhile, who
+    /// Sends what was queued.
+    fn flush(&self) -> Result<()> {
+        self.link.flush().map_err(ends::broken)
+    }
+
+    /// Waits until it is so, or nobody is there any more for whom it matters: nobody receives meanwhile, and
     /// would notice.
     async fn until(&self, is_so: impl Fn(&Desk) -> bool) {
         loop {
@@ -182,6 +169,7 @@ impl<D: Implementation> Connection<D> {
                 return;
             }
             if timeout(LOOK, ended).await.is_err() && is_hung_up(self.link().socket()) {
+                self.desk.log_end(&Cause::HungUp);
                 self.link.close();
             }
         }
@@ -197,11 +185,6 @@ impl<D: Implementation> Connection<D> {
 
     /// Runs a call: here if that is quick, else as a task. Whether there is such a task.
     async fn start(self: &Arc<Self>, call: Call, more: bool) -> Result<bool> {
-        // Its answer needs room in the queue.
-        if self.link().is_congested() {
-            self.link.flush().map_err(ends::broken)?;
-            self.link.uncongested().await;
-        }
         let mut next = Some(call);
         while let Some(call) = next {
             let is_quick = self.served.is_quick(call.method);
@@ -213,9 +196,8 @@ impl<D: Implementation> Connection<D> {
             }
             let mut running = Box::pin(running);
             match poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await {
-                Poll::Ready(done) => {
-                    let goes = if more { Goes::WithThoseThatArrived } else { Goes::Now };
-                    next = self.answer(done, goes)?;
+                Poll::Ready(answered) => {
+                    next = self.send(answered, if more { Flush::WithNext } else { Flush::Now })?;
                 }
                 Poll::Pending => {
                     tokio::spawn(Arc::clone(self).go_on(running));
@@ -227,18 +209,18 @@ impl<D: Implementation> Connection<D> {
     }
 
     /// Runs a call, and the calls that wait.
-    async fn go_on(self: Arc<Self>, running: impl Future<Output = Done>) {
-        let mut done = running.await;
+    async fn go_on(self: Arc<Self>, running: impl Future<Output = Answered>) {
+        let mut answered = running.await;
         loop {
-            let goes = if self.desk.running() > 1 { Goes::WithThoseThatRun } else { Goes::Now };
-            match self.answer(done, goes) {
+            let flush = if self.desk.running() > 1 { Flush::WithOthers } else { Flush::Now };
+            match self.send(answered, flush) {
                 Ok(None) => return,
                 Ok(Some(call)) => {
                     self.link.uncongested().await;
-                    done = self.run(call).await;
+                    answered = self.run(call).await;
                 }
                 Err(error) => {
-                    ends::log_end(self.served.service, self.link(), &error);
+                    self.desk.log_end(&Cause::Error(&error));
                     self.link.close();
                     return;
                 }
@@ -247,57 +229,39 @@ impl<D: Implementation> Connection<D> {
     }
 
     /// Calls the implementation.
-    async fn run(&self, call: Call) -> Done {
-        let Call { id, method, is_busy, body, running } = call;
-        let answer = if running.is_cancelled() {
-            Err(cancelled(Progress::NotSent))
-        } else {
-            let call = self.served.dispatch.call(self.served.request(self.link(), method, &body));
-            let (answer, time) = guarded(pin!(Some(call)), &running).await;
-            self.served.took(method, time);
-            answer.unwrap_or_else(|panic| Err(self.served.panicked(method, panic)))
+    async fn run(&self, call: Call) -> Answered {
+        if call.running.is_cancelled() {
+            return call.refused(self.link());
+        }
+        let outcome = {
+            let mut stopwatch = self.served.stopwatch(call.method);
+            let request = self.served.request(self.link(), call.method, &call.body);
+            guarded(pin!(Some(self.served.dispatch.call(request))), &call.running, &mut stopwatch).await
         };
-        let answer = answer.map_err(|error| body.explain(error));
-        let ended = Call { id, method, is_busy, body, running }.into_ended();
-        let fatal = ends::is_fatal(&answer);
-        let answer = self.desk.answer(self.link(), id, answer).map(|frame| (frame, fatal));
-        Done { answer, ended }
+        self.desk.answer(&self.served, self.link(), call, outcome)
     }
 
     /// Sends the answer of a call, at once or with others: one system call sends them together. Gives the
     /// next call to be run.
-    fn answer(self: &Arc<Self>, done: Done, goes: Goes) -> Result<Option<Call>> {
-        let (answer, fatal) = done.answer?;
-        let next = match self.desk.conclude(self.link(), answer, done.ended) {
-            Concluded::Sent { next, has_to_wake } => {
-                if has_to_wake {
-                    self.link().wake();
-                }
-                next
-            }
-            Concluded::Unsent(answer, ended) => {
-                let sent = match goes {
-                    Goes::WithThoseThatArrived if fatal.is_none() => self.link.push(&answer),
-                    Goes::WithThoseThatRun if fatal.is_none() => self.link.send_with_others(&answer),
-                    _ => self.link.send(&answer),
+    fn send(self: &Arc<Self>, answered: Answered, flush: Flush) -> Result<Option<Call>> {
+        let sent = self.desk.conclude(self.link(), answered).and_then(|concluded| match concluded {
+            Concluded::Sent(next) => Ok(next),
+            Concluded::Unsent(unsent) => {
+                let sent = match flush {
+                    Flush::WithNext if unsent.fatal.is_none() => self.link.push(&unsent.frame),
+                    Flush::WithOthers if unsent.fatal.is_none() => self.link.send_with_others(&unsent.frame),
+                    _ => self.link.send(&unsent.frame),
                 };
-                let _ = sent.map_err(ends::broken)?;
-                self.desk.finish(ended)
+                sent.map_err(ends::broken)?;
+                self.desk.sent(unsent)
             }
-        };
+        });
         self.ended.notify_waiters();
+        let next = sent?;
         if next.has_more {
             self.start_all();
         }
-        fatal.map_or(Ok(next.call), Err)
-    }
-
-    /// Answers a call that was cancelled before it ran.
-    fn refuse(&self, call: Call) -> Result<()> {
-        let Call { id, body, .. } = call;
-        drop(body);
-        let frame = self.desk.refuse(self.link(), id, cancelled(Progress::NotSent))?;
-        self.link.send(&frame).map(drop).map_err(ends::broken)
+        Ok(next.call)
     }
 }
 
@@ -311,7 +275,7 @@ impl<D: Implementation> Tend for Connection<D> {
     }
 
     fn closed(&self) {
-        self.desk.cancel_all();
+        self.desk.end();
         self.ended.notify_waiters();
     }
 }
@@ -331,20 +295,16 @@ impl<D: Implementation> Drop for CloseOnDrop<'_, D> {
     }
 }
 
-/// Runs a future to its end or panic, or until its call is cancelled, and drops it. Says how long its longest
-/// turn took: that is how long it would have kept the task that reads.
+/// Runs a future to its end or panic, or until its call is cancelled, and drops it.
 async fn guarded<F: Future<Output = Result<Reply>>>(
     mut future: Pin<&mut Option<F>>,
     running: &Arc<Running>,
-) -> (std::thread::Result<Result<Reply>>, Duration) {
-    let mut longest = Duration::ZERO;
+    stopwatch: &mut Stopwatch<'_>,
+) -> thread::Result<Result<Reply>> {
     let turns = poll_fn(|cx| {
         let Some(turn) = future.as_mut().as_pin_mut() else { return Poll::Pending };
-        let started = Instant::now();
         let _current = Current::enter(Arc::clone(running));
-        let polled = catch_unwind(AssertUnwindSafe(|| turn.poll(cx)));
-        longest = longest.max(started.elapsed());
-        match polled {
+        match stopwatch.turn(|| catch_unwind(AssertUnwindSafe(|| turn.poll(cx)))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Err(panic) => Poll::Ready(Err(panic)),
@@ -357,5 +317,5 @@ async fn guarded<F: Future<Output = Result<Reply>>>(
     // What it holds belongs to the implementation, and may panic, too.
     let _current = Current::enter(Arc::clone(running));
     let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
-    (output.and_then(|output| dropped.map(|()| output)), longest)
+    output.and_then(|output| dropped.map(|()| output))
 }

@@ -195,9 +195,8 @@ async fn accept<D: Implementation>(
         connections.spawn(async move {
             match greet(&stream, &served, &config, &control, permit).await {
                 Ok((connection, inbox)) => {
-                    if let Err(error) = connection.serve(&stream, inbox).await {
-                        ends::log_end(service, connection.link(), &error);
-                    }
+                    // It has been logged.
+                    let _ = connection.serve(&stream, inbox).await;
                 }
                 Err(error) => control.admission.complain(service, &error),
             }

@@ -39,6 +39,7 @@
 mod client;
 mod connection;
 mod greeting;
+mod guard;
 mod redial;
 mod server;
 mod workers;

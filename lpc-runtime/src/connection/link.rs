@@ -81,8 +81,6 @@ pub(crate) struct Link {
     is_broken: AtomicBool,
     /// As its `stalled`.
     is_stalled: AtomicBool,
-    /// Somebody has said why the connection is over.
-    is_end_told: AtomicBool,
     /// Nothing more is to be taken from the peer's ring than what is in it.
     stop: Arc<AtomicBool>,
 }
@@ -255,7 +253,6 @@ impl Link {
             has_refused: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
-            is_end_told: AtomicBool::new(false),
             stop: Arc::default(),
         })
     }
@@ -1044,11 +1041,6 @@ impl Link {
             tended.send_failed();
         }
         error
-    }
-
-    /// Whether this is the first of those who would say why the connection is over: several calls may run into it.
-    pub(crate) fn tells_end(&self) -> bool {
-        !self.is_end_told.swap(true, AcqRel)
     }
 
     /// Whether nothing is sent any more.

@@ -323,6 +323,12 @@ impl Permit {
         Err(Error::new(ErrorKind::Disconnected, "the handshake was evicted for others"))
     }
 
+    /// Whether the server shuts down: the end of a connection is then not the client's.
+    pub(crate) fn is_shutdown(&self) -> bool {
+        let state = self.admission.state();
+        state.is_closing || state.is_closed
+    }
+
     /// The handshake is complete.
     pub(crate) fn established(&self, link: &Arc<Link>) {
         let mut state = self.admission.state();

@@ -1,22 +1,61 @@
-//! What the servers of both drivers have in common: how the calls of a connection are answered.
+//! [`Desk`]: what a server does with each message of a client, for both drivers.
+//!
+//! The rules are [`lpc_core::desk`]'s; here they meet frames, shared memory and the log. A driver receives,
+//! passes each message to [`Desk::receive`], and does the [`Step`] that comes back: how it waits, and on
+//! which thread or task a call runs, is its own. A call that ran is [answered](Desk::answer),
+//! [concluded](Desk::conclude) and, where that did not send its answer, [sent](Desk::sent).
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Instant;
 
+use lpc_core::desk::{self as core, Driver};
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::receive::{MAX_FAILURE, Violation};
-use lpc_core::run_queue::{Bounds, Cancelled, Cost, RunQueue};
-use lpc_core::{Error, ErrorKind, Limits, Result};
+use lpc_core::run_queue::{Bounds, Cancelled, Cost};
+use lpc_core::{Error, ErrorKind, Progress, Result};
 
 use crate::body::arrived::Arrived;
 use crate::body::outgoing::{Encoded, InBlock};
-use crate::connection::inbox::Inbox;
+use crate::connection::inbox::{Inbox, Message};
 use crate::connection::link::Link;
 use crate::credentials::Credentials;
-use crate::generated::Reply;
+use crate::generated::{Description, Reply};
 use crate::memory::buffer::Buffer;
-use crate::server::context::Running;
+use crate::server::admission::Permit;
+use crate::server::context::{Running, cancelled};
+use crate::server::ends::{Cause, End};
+use crate::server::served::Served;
+use crate::sys::socket;
+
+/// The calls of one connection: those that run, those that wait to, and the results that the client has not
+/// read yet.
+pub(crate) struct Desk {
+    peer: Credentials,
+    service: Description,
+    state: Mutex<State>,
+    end: End,
+    permit: Permit,
+}
+
+struct State {
+    desk: core::Desk<Connection>,
+    /// Contexts of calls that have ended, to be used again.
+    spare: Vec<Arc<Running>>,
+}
+
+/// The types of one connection.
+pub(crate) struct Connection;
+
+impl Driver for Connection {
+    type Call = Call;
+    type Handle = Arc<Running>;
+    type Block = Box<InBlock>;
+    type Receive = Box<Inbox>;
+}
+
+/// What is to be done after a call has ended.
+pub(crate) type Next = core::Next<Connection>;
 
 /// A call that has arrived.
 pub(crate) struct Call {
@@ -28,272 +67,54 @@ pub(crate) struct Call {
     pub(crate) running: Arc<Running>,
 }
 
-impl Call {
-    fn cost(&self) -> Cost {
-        Cost { held: self.body.held_len(), copied: self.body.copied_len() }
-    }
+/// What a message asks of the driver.
+pub(crate) enum Step {
+    /// Nothing more.
+    Done,
+    /// Nothing more: a call that runs has been told that nobody waits for it.
+    Cancelled,
+    /// To run this call.
+    Run(Call),
+    /// A call has arrived that waits for its turn: nothing more is to be received where the desk [is
+    /// full](Desk::is_full).
+    Waits,
+    /// To send this frame, and then to run calls that wait, where they [may start](Desk::may_start): the one
+    /// that is answered by it may have been too large for others to run before it.
+    Send(Buffer),
+}
+
+/// A call that has its answer. It counts as running until that is on its way.
+pub(crate) struct Answered {
+    answer: Answer,
+    /// Of the result.
+    block: Option<Box<InBlock>>,
+    /// The error that ends the connection after the answer: a peer that sends what does not decode is not to
+    /// be trusted with the rest.
+    pub(crate) fatal: Option<Error>,
+    ended: Ended,
 }
 
 /// What a call that ended leaves to be counted.
-pub(crate) struct Ended {
+struct Ended {
     id: CallId,
     cost: Cost,
     running: Arc<Running>,
 }
 
-impl Call {
-    /// What is left of it when it has ended.
-    pub(crate) fn into_ended(self) -> Ended {
-        Ended { id: self.id, cost: self.cost(), running: self.running }
-    }
-}
-
-/// The calls of one connection: those that run, those that wait to, and the results that the client has not
-/// read yet.
-pub(crate) struct Desk {
-    peer: Credentials,
-    state: Mutex<State>,
-    results: Mutex<HashMap<CallId, Box<InBlock>>>,
-}
-
-struct State {
-    queue: RunQueue<Call, Arc<Running>>,
-    /// Of calls that are over, to be used again.
-    spare: Vec<Arc<Running>>,
-    /// The inbox, while who leads the connection runs a call, or nothing more is to be read: whoever takes it
-    /// out leads.
-    aside: Option<Box<Inbox>>,
-    /// The connection is over: nothing runs any more that did not.
-    is_over: bool,
-}
-
-/// What becomes of a call that has arrived.
-pub(crate) enum Arrival {
-    /// It runs now.
-    Runs(Call),
-    /// It waits for its turn.
-    Waits,
-}
-
 /// What became of an answer.
 pub(crate) enum Concluded {
-    /// It is in the ring, and the call has ended. The client may have to be [woken](Link::wake) for it.
-    Sent { next: Next, has_to_wake: bool },
-    /// It is to be sent, and then the call has [ended](Desk::finish).
-    Unsent(Answer, Ended),
+    /// It is in the ring, and the call has ended.
+    Sent(Next),
+    /// It is to be sent, and the desk then to be [told so](Desk::sent).
+    Unsent(Unsent),
 }
 
-/// What is to be done after a call has ended.
-pub(crate) struct Next {
-    /// To be run.
-    pub(crate) call: Option<Call>,
-    /// Others may run beside it.
-    pub(crate) has_more: bool,
-    /// To be led.
-    pub(crate) aside: Option<Box<Inbox>>,
-}
-
-impl Desk {
-    pub(crate) fn new(peer: Credentials, max_calls: usize, limits: &Limits) -> Self {
-        let bounds = Bounds { running: max_calls, copied: limits.pool, ..Bounds::default() };
-        let state = State { queue: RunQueue::new(bounds), spare: Vec::new(), aside: None, is_over: false };
-        Self { peer, state: Mutex::new(state), results: Mutex::default() }
-    }
-
-    /// A call has arrived. If it runs, and `puts_aside` says so for a call that is the only one, or not, the
-    /// inbox is put aside while its holder runs it.
-    ///
-    /// # Errors
-    ///
-    /// Another one of its id is not answered yet.
-    pub(crate) fn arrive(
-        &self,
-        link: &Arc<Link>,
-        (id, method, is_busy): (CallId, u16, bool),
-        time_left: Option<Duration>,
-        body: Arrived,
-        inbox: &mut Option<Box<Inbox>>,
-        puts_aside: impl FnOnce(bool) -> bool,
-    ) -> Result<Arrival> {
-        // A time that no clock shows never comes.
-        let deadline = time_left.and_then(|left| Instant::now().checked_add(left));
-        let mut state = self.state();
-        if state.is_over {
-            return Err(Error::new(ErrorKind::Disconnected, "the connection is over"));
-        }
-        let mut running = state.spare.pop().unwrap_or_else(|| Arc::new(Running::new(link, self.peer)));
-        Arc::get_mut(&mut running).expect("what is spare has no other owner").renew(deadline);
-        let call = Call { id, method, is_busy, body, running: Arc::clone(&running) };
-        Ok(match state.queue.arrive(id, running, call.cost(), call)? {
-            Some(call) => {
-                let is_alone = state.queue.running() == 1;
-                if puts_aside(is_alone) {
-                    state.aside = inbox.take();
-                }
-                Arrival::Runs(call)
-            }
-            None => Arrival::Waits,
-        })
-    }
-
-    /// The answer of a call that ran is on its way.
-    pub(crate) fn finish(&self, ended: Ended) -> Next {
-        self.state().finish(ended)
-    }
-
-    /// A call that waits and may run now.
-    pub(crate) fn start_next(&self) -> Option<Call> {
-        self.state().queue.start_next()
-    }
-
-    /// Whether there is one.
-    pub(crate) fn may_start(&self) -> bool {
-        self.state().queue.may_start()
-    }
-
-    /// Nobody waits for the answer of a call any more. Gives it back if it did not run, to be answered.
-    pub(crate) fn cancel(&self, id: CallId) -> Option<Call> {
-        let cancelled = self.state().queue.cancel(id);
-        match cancelled {
-            Cancelled::Waiting(call) => Some(call),
-            Cancelled::Running(running) => {
-                running.cancel();
-                None
-            }
-            Cancelled::Nothing => None,
-        }
-    }
-
-    /// The client is gone, and waits for nothing any more.
-    pub(crate) fn cancel_all(&self) {
-        let mut state = self.state();
-        state.is_over = true;
-        let (waiting, running) = state.queue.cancel_all();
-        let aside = state.aside.take();
-        drop(state);
-        running.iter().for_each(|running| running.cancel());
-        drop((waiting, aside));
-    }
-
-    /// Whether nothing more should be read for now.
-    pub(crate) fn is_full(&self) -> bool {
-        self.state().queue.is_full()
-    }
-
-    /// Whether every call is answered.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.state().queue.is_idle()
-    }
-
-    /// Calls that run.
-    pub(crate) fn running(&self) -> usize {
-        self.state().queue.running()
-    }
-
-    /// Puts the inbox aside while its holder runs a call.
-    pub(crate) fn put_aside(&self, inbox: Box<Inbox>) {
-        self.state().aside = Some(inbox);
-    }
-
-    /// Puts the inbox aside until a call has ended; gives it back where more can be read by now.
-    pub(crate) fn put_aside_if_full(&self, inbox: Box<Inbox>) -> Option<Box<Inbox>> {
-        let mut state = self.state();
-        if !state.queue.is_full() {
-            return Some(inbox);
-        }
-        state.aside = Some(inbox);
-        None
-    }
-
-    /// Takes the inbox, if it stands aside and may be read.
-    pub(crate) fn take_aside(&self) -> Option<Box<Inbox>> {
-        self.state().take_aside()
-    }
-
-    /// The frame that answers a call that did not run, whose id is free from then on.
-    pub(crate) fn refuse(&self, link: &Link, call: CallId, error: Error) -> Result<Answer> {
-        self.state().queue.answer(call);
-        self.answer(link, call, Err(error))
-    }
-
-    /// A call has ended, and this answers it: the id is free from now on. Sends what goes out without a
-    /// system call.
-    pub(crate) fn conclude(&self, link: &Link, answer: Answer, ended: Ended) -> Concluded {
-        let mut state = self.state();
-        state.queue.answer(ended.id);
-        answer.count(link);
-        match link.put(&answer) {
-            Some((_, has_to_wake)) => Concluded::Sent { next: state.finish(ended), has_to_wake },
-            None => Concluded::Unsent(answer, ended),
-        }
-    }
-
-    /// The frame that answers `call`. A result in a block stays until it is released.
-    pub(crate) fn answer(&self, link: &Link, call: CallId, answer: Result<Reply>) -> Result<Answer> {
-        match answer {
-            Ok(Reply(mut reply)) => {
-                reply.seal(call);
-                link.lend(reply.loans());
-                if let Some(block) = reply.take_block()
-                    && self.results().insert(call, block).is_some()
-                {
-                    let reason = "is called again before the result of its first was released";
-                    return Err(Violation::CallState { call, reason }.into());
-                }
-                Ok(Answer::Reply(reply))
-            }
-            Err(error) => {
-                link.counters().error();
-                let mut frame = Buffer::take();
-                frame::begin_failure(&mut frame);
-                // A longer one would end the connection of a caller whose call merely failed.
-                error.to_wire().within(MAX_FAILURE as usize).encode(&mut frame);
-                frame::seal(&mut frame, call, Body::Inline, &[]);
-                Ok(Answer::Failure(frame))
-            }
-        }
-    }
-
-    /// The client has read the result of `call`.
-    pub(crate) fn release(&self, call: CallId) -> Result<()> {
-        let reason = "has no result to be released";
-        self.results().remove(&call).ok_or(Violation::CallState { call, reason })?;
-        Ok(())
-    }
-
-    /// The client cannot read the segment in which the result of `call` is: a frame with the result in it.
-    pub(crate) fn inline(&self, link: &Link, call: CallId) -> Result<Buffer> {
-        let reason = "has no result to be sent again";
-        let block = self.results().remove(&call).ok_or(Violation::CallState { call, reason })?;
-        link.counters().fallback();
-        Ok(block.inline(call, None))
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn results(&self) -> MutexGuard<'_, HashMap<CallId, Box<InBlock>>> {
-        self.results.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Contexts of calls that are kept for those to come.
-const SPARE: usize = 16;
-
-impl State {
-    fn finish(&mut self, ended: Ended) -> Next {
-        let Ended { cost, mut running, .. } = ended;
-        let call = self.queue.finish(cost);
-        if self.spare.len() < SPARE && Arc::get_mut(&mut running).is_some() {
-            self.spare.push(running);
-        }
-        Next { call, has_more: self.queue.may_start(), aside: self.take_aside() }
-    }
-
-    fn take_aside(&mut self) -> Option<Box<Inbox>> {
-        if self.queue.is_full() { None } else { self.aside.take() }
-    }
+/// The answer of a call, to be sent.
+pub(crate) struct Unsent {
+    pub(crate) frame: Answer,
+    /// As in [`Answered`].
+    pub(crate) fatal: Option<Error>,
+    ended: Ended,
 }
 
 /// A frame that answers a call.
@@ -302,8 +123,267 @@ pub(crate) enum Answer {
     Failure(Buffer),
 }
 
+impl Desk {
+    pub(crate) fn new<D: ?Sized>(served: &Served<D>, peer: Credentials, link: &Link, permit: Permit) -> Self {
+        let bounds = Bounds { running: served.max_calls, copied: link.limits().pool, ..Bounds::default() };
+        let state = State { desk: core::Desk::new(bounds), spare: Vec::new() };
+        Self { peer, service: served.service, state: Mutex::new(state), end: End::default(), permit }
+    }
+
+    /// Does what a message of the client says.
+    ///
+    /// Where a call is to run, `parks` says whether the receive half, if it is in `inbox`, is parked
+    /// meanwhile; it is told whether the call is the only one.
+    ///
+    /// # Errors
+    ///
+    /// The client has broken the protocol, or the connection is over.
+    #[inline]
+    pub(crate) fn receive(
+        &self,
+        link: &Arc<Link>,
+        message: Message,
+        inbox: &mut Option<Box<Inbox>>,
+        parks: impl FnOnce(&Call, bool) -> bool,
+    ) -> Result<Step> {
+        match message {
+            Message::Call { call: id, method, is_busy, time_left, body } => {
+                link.counters().call();
+                // A time that no clock shows never comes.
+                let deadline = time_left.and_then(|left| Instant::now().checked_add(left));
+                let mut state = self.state();
+                if state.desk.is_over() {
+                    return Err(Error::new(ErrorKind::Disconnected, "the connection is over"));
+                }
+                let running = state.context(link, self.peer, deadline);
+                let call = Call { id, method, is_busy, body, running: Arc::clone(&running) };
+                let Some(call) = state.desk.arrive(id, running, call.cost(), call)? else {
+                    return Ok(Step::Waits);
+                };
+                let is_alone = state.desk.running() == 1;
+                if parks(&call, is_alone)
+                    && let Some(inbox) = inbox.take()
+                {
+                    state.desk.park(inbox);
+                }
+                Ok(Step::Run(call))
+            }
+            Message::Release { call } => {
+                let block = self.state().desk.release(call)?;
+                drop(block);
+                Ok(Step::Done)
+            }
+            Message::Resend { call } => {
+                let block = self.state().desk.resend(call)?;
+                link.counters().fallback();
+                Ok(Step::Send(block.inline(call, None)))
+            }
+            Message::Cancel { call: id } => {
+                let found = self.state().desk.cancel(id);
+                match found {
+                    Cancelled::Waiting(call) => {
+                        // What its arguments hold goes back with the answer.
+                        drop(call);
+                        Ok(Step::Send(failure(link, id, &cancelled(Progress::NotSent))))
+                    }
+                    Cancelled::Running(running) => {
+                        running.cancel();
+                        Ok(Step::Cancelled)
+                    }
+                    Cancelled::Nothing => Ok(Step::Done),
+                }
+            }
+            // `Receiver` lets only these through to a server.
+            Message::Reply { call, .. } | Message::Failure { call, .. } => {
+                Err(Violation::UnknownCall(call).into())
+            }
+            Message::Closing { .. } => unreachable!("`Receiver` lets none through to a server"),
+        }
+    }
+
+    /// The answer of a call whose implementation returned or panicked. The arguments are dropped: loans that
+    /// nobody took go back with the answer.
+    pub(crate) fn answer<D: ?Sized>(
+        &self,
+        served: &Served<D>,
+        link: &Link,
+        call: Call,
+        outcome: thread::Result<Result<Reply>>,
+    ) -> Answered {
+        let outcome = outcome.unwrap_or_else(|panic| Err(served.panicked(call.method, panic)));
+        let outcome = outcome.map_err(|error| call.body.explain(error));
+        // Whatever it is, nobody waits for it.
+        let outcome = if call.running.is_cancelled() { Err(cancelled(Progress::Ran)) } else { outcome };
+        Answered::new(link, call, outcome)
+    }
+
+    /// A call has its answer: the id is free from now on. Sends what goes out without a system call.
+    ///
+    /// # Errors
+    ///
+    /// The client has broken the protocol; the connection ends, after this answer or without it.
+    pub(crate) fn conclude(&self, link: &Link, answered: Answered) -> Result<Concluded> {
+        let Answered { answer, block, fatal, ended } = answered;
+        let mut state = self.state();
+        state.desk.answer(ended.id, block)?;
+        answer.count(link);
+        let Some((_, has_to_wake)) = link.put(&answer) else {
+            return Ok(Concluded::Unsent(Unsent { frame: answer, fatal, ended }));
+        };
+        let next = state.finish(ended);
+        drop(state);
+        if has_to_wake {
+            link.wake();
+        }
+        fatal.map_or(Ok(Concluded::Sent(next)), Err)
+    }
+
+    /// An answer is on its way.
+    ///
+    /// # Errors
+    ///
+    /// The connection ends after it.
+    pub(crate) fn sent(&self, unsent: Unsent) -> Result<Next> {
+        let Unsent { fatal, ended, .. } = unsent;
+        let next = self.state().finish(ended);
+        fatal.map_or(Ok(next), Err)
+    }
+
+    /// A call that waits and may run now.
+    pub(crate) fn start_next(&self) -> Option<Call> {
+        self.state().desk.start_next()
+    }
+
+    /// Whether there is one.
+    pub(crate) fn may_start(&self) -> bool {
+        self.state().desk.may_start()
+    }
+
+    /// Whether nothing more should be received until a call has ended.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.may_receive(false)
+    }
+
+    /// Whether more is to be received, where the link [is congested](Link::is_congested), or is not.
+    pub(crate) fn may_receive(&self, is_congested: bool) -> bool {
+        self.state().desk.may_receive(is_congested)
+    }
+
+    /// Whether every call is answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state().desk.is_idle()
+    }
+
+    /// Calls that run.
+    pub(crate) fn running(&self) -> usize {
+        self.state().desk.running()
+    }
+
+    /// Parks the receive half while its holder runs a call.
+    pub(crate) fn park(&self, inbox: Box<Inbox>) {
+        self.state().desk.park(inbox);
+    }
+
+    /// Parks the receive half until a call has ended; gives it back where more may be received by now.
+    pub(crate) fn park_if_full(&self, inbox: Box<Inbox>) -> Option<Box<Inbox>> {
+        self.state().desk.park_if_full(inbox)
+    }
+
+    /// Takes the receive half, if it is parked and more may be received.
+    pub(crate) fn take_parked(&self) -> Option<Box<Inbox>> {
+        self.state().desk.take_parked()
+    }
+
+    /// The end of what the client sends. Whether the connection is over with it: it may still wait for the
+    /// answers of calls that run.
+    pub(crate) fn hung_up(&self, link: &Link, inbox: &Inbox) -> bool {
+        // That a message is cut in two is nothing to the calls that run: the end may be that of this side's
+        // receiving.
+        if let Err(error) = inbox.ended() {
+            tracing::debug!(service = self.service.name, %error, "connection cut");
+        }
+        self.state().desk.hang_up();
+        let is_over = socket::is_hung_up(link.socket());
+        if is_over {
+            self.log_end(&Cause::HungUp);
+        }
+        is_over
+    }
+
+    /// The connection is over: nobody waits for anything any more.
+    pub(crate) fn end(&self) {
+        let remains = self.state().desk.end();
+        remains.running.iter().for_each(|running| running.cancel());
+    }
+
+    /// Logs why the connection is over, once, though several calls may run into it.
+    pub(crate) fn log_end(&self, cause: &Cause<'_>) {
+        let calls = || self.state().desk.unanswered();
+        self.end.log(self.service, self.peer, self.permit.is_shutdown(), cause, calls);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.log_end(&Cause::HungUp);
+    }
+}
+
+/// Contexts of calls that are kept for those to come.
+const SPARE: usize = 16;
+
+impl State {
+    fn context(&mut self, link: &Arc<Link>, peer: Credentials, deadline: Option<Instant>) -> Arc<Running> {
+        let mut running = self.spare.pop().unwrap_or_else(|| Arc::new(Running::new(link, peer)));
+        Arc::get_mut(&mut running).expect("what is spare has no other owner").renew(deadline);
+        running
+    }
+
+    fn finish(&mut self, ended: Ended) -> Next {
+        let Ended { cost, mut running, .. } = ended;
+        let next = self.desk.finish(cost);
+        if self.spare.len() < SPARE && Arc::get_mut(&mut running).is_some() {
+            self.spare.push(running);
+        }
+        next
+    }
+}
+
+impl Call {
+    fn cost(&self) -> Cost {
+        Cost { held: self.body.held_len(), copied: self.body.copied_len() }
+    }
+
+    /// The answer of a call that nobody waits for any more, which is not to run.
+    pub(crate) fn refused(self, link: &Link) -> Answered {
+        Answered::new(link, self, Err(cancelled(Progress::NotSent)))
+    }
+}
+
+impl Answered {
+    fn new(link: &Link, call: Call, outcome: Result<Reply>) -> Self {
+        let ended = Ended { id: call.id, cost: call.cost(), running: call.running };
+        drop(call.body);
+        let fatal = outcome.as_ref().err().filter(|error| error.kind() == ErrorKind::Decode).cloned();
+        let (answer, block) = match outcome {
+            Ok(Reply(mut reply)) => {
+                reply.seal(ended.id);
+                link.lend(reply.loans());
+                let block = reply.take_block();
+                (Answer::Reply(reply), block)
+            }
+            Err(error) => (Answer::Failure(failure(link, ended.id, &error)), None),
+        };
+        Self { answer, block, fatal, ended }
+    }
+}
+
 impl Answer {
-    /// Counts it. For who holds the lock on the calls.
+    /// Counts it. For the holder of the lock on the calls.
     fn count(&self, link: &Link) {
         if let Self::Reply(reply) = self {
             reply.count(link.counters());
@@ -320,4 +400,15 @@ impl std::ops::Deref for Answer {
             Self::Failure(frame) => frame,
         }
     }
+}
+
+/// The frame of a call that failed.
+fn failure(link: &Link, call: CallId, error: &Error) -> Buffer {
+    link.counters().error();
+    let mut frame = Buffer::take();
+    frame::begin_failure(&mut frame);
+    // A longer one would end the connection of a caller whose call merely failed.
+    error.to_wire().within(MAX_FAILURE as usize).encode(&mut frame);
+    frame::seal(&mut frame, call, Body::Inline, &[]);
+    frame
 }

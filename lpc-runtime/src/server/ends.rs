@@ -1,51 +1,78 @@
-//! How connections end: with which error, and what the log is told.
+//! How connections end: with which error, and what the log is told of it.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use lpc_core::receive::Violation;
 use lpc_core::ring::RingViolation;
-use lpc_core::{Error, ErrorKind, Result};
+use lpc_core::{Error, ErrorKind};
 
 use crate::config::Config;
-use crate::connection::inbox::Inbox;
-use crate::connection::link::Link;
-use crate::generated::{Description, Reply};
+use crate::credentials::Credentials;
+use crate::generated::Description;
 
-/// The error that ends a connection after its call was answered: a peer that sends what does not decode is
-/// not to be trusted with the rest.
-pub(crate) fn is_fatal(answer: &Result<Reply>) -> Option<Error> {
-    answer.as_ref().err().filter(|error| error.kind() == ErrorKind::Decode).cloned()
+/// Why a connection is over.
+pub(crate) enum Cause<'e> {
+    /// The client hung up, or the server did to shut down.
+    HungUp,
+    Error(&'e Error),
 }
 
-/// A reply that could not be sent.
+/// The end of a connection, of which the log is told once.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    is_logged: AtomicBool,
+}
+
+impl End {
+    /// Logs the end, if it is not logged yet: what the client did wrong as a warning, all else for debugging.
+    /// `calls` says how many were not answered.
+    pub(crate) fn log(
+        &self,
+        service: Description,
+        peer: Credentials,
+        is_shutdown: bool,
+        cause: &Cause<'_>,
+        calls: impl FnOnce() -> usize,
+    ) {
+        if self.is_logged.swap(true, Relaxed) {
+            return;
+        }
+        let (service, pid, uid, calls) = (service.name, peer.pid(), peer.uid(), calls());
+        match cause {
+            Cause::Error(error) if !error.is_disconnected() => {
+                tracing::warn!(service, pid, uid, calls, %error, "connection closed");
+            }
+            // Whatever a shutdown has cut off.
+            _ if is_shutdown => {
+                tracing::debug!(service, pid, uid, calls, error = SHUTDOWN, "connection ended");
+            }
+            Cause::Error(error) => tracing::debug!(service, pid, uid, calls, %error, "connection ended"),
+            Cause::HungUp => tracing::debug!(service, pid, uid, calls, error = HUNG_UP, "connection ended"),
+        }
+    }
+}
+
+const HUNG_UP: &str = "the client hung up";
+
+const SHUTDOWN: &str = "the server shut down";
+
+/// The error of a frame that could not be sent.
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 pub(crate) fn broken(error: io::Error) -> Error {
     if let Some(violation) = error.get_ref().and_then(|error| error.downcast_ref::<RingViolation>()) {
         return Violation::from(*violation).into();
     }
-    Error::new(ErrorKind::Disconnected, format!("the client does not take its replies: {error}"))
+    let message = match error.kind() {
+        // The first of those who run into the client's end may be a call that is answered.
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => HUNG_UP.to_owned(),
+        _ => format!("the client does not take its replies: {error}"),
+    };
+    Error::new(ErrorKind::Disconnected, message)
 }
 
-/// Says in the log where the end of the stream cut a message in two. That is nothing to the calls that run:
-/// the end may be that of a server's receiving, at its shutdown.
-pub(crate) fn log_cut(service: Description, inbox: &Inbox) {
-    if let Err(error) = inbox.ended() {
-        tracing::debug!(service = service.name, %error, "connection cut");
-    }
-}
-
-/// Says in the log that a shutdown took too long.
+/// Logs that a shutdown took too long.
 pub(crate) fn log_cut_off(service: Description, config: &Config, connections: usize) {
     let timeout = config.shutdown_timeout;
     tracing::warn!(service = service.name, connections, ?timeout, "calls cut off (shutdown_timeout)");
-}
-
-/// Says in the log why a connection is over; what the peer did wrong, once, though several calls may run into
-/// it.
-pub(crate) fn log_end(service: Description, link: &Link, error: &Error) {
-    if error.is_disconnected() {
-        tracing::debug!(service = service.name, %error, "connection ended");
-    } else if link.tells_end() {
-        tracing::warn!(service = service.name, %error, "connection closed");
-    }
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lpc_core::pace::Pace;
 use lpc_core::{Error, ErrorKind, Limits, Progress, Result, Threshold};
@@ -66,11 +66,12 @@ impl<D: ?Sized> Served<D> {
         self.paces.get(usize::from(method)).is_none_or(Pace::is_quick)
     }
 
-    /// Whether it is to be said how long the next call of the method [took](Self::took).
-    pub(crate) fn is_timed(&self, method: u16) -> bool {
-        self.paces.get(usize::from(method)).is_some_and(Pace::is_timed)
+    /// Times a call of the method, if that is to be timed.
+    pub(crate) fn stopwatch(&self, method: u16) -> Stopwatch<'_> {
+        Stopwatch { pace: self.paces.get(usize::from(method)).filter(|pace| pace.is_timed()), longest: None }
     }
 
+    /// A call of the method took this long.
     pub(crate) fn took(&self, method: u16, time: Duration) {
         if let Some(pace) = self.paces.get(usize::from(method)) {
             pace.took(time);
@@ -89,5 +90,36 @@ impl<D: ?Sized> Served<D> {
         }
         Error::new(ErrorKind::Panicked, format!("{}.{name} panicked{text}", self.service.name))
             .with_progress(Progress::Ran)
+    }
+}
+
+/// Times a call: how long the longest of its turns took, for which it would have kept the thread or task that
+/// reads.
+#[derive(Debug)]
+pub(crate) struct Stopwatch<'s> {
+    /// `None` for a call that is not timed, which costs no look at the clock.
+    pace: Option<&'s Pace>,
+    longest: Option<Duration>,
+}
+
+impl Stopwatch<'_> {
+    /// Runs the call for a turn.
+    #[inline]
+    pub(crate) fn turn<T>(&mut self, run: impl FnOnce() -> T) -> T {
+        if self.pace.is_none() {
+            return run();
+        }
+        let started = Instant::now();
+        let result = run();
+        self.longest = self.longest.max(Some(started.elapsed()));
+        result
+    }
+}
+
+impl Drop for Stopwatch<'_> {
+    fn drop(&mut self) {
+        if let (Some(pace), Some(longest)) = (self.pace, self.longest) {
+            pace.took(longest);
+        }
     }
 }

@@ -20,10 +20,10 @@ pub use self::memory::{Plain, View};
 use crate::memory::peer::Object;
 use crate::sys::memfd;
 
-/// Values that another process reads where they are: a `Shared<[T]>` or a `Shared<str>`.
+/// A loan: values that another process reads where they are. A `Shared<[T]>` or a `Shared<str>`.
 ///
-/// It stands wherever a serde value can stand in an argument or a result, and reads like the slice that it is. Clones
-/// are the same memory.
+/// It may stand wherever a serde value can stand in an argument or a result, and derefs to its slice. Clones
+/// share the memory.
 ///
 /// ```
 /// use lpc::{Shared, SharedMut, service};
@@ -60,20 +60,29 @@ use crate::sys::memfd;
 ///
 /// # Where the bytes are
 ///
-/// | made by | the bytes are | passing it on |
+/// | made by | passed | read by a receiver that does not trust the sender |
 /// |---|---|---|
-/// | `Client::loan`, [`SharedMut::for_caller`] | in the connection's shared memory | costs nothing on that connection |
-/// | [`SharedMut::sealable`] | in memory of their own, which [`freeze`](SharedMut::freeze) seals against writing | costs nothing on any connection, and what was received can be passed on |
-/// | [`from_file`](Self::from_file) | in a file | costs nothing on any connection |
-/// | [`SharedMut::zeroed`], `From<Vec<T>>`, … | in private memory | copies them, to shared memory if they are many |
+/// | `Client::loan`, [`SharedMut::for_caller`] | in the connection's shared memory | in a private copy |
+/// | [`SharedMut::sealable`] | as a memfd, sealed against writing | in place |
+/// | [`from_file`](Self::from_file) | as a file descriptor | with pread(2), in pieces or as a whole |
+/// | [`SharedMut::zeroed`], `From<Vec<T>>`, … | as a copy, made when it is passed | in a private copy |
 ///
-/// # Where the receiver reads them
+/// Passing one of the first three costs nothing, whatever its length: loans of a connection on that
+/// connection, sealed memory and files on any. Sealed memory that was received can be passed on to a third
+/// process. Private copies are aligned, and behind this same type.
 ///
-/// In place, if they are sealed, or the peer is trusted: see [`trust`](crate::config::ServerBuilder::trust). Else in a private
-/// copy behind this same type, since the peer could write to them at any time. The bytes of a file that is not sealed are
-/// read when they are first asked for.
+/// A receiver that [trusts](crate::config::ServerBuilder::trust) the sender reads all of them in place.
+/// Otherwise the sender could write to them at any time. The bytes of a file are read when they are first
+/// asked for: piece by piece with [`read_at`](Self::read_at), or all of them, up to
+/// [`pool_limit`](crate::config::ServerBuilder::pool_limit), when the value is used as a slice.
 ///
 /// The memory goes back to its sender when the last clone is dropped, which may be long after the call.
+///
+/// # Several loans for one call
+///
+/// A caller that takes several loans for one call holds some while it waits for others. If callers do so side
+/// by side, the `pool_limit` needs room for all of them, or each waits for what the others hold until
+/// `at_quota` ends the wait.
 pub struct Shared<T: ?Sized + View>(Checked<T>);
 
 impl<T: ?Sized + View> Shared<T> {
@@ -125,15 +134,16 @@ impl Shared<[u8]> {
     ///
     /// `range` is in bytes of the file, its end by default the end that the file has now.
     ///
-    /// A receiver that trusts this process maps it. Any other copies what it asks for: all of it when the value is used
-    /// as a slice, up to its `pool_limit` for one connection, or piece by piece with [`read_at`](Self::read_at). So does this
-    /// process. What the file has lost since reads as zeroes.
+    /// A receiver that trusts this process maps it. Any other copies what it asks for: all of it when the
+    /// value is used as a slice, up to its `pool_limit` for one connection, or piece by piece with
+    /// [`read_at`](Self::read_at). So does this process. What the file has lost since reads as zeroes.
     ///
     /// # Errors
     ///
     /// - [`InvalidInput`](io::ErrorKind::InvalidInput): the range ends before it begins.
-    /// - [`InvalidData`](io::ErrorKind::InvalidData): it is no regular file, not open for reading, or on a filesystem that is
-    ///   served by another process or machine (FUSE, NFS, …), whose reads may never return.
+    /// - [`InvalidData`](io::ErrorKind::InvalidData): it is no regular file, not open for reading, or on a
+    ///   filesystem that is served by another process or machine (FUSE, NFS, …), whose reads may never
+    ///   return.
     /// - [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): it is shorter than the range.
     /// - What opening it again for reading may fail with (`/proc/self/fd`, proc(5)).
     pub fn from_file(file: &File, range: impl RangeBounds<u64>) -> io::Result<Self> {
@@ -287,7 +297,8 @@ impl Default for Shared<str> {
     }
 }
 
-/// In the argument or result of a call the bytes are passed beside the message; any other serializer gets them as bytes.
+/// In the argument or result of a call the bytes are passed beside the message; any other serializer gets
+/// them as bytes.
 impl<T: ?Sized + View> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let loan: Arc<dyn Loan> = self.memory().clone();

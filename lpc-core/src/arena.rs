@@ -1,21 +1,22 @@
-//! [`Arena`]: which pages of a sender's segments are in use. Index arithmetic only; the memory is the driver's.
+//! [`Arena`]: the allocator for the pages of a sender's segments. It is index arithmetic: the driver has the
+//! memory.
 //!
-//! The sender owns its arena and keeps these books in private memory: nothing here is ever read from shared pages,
-//! so a peer cannot corrupt it.
+//! The sender keeps this bookkeeping in private memory. Nothing of it is ever read from shared pages, so a
+//! peer cannot corrupt it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The unit of blocks and segments, in bytes.
 pub const PAGE: u64 = 4096;
 
-/// The first segment's size in bytes. Pages that nobody touched cost nothing, so it may well be roomy.
+/// The size of the first segment in bytes. Pages cost nothing until they are touched, so it may be roomy.
 const FIRST_SEGMENT: u64 = 1 << 20;
 
-/// Where fewer slots for segments than this are left, the next segment takes all the room that there is: so that the
-/// slots do not run out before the bytes.
+/// When fewer free slots than this are left, the next segment takes all bytes that the limit leaves, so that
+/// the arena does not run out of slots before it runs out of bytes.
 const SCARCE_SLOTS: u32 = 4;
 
-/// Pages of a changing set of segments, handed out as blocks of whole pages.
+/// An allocator of blocks, each of whole pages, in a changing set of segments.
 ///
 /// ```
 /// use lpc_core::arena::{Arena, PAGE};
@@ -31,17 +32,19 @@ const SCARCE_SLOTS: u32 = 4;
 /// assert_eq!(arena.remove_segment(number), size);
 /// ```
 ///
-/// The smallest free run that fits is taken, from its start, and of several that fit as well the one in the segment
-/// with the lowest number: so that a steady load uses the same warm pages again, and the other segments become idle.
-/// Every operation on blocks takes time logarithmic in the number of free runs.
+/// Allocation is best fit: a block is taken from the start of the smallest free run that is long enough, and
+/// among equal ones in the segment with the lowest number. So a steady load reuses the same warm pages, and
+/// the other segments become idle. Every operation on blocks takes time logarithmic in the number of free
+/// runs.
 #[derive(Debug)]
 pub struct Arena {
     limit: u64,
     max_segments: u32,
     max_blocks: u32,
-    /// By number: the number of a segment is its slot, which is used again when it was removed.
+    /// By number. The number of a segment is its slot, which is reused after the segment was removed.
     segments: Vec<Option<Segment>>,
-    /// Free runs by place: (segment, first page) -> pages. No two are adjacent, none is of a withdrawn segment.
+    /// Free runs by position: (segment, first page) -> pages. No two are adjacent; withdrawn segments have
+    /// none.
     by_place: BTreeMap<(u32, u32), u32>,
     /// The same runs by size: (pages, segment, first page).
     by_size: BTreeSet<(u32, u32, u32)>,
@@ -49,7 +52,7 @@ pub struct Arena {
     capacity: u64,
     /// Pages in blocks.
     in_use: u64,
-    /// Blocks that are out.
+    /// Blocks in use.
     blocks: u32,
 }
 
@@ -58,11 +61,12 @@ struct Segment {
     pages: u32,
     /// Pages in blocks.
     in_use: u32,
-    /// Whether its free pages stay unused.
+    /// Whether its free pages are no longer handed out.
     is_withdrawn: bool,
 }
 
-/// Pages that belong to whoever holds this: neither `Clone` nor `Copy`, and made by [`Arena::alloc`] alone.
+/// Pages that belong to the holder of this value. It is neither `Clone` nor `Copy`, and only [`Arena::alloc`]
+/// makes one.
 ///
 /// Invariant: no two blocks of one arena overlap.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,25 +77,25 @@ pub struct Block {
 }
 
 impl Block {
-    /// The segment's number.
+    /// The number of the segment that the block is in.
     #[must_use]
     pub const fn segment(&self) -> u32 {
         self.segment
     }
 
-    /// The first page's number.
+    /// The number of the block's first page in the segment.
     #[must_use]
     pub const fn page(&self) -> u32 {
         self.page
     }
 
-    /// Bytes from the segment's start.
+    /// The block's offset in the segment, in bytes.
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.page as u64 * PAGE
     }
 
-    /// Bytes of the block.
+    /// The block's length in bytes.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a block has at least one page")]
     pub const fn len(&self) -> u64 {
@@ -100,8 +104,8 @@ impl Block {
 }
 
 impl Arena {
-    /// An arena that never holds more than `limit` bytes in `max_segments` segments, nor gives out more than
-    /// `max_blocks` blocks at once.
+    /// An arena that never has more than `limit` bytes, in up to `max_segments` segments, nor more than
+    /// `max_blocks` blocks in use at once.
     #[must_use]
     pub const fn new(limit: u64, max_segments: u32, max_blocks: u32) -> Self {
         Self {
@@ -117,36 +121,37 @@ impl Arena {
         }
     }
 
-    /// Bytes that the arena may hold at most.
+    /// The most bytes that all segments may have together.
     #[must_use]
     pub const fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// Bytes in all segments.
+    /// The bytes of all segments.
     #[must_use]
     pub const fn capacity(&self) -> u64 {
         self.capacity * PAGE
     }
 
-    /// Bytes in blocks.
+    /// The bytes of all blocks in use.
     #[must_use]
     pub const fn in_use(&self) -> u64 {
         self.in_use * PAGE
     }
 
-    /// Blocks that are out.
+    /// The number of blocks in use.
     #[must_use]
     pub const fn blocks(&self) -> u32 {
         self.blocks
     }
 
-    /// The numbers of all segments, the lowest first.
+    /// The numbers of all segments, in ascending order.
     pub fn segments(&self) -> impl Iterator<Item = u32> + '_ {
         (0..).zip(&self.segments).filter(|(_, segment)| segment.is_some()).map(|(number, _)| number)
     }
 
-    /// A block of at least `bytes` bytes; `None` where the segments have no room for it, or `max_blocks` are out.
+    /// Allocates a block of at least `bytes` bytes. `None` if no free run is long enough, or `max_blocks` are
+    /// in use.
     pub fn alloc(&mut self, bytes: u64) -> Option<Block> {
         let pages = pages(bytes)?;
         let (free, segment, page) = self.fitting_run(pages)?;
@@ -160,14 +165,14 @@ impl Arena {
         Some(Block { segment, page, pages })
     }
 
-    /// Whether [`alloc`](Self::alloc) of `bytes` would succeed, after adding a segment if need be.
+    /// Whether [`alloc`](Self::alloc) of `bytes` would succeed now, or after another segment is added.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {
         pages(bytes).and_then(|pages| self.fitting_run(pages)).is_some() || self.next_segment(bytes).is_some()
     }
 
-    /// Whether [`next_segment`](Self::next_segment) would have a size if some idle segments were removed: room that is
-    /// there, but in pieces.
+    /// Whether [`next_segment`](Self::next_segment) would give a size if idle segments were removed: there
+    /// are enough free bytes, but in pieces.
     #[must_use]
     pub fn could_have_room(&self, bytes: u64) -> bool {
         let idle = self.segments.iter().flatten().filter(|segment| segment.in_use == 0);
@@ -180,10 +185,10 @@ impl Arena {
             && self.blocks < self.max_blocks
     }
 
-    /// The size in bytes of the segment to add so that [`alloc`](Self::alloc) of `bytes` succeeds; `None` where a
-    /// limit forbids it.
+    /// The size in bytes of the segment to add so that [`alloc`](Self::alloc) of `bytes` succeeds. `None` if
+    /// a limit forbids it.
     ///
-    /// Segments double, so that their number stays small.
+    /// Each segment doubles the capacity, so that there are few of them.
     #[must_use]
     pub fn next_segment(&self, bytes: u64) -> Option<u64> {
         let needed = u64::from(pages(bytes)?) * PAGE;
@@ -200,17 +205,18 @@ impl Arena {
         Some(wanted.min(room))
     }
 
-    /// The number that the next segment will have: the lowest free slot's.
+    /// The number that the next segment will have: the lowest free slot.
     pub(crate) fn next_number(&self) -> u32 {
         let slot = self.segments.iter().position(Option::is_none).unwrap_or(self.segments.len());
         u32::try_from(slot).expect("max_segments bounds the number of segments")
     }
 
-    /// Adds a segment of `bytes` bytes, all free, in the lowest free slot, and returns its number.
+    /// Adds a segment of `bytes` bytes, all free, in the lowest free slot. Returns its number.
     ///
     /// # Panics
     ///
-    /// If `bytes` is not one of the sizes that [`next_segment`](Self::next_segment) gives: whole pages, in the limits.
+    /// If `bytes` is no whole number of pages, or over a limit. The sizes of
+    /// [`next_segment`](Self::next_segment) are fine.
     pub fn add_segment(&mut self, bytes: u64) -> u32 {
         let pages = pages(bytes).filter(|pages| u64::from(*pages) * PAGE == bytes);
         let pages = pages.expect("a segment is made of whole pages");
@@ -230,20 +236,20 @@ impl Arena {
         number
     }
 
-    /// Whether this segment is there and no block of it is out.
+    /// Whether this segment exists and none of its blocks is in use.
     #[must_use]
     pub fn is_idle(&self, number: u32) -> bool {
         self.segment(number).is_some_and(|segment| segment.in_use == 0)
     }
 
-    /// Whether this segment is there and was [withdrawn](Self::withdraw).
+    /// Whether this segment exists and was [withdrawn](Self::withdraw).
     #[must_use]
     pub fn is_withdrawn(&self, number: u32) -> bool {
         self.segment(number).is_some_and(|segment| segment.is_withdrawn)
     }
 
-    /// Hands out no page of this segment any more, since the peer cannot read it. The blocks of it that are out stay
-    /// what they are; it is idle when the last of them has come back. Where there is no such segment nothing happens.
+    /// Stops handing out pages of this segment, because the peer cannot read it. Its blocks in use stay
+    /// valid; it is idle once the last of them was freed. Nothing happens if there is no such segment.
     pub fn withdraw(&mut self, number: u32) {
         if let Some(Some(segment)) = self.segments.get_mut(number as usize) {
             segment.is_withdrawn = true;
@@ -251,7 +257,7 @@ impl Arena {
         }
     }
 
-    /// Removes a segment and returns its size in bytes. Its number is free again.
+    /// Removes a segment, whose number may then be reused. Returns its size in bytes.
     ///
     /// # Panics
     ///
@@ -280,14 +286,14 @@ impl Arena {
         true
     }
 
-    /// Gives back the pages of `block` beyond its first `bytes` bytes; it keeps one at least.
+    /// Frees the pages of `block` beyond its first `bytes` bytes. It keeps at least one.
     pub fn shrink(&mut self, block: &mut Block, bytes: u64) {
         let Some(keep) = pages(bytes).filter(|keep| *keep < block.pages) else { return };
         self.give_back(block.segment, block.page + keep, block.pages - keep);
         block.pages = keep;
     }
 
-    /// Takes a block back.
+    /// Frees a block.
     pub fn free(&mut self, block: Block) {
         self.give_back(block.segment, block.page, block.pages);
         self.blocks -= 1;
@@ -318,13 +324,13 @@ impl Arena {
         self.segments.get(number as usize)?.as_ref()
     }
 
-    /// The books of the segment that a block is of.
+    /// The counts of a block's segment.
     fn count(&mut self, segment: u32) -> &mut Segment {
         let segment = self.segments.get_mut(segment as usize).and_then(Option::as_mut);
         segment.expect("a segment stays while a block of it is out")
     }
 
-    /// The run to take a block of that many pages from: (pages, segment, first page).
+    /// The run from which to take a block of `pages`: (pages, segment, first page).
     fn fitting_run(&self, pages: u32) -> Option<(u32, u32, u32)> {
         let fitting = self.by_size.range((pages, 0, 0)..).next();
         fitting.copied().filter(|_| self.blocks < self.max_blocks)
@@ -348,7 +354,7 @@ impl Arena {
     }
 }
 
-/// Whole pages for `bytes` bytes, one at least; `None` beyond what a page number can say.
+/// The number of pages for `bytes` bytes, at least one. `None` if it is not a page number.
 fn pages(bytes: u64) -> Option<u32> {
     u32::try_from(bytes.div_ceil(PAGE).max(1)).ok()
 }

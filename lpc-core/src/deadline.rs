@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-/// The time that a text says, which is not zero: a whole number and `ns`, `us`, `ms`, `s`, `min` or `h`.
+/// Reads a time: a whole number, not zero, and `ns`, `us`, `ms`, `s`, `min` or `h`. `None` for anything else.
 ///
 /// ```
 /// use core::time::Duration;

@@ -27,9 +27,9 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 /// assert_eq!(error.to_string(), "the document is empty");
 /// ```
 ///
-/// [`kind`](Error::kind) is for code, the text for people, [`progress`](Error::progress) for whoever thinks of
-/// calling again. It is one pointer wide and cheap to clone. It crosses processes when an implementation returns it:
-/// what arrives has the same kind and text, and [`Progress::Ran`].
+/// [`kind`](Error::kind) is for code, the text for people, and [`progress`](Error::progress) tells whether it
+/// is safe to call again. An error is one pointer wide and cheap to clone. When an implementation returns
+/// one, its caller gets an error of the same kind and text, with [`Progress::Ran`].
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -50,11 +50,11 @@ pub enum ErrorKind {
     Other = 0,
     /// The port's name or path cannot be one, or a setting cannot be used.
     InvalidInput = 1,
-    /// Nobody serves the port.
+    /// No server listens at the port.
     NotFound = 2,
     /// Another server holds the port.
     AddrInUse = 3,
-    /// The peer, or the port's directory, belongs to a user who is not accepted.
+    /// The peer, or the port's directory, belongs to a user that is not accepted.
     PermissionDenied = 4,
     /// The peer did not answer in time.
     TimedOut = 5,
@@ -66,21 +66,21 @@ pub enum ErrorKind {
     UnknownMethod = 8,
     /// An argument or a result is over a limit.
     TooLarge = 9,
-    /// An argument or a result refused to be encoded.
+    /// An argument or a result could not be encoded.
     Encode = 10,
-    /// What arrived is no value of the expected type.
+    /// The received bytes are no value of the expected type.
     Decode = 11,
     /// The connection ended before the reply came.
     Disconnected = 12,
     /// The implementation panicked.
     Panicked = 13,
-    /// The operating system refused.
+    /// A system call failed.
     Io = 14,
     /// A quota of the connection is used up, or one side has no memory, descriptor or address space left.
     ResourceExhausted = 15,
-    /// Nobody waits for the result any more: the caller has given up, or is gone.
+    /// The call was cancelled: its deadline has passed, its future was dropped, or its caller is gone.
     Cancelled = 16,
-    /// The method has other arguments or another result on the other side.
+    /// The method's arguments or result differ between the two sides.
     Incompatible = 17,
 }
 
@@ -89,28 +89,28 @@ pub enum ErrorKind {
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Progress {
-    /// It did not reach the implementation: calling again cannot run it twice.
+    /// It did not reach the implementation, so to call again cannot run it twice.
     NotSent = 0,
-    /// It was sent, and nothing is known of it since.
+    /// It was sent, and no reply has come.
     MayHaveRun = 1,
-    /// The implementation ran, and failed or its result could not be delivered.
+    /// The implementation ran, and it failed or its result could not be delivered.
     Ran = 2,
 }
 
 impl Error {
-    /// An error of this kind and text, of a call that was not sent.
+    /// An error of this kind and text, with [`Progress::NotSent`].
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Arc::new(Inner { kind, progress: Progress::NotSent, message: message.into(), source: None }))
     }
 
-    /// An implementation's own failure, told to the caller as text.
+    /// A failure of the implementation's own, which its caller gets as a text.
     #[must_use]
     pub fn other(message: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Other, message.to_string()).with_progress(Progress::Ran)
     }
 
-    /// The same error of a call that got this far.
+    /// The same error with another progress.
     #[must_use]
     pub fn with_progress(mut self, progress: Progress) -> Self {
         Arc::make_mut(&mut self.0).progress = progress;
@@ -144,7 +144,7 @@ impl Error {
         self.0.progress
     }
 
-    /// Whether the implementation may have run: `false` means that calling again cannot run it twice.
+    /// Whether the implementation may have run. If not, to call again cannot run it twice.
     #[must_use]
     pub fn may_have_run(&self) -> bool {
         self.0.progress != Progress::NotSent
@@ -156,13 +156,13 @@ impl Error {
         self.0.kind == ErrorKind::Disconnected
     }
 
-    /// Whether nobody serves the port.
+    /// Whether no server listens at the port.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.0.kind == ErrorKind::NotFound
     }
 
-    /// Whether something took longer than it may.
+    /// Whether a deadline or another time limit has passed.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         self.0.kind == ErrorKind::TimedOut
@@ -180,13 +180,13 @@ impl Error {
         self.0.kind == ErrorKind::ResourceExhausted
     }
 
-    /// Whether nobody waits for the result any more.
+    /// Whether the call was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.kind == ErrorKind::Cancelled
     }
 
-    /// Whether the method has other arguments or another result on the other side.
+    /// Whether the method's arguments or result differ between the two sides.
     #[must_use]
     pub fn is_incompatible(&self) -> bool {
         self.0.kind == ErrorKind::Incompatible
@@ -252,7 +252,8 @@ impl WireError {
 }
 
 impl From<WireError> for Error {
-    /// Its text may end up in a terminal or a log, where a peer is to write nothing but text: control characters are escaped.
+    /// Its text may end up in a terminal or a log, where a peer is to write nothing but text: control
+    /// characters are escaped.
     fn from(wire: WireError) -> Self {
         let kind = KINDS.get(usize::from(wire.kind)).copied().unwrap_or(ErrorKind::Other);
         let progress = match wire.progress {

@@ -1,4 +1,4 @@
-//! [`Ledger`]: an [`Arena`] that threads share, with what belongs to each of its segments.
+//! [`Ledger`]: an [`Arena`] that threads share, and what the driver keeps of each of its segments.
 
 use std::mem;
 use std::sync::{Arc, PoisonError};
@@ -11,11 +11,11 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::arena::{Arena, Block};
 
-/// Wakers that are kept at most. One more, and all of them are woken: who still waits comes back, and those are
-/// forgotten whose wait was given up.
+/// The most wakers that are kept. One more, and all of them are woken: waiters that still wait register
+/// again, and those that gave up are forgotten.
 const MAX_WAITING: usize = 1 << 16;
 
-/// The pool of one sending direction. `S` is what the driver keeps of a segment: its mapping.
+/// The pool of one direction. `S` is what the driver keeps of a segment: its mapping.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -45,7 +45,7 @@ struct Books<S> {
     arena: Arena,
     /// By the arena's numbers.
     segments: Vec<Option<Entry<S>>>,
-    /// Who waits for room.
+    /// The waiters for a free block.
     waiting: Vec<Waker>,
     is_closed: bool,
 }
@@ -53,11 +53,11 @@ struct Books<S> {
 #[derive(Debug)]
 struct Entry<S> {
     segment: Arc<S>,
-    /// Whether a block of it was out at some time since the last trim.
+    /// Whether one of its blocks was in use at some time since the last trim.
     was_used: bool,
 }
 
-/// A block that belongs to whoever holds this; dropping it gives it back.
+/// A block that belongs to the holder of this value. To drop it frees the block.
 #[derive(Debug)]
 pub struct Lease<S> {
     /// `None` only while it is being dropped.
@@ -67,11 +67,11 @@ pub struct Lease<S> {
 }
 
 impl<S> Ledger<S> {
-    /// A ledger of an arena without segments.
+    /// A ledger for an arena that has no segments yet.
     ///
     /// # Panics
     ///
-    /// If it has one.
+    /// If the arena has a segment.
     #[must_use]
     pub fn new(arena: Arena) -> Arc<Self> {
         assert!(arena.segments().next().is_none(), "a ledger adds its arena's segments itself");
@@ -79,11 +79,11 @@ impl<S> Ledger<S> {
         Arc::new(Self { books: Mutex::new(books) })
     }
 
-    /// A block of at least `bytes` bytes; `None` where the arena has no room for it now, or the ledger is
-    /// [closed](Self::close).
+    /// Allocates a block of at least `bytes` bytes. `None` if the arena has no room for it now, or the ledger
+    /// is [closed](Self::close).
     ///
-    /// Where a segment has to be added, `make` makes it, given its number and size. It is called under the lock, so that
-    /// what it queues (the segment's announcement) stands in front of whatever refers to the segment.
+    /// If a segment has to be added, `make` makes it, given its number and size. It is called under the lock,
+    /// so that what it queues (the segment's announcement) comes before any frame that refers to the segment.
     ///
     /// # Errors
     ///
@@ -113,31 +113,32 @@ impl<S> Ledger<S> {
         Ok(Some(Lease { block: Some(block), segment, ledger: Arc::clone(self) }))
     }
 
-    /// Whether a block of this size could be had now; if not, `waker` is woken when there is more room: once, and maybe
-    /// not for enough, so that the caller asks again. Of more bytes than the arena's limit there never is a block.
+    /// Whether a block of this size could be allocated now. If not, `waker` is woken once when pages are
+    /// freed; they may not be enough, so the caller asks again. There never is a block of more bytes than the
+    /// arena's limit.
     ///
-    /// It is true when the ledger is [closed](Self::close), so that nobody waits then.
+    /// It is true when the ledger is [closed](Self::close), so that no caller waits then.
     pub fn has_room(&self, bytes: u64, waker: &Waker) -> bool {
         let mut books = self.lock();
         let Books { arena, waiting, is_closed, .. } = &mut *books;
         if *is_closed || arena.has_room(bytes) {
             return true;
         }
-        let crowd = if waiting.len() < MAX_WAITING { Vec::new() } else { mem::take(waiting) };
+        let overflow = if waiting.len() < MAX_WAITING { Vec::new() } else { mem::take(waiting) };
         if !waiting.last().is_some_and(|last| last.will_wake(waker)) {
             waiting.push(waker.clone());
         }
         drop(books);
-        wake(crowd);
+        wake(overflow);
         false
     }
 
-    /// Removes the segments in which no block was out at any time since the previous call, and those that were
-    /// [withdrawn](Self::withdraw) and have no block out now; returns how many are left.
+    /// Removes the segments of which no block was in use at any time since the previous call, and those that
+    /// were [withdrawn](Self::withdraw) and have no block in use now. Returns how many segments are left.
     ///
-    /// Time is the caller's: it calls this once every idle period, so that a segment goes after one to two of them.
-    /// `retire` gets each that goes. It is called under the lock, so that what it queues (the Retire frame) stands in
-    /// front of the announcement of another segment with this number.
+    /// The caller keeps the time: it calls this once every idle period, so that a segment is removed after
+    /// one to two of them. `retire` gets each removed segment. It is called under the lock, so that what it
+    /// queues (the Retire frame) comes before the announcement of another segment with this number.
     pub fn trim(&self, mut retire: impl FnMut(u32, Arc<S>)) -> usize {
         let mut books = self.lock();
         let Books { arena, segments, waiting, .. } = &mut *books;
@@ -161,8 +162,8 @@ impl<S> Ledger<S> {
         left
     }
 
-    /// Removes idle segments where a new one of the right size can then be had, for a body that fits the limit and none of
-    /// the segments that there are. `retire` gets them, as in [`trim`](Self::trim).
+    /// Removes idle segments if that lets a new segment of the right size be added, for a body that is within
+    /// the limit and fits none of the present segments. `retire` gets them, as in [`trim`](Self::trim).
     pub fn make_room(&self, bytes: u64, mut retire: impl FnMut(u32, Arc<S>)) {
         let mut books = self.lock();
         let Books { arena, segments, .. } = &mut *books;
@@ -170,7 +171,7 @@ impl<S> Ledger<S> {
             return;
         }
         let mut idle: Vec<_> = arena.segments().filter(|number| arena.is_idle(*number)).collect();
-        // The youngest last: they are the largest.
+        // The largest last: they were added last.
         idle.reverse();
         while arena.next_segment(bytes).is_none()
             && let Some(number) = idle.pop()
@@ -182,20 +183,20 @@ impl<S> Ledger<S> {
         }
     }
 
-    /// Hands out no block of this segment any more, since the peer cannot read it. When no block of it is out,
-    /// [`trim`](Self::trim) removes it.
+    /// Stops handing out blocks of this segment, because the peer cannot read it. Once none of them is in
+    /// use, [`trim`](Self::trim) removes the segment.
     pub fn withdraw(&self, segment: u32) {
         self.lock().arena.withdraw(segment);
     }
 
-    /// Whether it is [closed](Self::close).
+    /// Whether the ledger is [closed](Self::close).
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.lock().is_closed
     }
 
-    /// The connection is over: no page is handed out any more, since the peer may go on reading what comes back now, and
-    /// nobody waits.
+    /// Closes the ledger at the end of the connection: no page is handed out any more, since the peer may
+    /// still be reading those that are freed now, and all waiters are woken.
     pub fn close(&self) {
         let mut books = self.lock();
         let Books { arena, segments, waiting, is_closed } = &mut *books;
@@ -206,7 +207,7 @@ impl<S> Ledger<S> {
         wake(woken);
     }
 
-    /// Gives something back, and then wakes those who wait for it, without the lock.
+    /// Frees pages, and then wakes the waiters, without the lock.
     fn give_back(&self, give: impl FnOnce(&mut Arena)) {
         let mut books = self.lock();
         give(&mut books.arena);
@@ -215,7 +216,7 @@ impl<S> Ledger<S> {
         wake(woken);
     }
 
-    /// No user's code that may panic runs while the books do not add up, so that they do even after a panic.
+    /// No user's code runs while the books are inconsistent, so they are consistent even after a panic.
     fn lock(&self) -> MutexGuard<'_, Books<S>> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -232,30 +233,31 @@ impl<S> Books<S> {
 }
 
 impl<S> Lease<S> {
-    /// Where it stands.
+    /// The block's segment, page and length.
     #[must_use]
     pub fn block(&self) -> &Block {
         self.block.as_ref().expect(HELD)
     }
 
-    /// The segment that it is of.
+    /// The segment that the block is in.
     #[must_use]
     pub const fn segment(&self) -> &Arc<S> {
         &self.segment
     }
 
-    /// The ledger that it goes back to.
+    /// The ledger that the block is freed to.
     #[must_use]
     pub const fn ledger(&self) -> &Arc<Ledger<S>> {
         &self.ledger
     }
 
-    /// Makes the block at least `bytes` long without moving it, if the pages behind it are free to be had.
+    /// Makes the block at least `bytes` long without moving it, if the pages behind it are free. Returns
+    /// whether it did.
     pub fn extend(&mut self, bytes: u64) -> bool {
         self.ledger.lock().arena.extend(self.block.as_mut().expect(HELD), bytes)
     }
 
-    /// Gives back the pages beyond the first `bytes` bytes; one stays at least.
+    /// Frees the pages beyond the first `bytes` bytes. At least one stays.
     pub fn shrink(&mut self, bytes: u64) {
         let block = self.block.as_mut().expect(HELD);
         self.ledger.give_back(|arena| arena.shrink(block, bytes));

@@ -1,4 +1,4 @@
-//! [`Lent`]: the blocks of our pool that the peer goes on reading after their call is over.
+//! [`Lent`]: the blocks of this side's pool that the peer goes on reading after the call has ended.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::receive::Violation;
 
-/// The books of what is lent to a peer: by place, what has to stay as it is, and how often it is out.
+/// A count of loans to a peer: for each position, what must stay alive, and how many loans of it are out.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::receive::Violation;
 /// # Ok::<(), lpc_core::receive::Violation>(())
 /// ```
 ///
-/// What it holds is given back, not dropped, so that a caller with a lock can drop it after unlocking.
+/// Items are returned rather than dropped, so that a caller that holds a lock can drop them after unlocking.
 #[derive(Debug)]
 pub struct Lent<T: ?Sized> {
     places: HashMap<(u32, u32), Out<T>>,
@@ -36,24 +36,24 @@ struct Out<T: ?Sized> {
 }
 
 impl<T: ?Sized> Lent<T> {
-    /// Books without an entry.
+    /// A count without loans.
     #[must_use]
     pub fn new() -> Self {
         Self { places: HashMap::new() }
     }
 
-    /// Counts one more loan of the block at this place (segment and first page), and keeps `item` until all of them have
-    /// come back. The loans of one place that are out at once have the same item.
+    /// Counts one more loan of the block at this position (segment and first page), and keeps `item` until
+    /// all of them were returned. Loans of one position that are out at the same time have the same item.
     pub fn lend(&mut self, place: (u32, u32), item: Arc<T>) {
         let out = self.places.entry(place).or_insert(Out { item, times: 0 });
         out.times += 1;
     }
 
-    /// Counts one loan less, and gives the item back when it was the last.
+    /// Counts one loan less. Returns the item if that was the last.
     ///
     /// # Errors
     ///
-    /// [`Violation::NotLent`] where none is out.
+    /// [`Violation::NotLent`] if no loan of this position is out.
     pub fn returned(&mut self, place: (u32, u32)) -> Result<Option<Arc<T>>, Violation> {
         let Entry::Occupied(mut out) = self.places.entry(place) else {
             let (segment, page) = place;
@@ -63,18 +63,18 @@ impl<T: ?Sized> Lent<T> {
         Ok((out.get().times == 0).then(|| out.remove().item))
     }
 
-    /// Gives all items back, each once: the connection is over.
+    /// Returns all items, each once, at the end of the connection.
     pub fn drain(&mut self) -> impl Iterator<Item = Arc<T>> + use<T> {
         std::mem::take(&mut self.places).into_values().map(|out| out.item)
     }
 
-    /// How many places are out.
+    /// How many positions are lent.
     #[must_use]
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether nothing is out.
+    /// Whether nothing is lent.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()

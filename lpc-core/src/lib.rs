@@ -1,4 +1,5 @@
-//! The protocol of lpc. Does no I/O, owns no socket and never reads the clock. Start at [`receive::Receiver`].
+//! The protocol of lpc. Does no I/O, owns no socket and never reads the clock. Start at
+//! [`receive::Receiver`].
 //!
 //! ```
 //! use lpc_core::frame::{self, CallId};
@@ -27,23 +28,23 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`handshake`] | who is there: version, service, methods, limits |
-//! | [`form`] | what arguments and results look like, so that two builds can compare |
+//! | [`handshake`] | what peers tell each other first: version, service, methods, limits |
+//! | [`form`] | what arguments and results look like, so that two builds can compare them |
 //! | [`codec`] | values to bytes and back |
 //! | [`control`] | the protocol's own messages to bytes and back |
 //! | [`threshold`] | which lane a body takes |
-//! | [`deadline`] | how long a call may take, as text |
-//! | [`arena`], [`ledger`] | the pages that it gets there |
+//! | [`deadline`] | deadlines in attributes, as text |
+//! | [`arena`], [`ledger`] | the pages of shared memory that it gets |
 //! | [`lent`] | the blocks that the peer goes on reading |
-//! | [`frame`] | what stands on the wire |
-//! | [`ring`] | the same without a system call, where both sides want that |
+//! | [`frame`] | the frames on the wire |
+//! | [`ring`] | the rings of the quick lane, which carry frames without a system call |
 //! | [`send`] | frames in, batches of bytes and descriptors out |
 //! | [`receive`] | bytes and descriptors in, checked messages out |
 //! | [`calls`] | the calls that wait for their reply |
 //! | [`desk`] | what a server owes one client: its calls, its results, its end |
 //! | [`run_queue`] | of those calls, which run and which wait to |
 //! | [`pace`] | which methods are quick enough to run where they were read |
-//! | [`spin`] | whether to look for the next message for a moment before sleeping |
+//! | [`spin`] | whether to spin for the next message before sleeping |
 //! | [`limits`], [`error`] | the bounds, and what happens beyond them |
 
 pub mod arena;

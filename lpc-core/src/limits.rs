@@ -1,6 +1,6 @@
-//! The bounds that a connection keeps, in one place.
+//! [`Limits`]: the bounds that a connection keeps.
 
-/// What one side of a connection accepts and allocates at most.
+/// The most that one side of a connection accepts and allocates.
 ///
 /// ```
 /// use lpc_core::Limits;
@@ -12,24 +12,25 @@
 pub struct Limits {
     /// Bytes of one encoded body, sent or received, on either lane. Default: 256 MiB.
     ///
-    /// The peer tells its own at the handshake; the smaller one holds.
+    /// Each side announces its own in the handshake; the lower one holds.
     pub max_message: u64,
-    /// Bytes of shared memory that one side keeps for what it sends over one connection, and that it maps of what
-    /// its peer keeps. Default: 512 MiB. Pages that were never touched cost nothing.
+    /// Bytes of shared memory that one side keeps for what it sends over one connection, and that it maps of
+    /// its peer's. Default: 512 MiB. Pages cost nothing until they are touched.
     pub pool: u64,
-    /// Segments of such memory that there may be at once in one direction of a connection. Default: 64; doubling
-    /// sizes need far fewer.
+    /// Segments of such memory in one direction of a connection. Default: 64. Since their sizes double, far
+    /// fewer are needed.
     pub max_segments: u32,
-    /// Blocks of such memory that one side has out at once: bodies on their way, and loans. Default: 65,536.
+    /// Blocks of such memory that one side has in use at once, for bodies on their way and for loans.
+    /// Default: 65,536.
     pub max_blocks: u32,
-    /// Objects (files, and memory that nobody writes to any more) that one side lends at once over one connection.
-    /// Default: 64.
+    /// Objects (files and sealed memory) that one side lends at once over one connection. Default: 64.
     pub max_objects: u32,
     /// Bytes of such objects. Default: 64 GiB. It bounds the address space that they take, not memory.
     pub lent: u64,
     /// Calls of one client in flight over one connection. Default: 1024.
     pub max_calls: u32,
-    /// Whether small frames go through rings in shared memory where the peer wants that, too: the quick lane. Default: no.
+    /// Whether small frames go through rings in shared memory if the peer asks for it as well: the quick
+    /// lane. Default: no.
     pub quick_lane: bool,
 }
 

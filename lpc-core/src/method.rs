@@ -5,13 +5,14 @@ use core::time::Duration;
 use crate::Threshold;
 use crate::form::{Form, Signature};
 
-/// The description of a service; `#[service]` on a trait `Documents` implements it for the type `DocumentsService`.
+/// The description of a service; `#[service]` on a trait `Documents` implements it for the type
+/// `DocumentsService`.
 pub trait Service: Send + Sync + 'static {
     /// The trait's name.
     const NAME: &'static str;
-    /// The methods that cross the process boundary, in the order of their declaration. A method's index here is its
-    /// number in the stubs; on the wire it is known by its name, so that adding, removing and reordering methods
-    /// keeps two builds compatible.
+    /// The methods that cross the process boundary, in the order of their declaration. A method's index here
+    /// is its number in the stubs; on the wire it is known by its name, so that adding, removing and
+    /// reordering methods keeps two builds compatible.
     const METHODS: &'static [Method];
 }
 
@@ -26,31 +27,31 @@ pub struct Method {
 }
 
 impl Method {
-    /// A method of this name, with the connection's threshold, and of an unknown form.
+    /// A method of this name, with the threshold of its connection and an unknown form.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         Self { name, threshold: None, deadline: None, is_idempotent: false, form: None }
     }
 
-    /// The same with a threshold of its own, for its arguments and its result.
+    /// The same method with a threshold of its own, for its arguments and its result.
     #[must_use]
     pub const fn with_threshold(self, threshold: Threshold) -> Self {
         Self { threshold: Some(threshold), ..self }
     }
 
-    /// The same with a deadline of its own: how long each call may take.
+    /// The same method with a deadline of its own: how long each call may take.
     #[must_use]
     pub const fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline: Some(deadline), ..self }
     }
 
-    /// The same, but calling it twice is as good as calling it once.
+    /// The same method, marked as idempotent: to call it twice is as good as to call it once.
     #[must_use]
     pub const fn idempotent(self) -> Self {
         Self { is_idempotent: true, ..self }
     }
 
-    /// The same with arguments and a result that are known.
+    /// The same method with a known form.
     #[must_use]
     pub const fn with_form(self, form: fn(Signature) -> Form) -> Self {
         Self { form: Some(form), ..self }
@@ -74,14 +75,14 @@ impl Method {
         self.deadline
     }
 
-    /// Whether `#[lpc(idempotent)]` says that it may run again after a call of which nothing is known.
+    /// Whether it may be called again after a call that may have run (`#[lpc(idempotent)]`).
     #[must_use]
     pub const fn is_idempotent(&self) -> bool {
         self.is_idempotent
     }
 
-    /// Finds out what arguments and result look like; `None` where they are not known. See [`form::of`](crate::form::of) for
-    /// those that were found before.
+    /// Traces the form of the method; `None` if it is unknown. [`form::of`](crate::form::of) does so once and
+    /// keeps it.
     #[must_use]
     pub fn form(&self) -> Option<Form> {
         self.form.map(|form| form(Signature::new()))

@@ -21,10 +21,10 @@ impl Threshold {
     /// No body ever takes the mapping lane.
     pub const OFF: Self = Self(u64::MAX);
 
-    /// Every body that is not empty takes the mapping lane.
+    /// Every body takes the mapping lane, unless it is empty.
     pub const ALWAYS: Self = Self(0);
 
-    /// What holds where nothing else is set: 4 KiB. See `benches/README.md` for the measurement.
+    /// The threshold unless another is set: 4 KiB. `benches/README.md` has the measurement behind it.
     pub const DEFAULT: Self = Self(4 << 10);
 
     /// Bodies of more than `bytes` bytes take the mapping lane.
@@ -35,7 +35,7 @@ impl Threshold {
 
     /// Reads `"off"`, `"always"`, or a size: `"4096"`, `"16KiB"`, `"1MiB"`, `"1GiB"` (powers of 1024).
     ///
-    /// `None` for anything else. A constant function, so that an attribute's text is checked by the compiler.
+    /// `None` for anything else. It is a `const fn`, so that the compiler checks the text of an attribute.
     #[must_use]
     pub const fn parse(text: &str) -> Option<Self> {
         match text.as_bytes() {

@@ -1,4 +1,4 @@
-//! The parts of a value that is decoded: elements, fields and variants.
+//! The parts of a value that is being decoded: elements, fields and variants.
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
@@ -6,21 +6,21 @@ use super::de::Value;
 use super::input::Place;
 use super::{DecodeError, varint};
 
-/// The elements of a sequence or the entries of a map: their number comes from the peer.
+/// The elements of a sequence or the entries of a map. Their number comes from the peer.
 pub(super) struct Elements<'a, 'de> {
     pub(super) within: Value<'a, 'de>,
     pub(super) awaited: usize,
 }
 
 impl<'de> Elements<'_, 'de> {
-    /// Bytes that the elements awaited here and around cannot do without are nobody else's.
+    /// Bytes that the outstanding elements, here and further out, need at least.
     #[inline]
     fn value(&mut self) -> Value<'_, 'de> {
         let around = self.within.around.awaiting(self.awaited);
         Value { input: &mut *self.within.input, around }
     }
 
-    /// Starts an element; says where it does.
+    /// Starts an element. Returns where it starts.
     #[inline]
     fn begin_one(&mut self) -> Option<Place> {
         self.awaited = self.awaited.checked_sub(1)?;
@@ -80,7 +80,7 @@ impl<'de> de::MapAccess<'de> for Elements<'_, 'de> {
     }
 }
 
-/// The elements of a tuple or the fields of a struct: their number is the type's.
+/// The elements of a tuple or the fields of a struct. Their number is the type's.
 pub(super) struct Fields<'a, 'de> {
     pub(super) within: Value<'a, 'de>,
     pub(super) awaited: usize,

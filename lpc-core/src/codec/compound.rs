@@ -1,4 +1,4 @@
-//! The parts of a value that is encoded: elements, fields and entries.
+//! The parts of a value that is being encoded: elements, fields and entries.
 
 use serde::ser::{self, Serialize};
 
@@ -6,7 +6,7 @@ use super::ser::Encoder;
 use super::sink::Sink;
 use super::{EncodeError, bytes};
 
-/// The elements of a sequence or the entries of a map, which must be as many as was said before them.
+/// The elements of a sequence or the entries of a map. There must be as many as were announced before them.
 pub(super) struct Elements<'s, S: ?Sized> {
     pub(super) encoder: Encoder<'s, S>,
     pub(super) announced: usize,

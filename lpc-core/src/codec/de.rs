@@ -33,13 +33,13 @@ impl<'de> Decoder<'de> {
         Self { input: Input::new(bytes) }
     }
 
-    /// A decoder of the values in bytes that can only be copied. What is borrowed from them is borrowed from
-    /// the copies that `source` keeps; a long `Vec<u8>` or `String` is filled by one copy.
+    /// A decoder of the values in bytes that can only be copied. Borrowed values are borrowed from the copies
+    /// that `source` keeps; a long `Vec<u8>` or `String` is filled by one copy.
     pub fn remote(source: &'de dyn Remote) -> Self {
         Self { input: Input::remote(source) }
     }
 
-    /// Lets the values refer to `loans`. Without, a value that refers to a loan is an error.
+    /// Lets the values refer to `loans`. Otherwise a value that refers to a loan is an error.
     #[must_use]
     pub fn with_loans(mut self, loans: &'de dyn Loans) -> Self {
         self.input.loans = Some(loans);
@@ -50,8 +50,8 @@ impl<'de> Decoder<'de> {
     ///
     /// # Errors
     ///
-    /// When the bytes are not such a value, or ask for too much (see the [module](super)). Nothing that is
-    /// decoded after an error means anything.
+    /// If the bytes are not such a value, or ask for too much (see the [module](super)). What is decoded
+    /// after an error is meaningless.
     #[inline]
     #[allow(clippy::should_implement_trait)] // each value may have another type
     pub fn next<T: Deserialize<'de>>(&mut self) -> Result<T, DecodeError> {
@@ -59,11 +59,11 @@ impl<'de> Decoder<'de> {
         decoded.map_err(|error| error.or_at(self.input.offset()))
     }
 
-    /// Says that no value should follow.
+    /// Checks that no value follows.
     ///
     /// # Errors
     ///
-    /// When bytes are left.
+    /// If bytes are left.
     pub fn end(self) -> Result<(), DecodeError> {
         match self.input.left() {
             0 => Ok(()),
@@ -91,10 +91,11 @@ pub(super) struct Value<'a, 'de> {
     pub(super) around: Around,
 }
 
-/// What is around a value.
+/// The context of a value: how deep it is nested, and what the enclosing sequences still need.
 #[derive(Clone, Copy)]
 pub(super) struct Around {
-    /// How many values, times `ONE_LEVEL`, plus how many elements the sequences among them still await.
+    /// How many values are around it, times `ONE_LEVEL`, plus how many elements the sequences among them
+    /// still await.
     packed: u64,
 }
 
@@ -109,13 +110,13 @@ impl Around {
         (!is_too_deep).then_some(Self { packed: self.packed + Self::ONE_LEVEL })
     }
 
-    /// For the elements of a sequence that awaits as many more.
+    /// The context of a sequence's elements, of which so many more are outstanding.
     #[inline]
     pub(super) fn awaiting(self, elements: usize) -> Self {
         Self { packed: self.packed + (elements as u64).min(Self::MOST_AWAITED) }
     }
 
-    /// How many bytes the value cannot have, for the elements awaited around it need one each.
+    /// How many bytes the value cannot have, because the outstanding elements around it need one each.
     #[inline]
     pub(super) fn owed(self) -> usize {
         (self.packed % Self::ONE_LEVEL) as usize
@@ -153,8 +154,8 @@ impl<'a, 'de> Value<'a, 'de> {
         Ok(Fields { within: self.deeper()?, awaited })
     }
 
-    /// Decodes an array of bytes for a visitor that is not serde's own. Apart, so that it does not slow the
-    /// way of those that are.
+    /// Decodes an array of bytes for a visitor that is not serde's own. It is a function of its own so that
+    /// it does not slow down the usual path.
     #[cold]
     #[inline(never)]
     fn array_by_elements<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, DecodeError> {
@@ -168,7 +169,7 @@ impl<'a, 'de> Value<'a, 'de> {
             loan::IN_LINE => visitor.visit_newtype_struct(self),
             loan::LENT => {
                 let loan = self.input.take_loan()?;
-                // A deserializer between the type and here may hide it: then the bytes are copied.
+                // A deserializer in between may hide the type. Then the bytes are copied.
                 bytes::from_loan(loan).or_else(|loan| visitor.visit_bytes(loan.bytes()))
             }
             tag => Err(self.input.bad_tag("loan", tag)),

@@ -1,4 +1,4 @@
-//! The bytes that values are decoded from: nothing is read past their end, or trusted for being there.
+//! The bytes that values are decoded from. Nothing is read beyond their end.
 
 use std::borrow::Cow;
 use std::str::Utf8Error;
@@ -8,32 +8,32 @@ use super::loan::{Loan, Loans};
 use super::remote::Remote;
 use super::{DecodeError, DecodeErrorKind, MAX_EMPTY_ELEMENTS, varint};
 
-/// An offset, in its two parts: that it is another shows by the first of them, mostly.
+/// An offset, in two parts. Mostly the first part tells whether two of them differ.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     at: usize,
     before: usize,
 }
 
-/// The bytes, and how far they are read.
+/// The bytes, and how far they were read.
 ///
-/// Bytes that cannot be referred to are read through a window: a private copy of the next few of them.
-/// Whatever is decided is decided on one copy; what a window still has unread when it is replaced was not
-/// looked at.
+/// Bytes that cannot be referred to are read through a window, a private copy of the next few of them.
+/// Every decision is made on one copy; bytes of a window that are still unread when it is replaced have not
+/// been looked at.
 pub(super) struct Input<'de> {
     /// All of the bytes, or the window.
     window: &'de [u8],
-    /// How far the window is read.
+    /// How far the window was read.
     at: usize,
     /// How many bytes there are before the window.
     before: usize,
     /// How many bytes there are behind the window.
     beyond: usize,
-    /// Where they come from. `None`: the window is all there is.
+    /// Where the bytes come from. `None` if the window has all of them.
     source: Option<&'de dyn Remote>,
     /// How long the next window is to be.
     next_window: usize,
-    /// How many more elements may take no bytes.
+    /// How many more elements without bytes are allowed.
     empty_left: u32,
     pub(super) loans: Option<&'de dyn Loans>,
 }
@@ -96,13 +96,13 @@ impl<'de> Input<'de> {
         self.window.get(self.at).copied()
     }
 
-    /// What is not read yet of the window.
+    /// The unread bytes of the window.
     #[inline]
     pub(super) fn rest(&self) -> &'de [u8] {
         &self.window[self.at..]
     }
 
-    /// Goes past the first `len` bytes of the [`rest`](Self::rest), which were looked at there.
+    /// Skips the first `len` bytes of the [`rest`](Self::rest), which were looked at there.
     #[inline]
     pub(super) fn skip(&mut self, len: usize) {
         debug_assert!(len <= self.rest().len());
@@ -138,8 +138,8 @@ impl<'de> Input<'de> {
         }
     }
 
-    /// Reads a length, and as many bytes, which the caller wants to own: it gets them so where they have to
-    /// be copied anyway.
+    /// Reads a length, and as many bytes, which the caller wants to own. If they have to be copied anyway, it
+    /// gets an owned copy.
     #[inline]
     pub(super) fn take_counted_to_own(&mut self) -> Result<Cow<'de, [u8]>, DecodeError> {
         let len = varint::take(self)?;
@@ -155,7 +155,7 @@ impl<'de> Input<'de> {
         str::from_utf8(bytes).map_err(|error| self.not_utf8(bytes, error))
     }
 
-    /// Reads text that the caller wants to own, as [`take_counted_to_own`](Self::take_counted_to_own).
+    /// Reads text that the caller wants to own, like [`take_counted_to_own`](Self::take_counted_to_own).
     #[inline]
     pub(super) fn take_str_to_own(&mut self) -> Result<Cow<'de, str>, DecodeError> {
         match self.take_counted_to_own()? {
@@ -170,7 +170,7 @@ impl<'de> Input<'de> {
         }
     }
 
-    /// Takes `len` bytes, if the window has them.
+    /// Takes `len` bytes if the window has them.
     #[inline]
     fn take_ready(&mut self, len: u64) -> Option<&'de [u8]> {
         let len = usize::try_from(len).ok()?;
@@ -210,7 +210,7 @@ impl<'de> Input<'de> {
         Ok(copied)
     }
 
-    /// Where the integer begins that was read last: there is one form of it.
+    /// Where the integer that was read last begins. Each value has only one encoding.
     #[cold]
     #[inline(never)]
     pub(super) fn before_integer(&self, value: u64) -> usize {
@@ -225,27 +225,27 @@ impl<'de> Input<'de> {
         }
     }
 
-    /// Goes past `len` bytes that were taken from the source, beyond what the window has.
+    /// Skips `len` bytes that were taken from the source, more than the window has.
     fn resume_behind(&mut self, len: usize, source: &'de dyn Remote) {
         self.beyond = self.left() - len;
         self.before = self.offset() + len;
         self.window = &[];
         self.at = 0;
-        // Where large values stand in a row, a large window for each of the lengths between them is a waste.
+        // With many large values in a row, a large window for each length between them would be a waste.
         if len >= *source.windows().end() {
             self.next_window = *source.windows().start();
         }
     }
 
-    /// Sees to it that the window has the next `len` bytes, of which it has only a part.
+    /// Makes the window have the next `len` bytes, of which it has only a part.
     #[cold]
     #[inline(never)]
     fn need(&mut self, len: usize) -> Result<(), DecodeError> {
         if self.left() >= len && self.refill(len) { Ok(()) } else { Err(self.too_short(len as u64)) }
     }
 
-    /// Moves the window to what is not read yet: at least `len` bytes of it, if there are as many. `false`:
-    /// there is no more than the window has.
+    /// Moves the window to the unread bytes: at least `len` of them, if there are as many. Returns `false` if
+    /// there are no more than the window has.
     #[cold]
     pub(super) fn refill(&mut self, len: usize) -> bool {
         let Some(source) = self.source.filter(|_| self.beyond > 0) else { return false };
@@ -277,7 +277,7 @@ impl<'de> Input<'de> {
         }
     }
 
-    /// Reads which loan stands here, and claims it.
+    /// Reads the index of a loan, and claims it.
     pub(super) fn take_loan(&mut self) -> Result<Arc<dyn Loan>, DecodeError> {
         let index = varint::take_up_to(self, u32::MAX.into())? as u32;
         self.loans.and_then(|loans| loans.claim(index)).ok_or_else(|| {
@@ -300,7 +300,7 @@ impl<'de> Input<'de> {
         Ok(())
     }
 
-    /// The error that the bytes end where another should be.
+    /// The error that the bytes end too early.
     #[cold]
     pub(super) fn cut_short(&self) -> DecodeError {
         let end = self.offset() + self.left();
@@ -333,7 +333,7 @@ impl<'de> Input<'de> {
         DecodeError::new(DecodeErrorKind::Malformed, self.offset() - 1, message)
     }
 
-    /// The error that `bytes`, which were read last, are no text.
+    /// The error that `bytes`, which were read last, are not UTF-8.
     #[cold]
     fn not_utf8(&self, bytes: &[u8], error: Utf8Error) -> DecodeError {
         let wrong = self.offset() - bytes.len() + error.valid_up_to();

@@ -1,4 +1,4 @@
-//! How an argument `&T` crosses: by reference on this side, lent on the other.
+//! How an argument `&T` crosses: it is sent by reference, and lent on the other side.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
@@ -23,8 +23,9 @@ use super::bytes;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// `str`, `Path`, `OsStr` and `[u8]` are lent from the received bytes, without a copy. `CStr`, other slices,
-/// and whatever is `Serialize` and `DeserializeOwned` are decoded for the call and lent from there.
+/// `str`, `Path`, `OsStr` and `[u8]` are lent from the received bytes, without a copy. `CStr`, other slices
+/// and all other types that are `Serialize` and `DeserializeOwned` are decoded for the call and lent from
+/// there.
 #[diagnostic::on_unimplemented(
     message = "`&{Self}` cannot be an argument",
     label = "neither `Serialize + DeserializeOwned` nor a type that is lent",
@@ -42,7 +43,7 @@ pub trait Lend {
     /// What to encode for this value.
     fn sent(&self) -> Self::Sent<'_>;
 
-    /// The value that is in `held`.
+    /// The value in `held`.
     fn lend<'h>(held: &'h Self::Held<'_>) -> &'h Self;
 }
 
@@ -112,7 +113,7 @@ impl Lend for CStr {
     }
 }
 
-/// Crosses as its bytes, so that a name that is not UTF-8 does too.
+/// Sent as its bytes, so that a name that is not UTF-8 can be sent, too.
 impl Lend for OsStr {
     type Held<'de> = HeldOsStr<'de>;
     type Sent<'a> = SentBytes<'a>;
@@ -128,7 +129,7 @@ impl Lend for OsStr {
     }
 }
 
-/// Crosses as its bytes, so that a name that is not UTF-8 does too.
+/// Sent as its bytes, so that a name that is not UTF-8 can be sent, too.
 impl Lend for Path {
     type Held<'de> = HeldPath<'de>;
     type Sent<'a> = SentBytes<'a>;
@@ -144,11 +145,11 @@ impl Lend for Path {
     }
 }
 
-/// A slice as its receiver holds it: borrowed from what was received if it is bytes, else decoded.
+/// A slice as its receiver holds it: borrowed from the received bytes if it is a byte slice, else decoded.
 pub struct HeldSlice<'de, T>(Slice<'de, T>);
 
 enum Slice<'de, T> {
-    /// Only where `T` is `u8`.
+    /// Only if `T` is `u8`.
     Borrowed(&'de [u8]),
     Owned(Vec<T>),
 }

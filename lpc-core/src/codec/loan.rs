@@ -1,4 +1,4 @@
-//! Bytes that a message refers to instead of containing them.
+//! Loans: bytes that a message refers to instead of containing them.
 
 use std::alloc::Layout;
 use std::any::{Any, type_name};
@@ -11,12 +11,12 @@ use serde::ser::{Serialize, Serializer};
 
 use crate::type_name::without_modules;
 
-/// By which both sides know that a loan may stand here. No derived type has such a name.
+/// The name of the newtype that marks a possible loan, on both sides. No derived type has such a name.
 pub(crate) const NAME: &str = "$lpc_core::codec::Loan";
 
-/// Stands before bytes that are in the message.
+/// The tag before bytes that are in the message.
 pub(super) const IN_LINE: u8 = 0;
-/// Stands before the index of a loan.
+/// The tag before the index of a loan.
 pub(super) const LENT: u8 = 1;
 
 /// Bytes that a message may refer to instead of containing them.
@@ -33,14 +33,14 @@ impl fmt::Debug for dyn Loan {
 
 /// The loans that came with a message.
 pub trait Loans: Sync {
-    /// Hands out the loan of that index, once. `None`: there is none such, or it was claimed before.
+    /// Hands out the loan of this index, once. `None` if there is no such loan, or it was claimed before.
     fn claim(&self, index: u32) -> Option<Arc<dyn Loan>>;
 }
 
-/// What a type that lends its bytes serializes as.
+/// The form in which a type that lends its bytes serializes.
 ///
-/// A [`Sink`](super::Sink) that takes loans along gets it by [`Sink::lend`](super::Sink::lend). For any
-/// other, and for other formats, it is its bytes. It comes back as [`Received`].
+/// A [`Sink`](super::Sink) that carries loans gets it through [`Sink::lend`](super::Sink::lend). Any other
+/// sink, and any other format, gets the bytes. The receiver gets it as [`Received`].
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -96,7 +96,7 @@ impl Serialize for Lent<'_> {
     }
 }
 
-/// What is within [`Lent`]: bytes for everybody but the codec, which recognises it by its type.
+/// The content of [`Lent`]: bytes for any format but this codec, which recognises it by its type.
 pub(super) struct Token<'a>(pub(super) &'a Arc<dyn Loan>);
 
 impl Serialize for Token<'_> {
@@ -105,22 +105,22 @@ impl Serialize for Token<'_> {
     }
 }
 
-/// What a type whose bytes may be lent deserializes from.
+/// The form from which a type whose bytes may be lent deserializes.
 #[derive(Clone, Debug)]
 pub enum Received {
-    /// They came beside the message.
+    /// The bytes came beside the message.
     Loan(Arc<dyn Loan>),
-    /// They were in it.
+    /// The bytes were in the message.
     Bytes(Vec<u8>),
 }
 
 impl Received {
-    /// Deserializes what is lent as a `T`, which [forms](crate::form) know by its name, and by the layout of each of the values that
-    /// it is a sequence of.
+    /// Deserializes what is lent as a `T`. [Forms](crate::form) compare it by the name of `T` and the layout
+    /// of its elements.
     ///
     /// # Errors
     ///
-    /// As [`Deserialize::deserialize`].
+    /// Those of [`Deserialize::deserialize`].
     pub fn deserialize_as<'de, T: ?Sized, D: Deserializer<'de>>(
         deserializer: D,
         each: Layout,
@@ -135,9 +135,9 @@ impl<'de> Deserialize<'de> for Received {
     }
 }
 
-/// Takes bytes in whatever form a format has for them. The codec hands over a loan by itself.
+/// Accepts bytes in any form that a format has for them. The codec hands over a loan by itself.
 struct InLine {
-    /// The type that they are lent as.
+    /// The type that the bytes are lent as.
     of: &'static str,
     each: Layout,
 }

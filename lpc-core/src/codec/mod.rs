@@ -1,4 +1,4 @@
-//! How values become bytes, and bytes values.
+//! The codec of bodies: values to bytes, and bytes to values.
 //!
 //! ```
 //! use lpc_core::codec::{Decoder, encode};
@@ -30,15 +30,15 @@
 //!
 //! # Loans
 //!
-//! A value may refer to bytes that travel beside the message: what serializes as [`Lent`] is written as the
-//! byte 1 and the index by which the receiver claims the loan, a varint, if the [`Sink`] takes the loan
-//! along; or else in line, as the byte 0, the length and the bytes. Both come back as [`Received`]. This is
-//! the one form that postcard does not have; through postcard, and other formats, the bytes go as bytes. It
-//! may stand wherever a value can.
+//! A value may refer to bytes that travel beside the message. If the [`Sink`] carries the loan, a [`Lent`] is
+//! written as the byte 1 and the index by which the receiver claims it, a varint. Otherwise it is written
+//! inline, as the byte 0, the length and the bytes. The receiver gets both as [`Received`]. This is the one
+//! encoding that postcard does not have; postcard and other formats get the bytes as bytes. A loan may be
+//! wherever a value can be.
 //!
-//! # What a message may ask for
+//! # What a message may cost
 //!
-//! Bytes come from a peer, so decoding is bounded by their number, whatever they say:
+//! The bytes come from a peer, so decoding is bounded by their number, whatever they contain:
 //! - Values nest at most [`MAX_DEPTH`] deep, in both directions. Each sequence, map, tuple, struct, enum,
 //!   newtype, loan and `Some` is one level.
 //! - Each element of a sequence or map takes at least a byte, or counts against [`MAX_EMPTY_ELEMENTS`]: the
@@ -51,12 +51,12 @@
 //!   found in one copy is not looked up in another.
 //! - A value that refers to a loan that did not come with the message, or to one that another value has, is
 //!   an error.
-//! - There is one form for each value: a varint with needless bytes, a `bool` or `Option` tag over 1, a
+//! - Each value has one encoding: a varint with needless bytes, a `bool` or `Option` tag over 1, a
 //!   `char` that is not exactly one, invalid UTF-8, and bytes after the last value are errors.
 //!
 //! # What serde types may do
 //!
-//! The format does not describe itself: the receiver must know the type. `#[serde(untagged)]`,
+//! The format is not self-describing: the receiver must know the type. `#[serde(untagged)]`,
 //! `#[serde(tag = "…")]`, `#[serde(flatten)]` and `#[serde(skip_serializing_if = "…")]` are therefore errors,
 //! as is whatever else asks a deserializer what comes next. (On the fields of a tuple struct, serde does not
 //! tell the codec of `skip_serializing_if`: there it is an error of the receiver, or worse a wrong value.) A
@@ -88,7 +88,7 @@ pub use self::remote::Remote;
 pub use self::ser::encode;
 pub use self::sink::Sink;
 
-/// How deep values may nest, on encoding and on decoding.
+/// How deep values may nest, in encoding and in decoding.
 pub const MAX_DEPTH: u32 = 128;
 
 /// How many elements that take no bytes, such as `()`, one [`Decoder`] accepts in all its sequences together.
@@ -98,10 +98,10 @@ pub const MAX_EMPTY_ELEMENTS: u32 = 1 << 16;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// A `Serialize` implementation or the [`Sink`] refused, or the format has no form for the value.
+    /// A `Serialize` implementation or the [`Sink`] refused, or the format has no encoding for the value.
     #[error("{0}")]
     Message(Cow<'static, str>),
-    /// The sink takes no more than `limit` bytes, and the value has at least `len`.
+    /// The sink accepts no more than `limit` bytes, and the value has at least `len`.
     #[error("encoded value of {len} bytes is over the limit of {limit}")]
     TooLarge {
         /// How long the value would be, as far as it is known.
@@ -150,7 +150,7 @@ impl serde::ser::Error for EncodeError {
 #[error("{}, at byte {}", self.message(), self.offset())]
 pub struct DecodeError(Box<Undecodable>);
 
-/// Boxed, so that the `Result` of each small value stays small.
+/// It is boxed, so that the `Result` of each small value stays small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Undecodable {
     kind: DecodeErrorKind,
@@ -165,13 +165,13 @@ struct Undecodable {
 pub enum DecodeErrorKind {
     /// The bytes end within the value, or a length or count is more than they can hold.
     Truncated,
-    /// Some bytes are no form of what should stand there.
+    /// Some bytes are not an encoding of the expected type.
     Malformed,
     /// Bytes follow the last value.
     Trailing,
     /// The value nests deeper than [`MAX_DEPTH`].
     TooDeep,
-    /// There are more than [`MAX_EMPTY_ELEMENTS`].
+    /// There are more elements without bytes than [`MAX_EMPTY_ELEMENTS`].
     TooManyEmpty,
     /// The type asks for what this format cannot do.
     Unsupported,
@@ -186,13 +186,13 @@ impl DecodeError {
         Self(Box::new(Undecodable { kind, message: message.into(), offset: Some(offset) }))
     }
 
-    /// Says where the error is, unless that is known.
+    /// Sets where the error is, unless that is known.
     fn or_at(mut self, offset: usize) -> Self {
         self.0.offset.get_or_insert(offset);
         self
     }
 
-    /// Says where the error is, in place of what it said.
+    /// Sets where the error is, whether or not that was known.
     fn moved_to(mut self, offset: usize) -> Self {
         self.0.offset = Some(offset);
         self
@@ -203,7 +203,7 @@ impl DecodeError {
         &self.0.message
     }
 
-    /// At which byte, counted from the start of what the [`Decoder`] was given.
+    /// The byte at which it is wrong, counted from the start of what the [`Decoder`] was given.
     pub fn offset(&self) -> usize {
         self.0.offset.unwrap_or(0)
     }

@@ -2,17 +2,15 @@
 
 use std::ops::RangeInclusive;
 
-/// Bytes that can be copied but not referred to: they are in memory that another process may write to
-/// meanwhile.
+/// Bytes that can be copied but not referred to, because another process may write to them meanwhile.
 ///
-/// Each call reads the bytes anew, and may find others than an earlier call did. A
-/// [`Decoder`](super::Decoder) looks only at copies, and never takes what it found in one for what it will
-/// find in the next.
+/// Each call reads the bytes again, and may find others than an earlier call did. A
+/// [`Decoder`](super::Decoder) looks only at copies, and never assumes that two copies agree.
 ///
 /// ```
 /// use lpc_core::codec::{Decoder, Remote};
 ///
-/// /// Memory that nobody writes to any more, so that it is its own copy.
+/// /// Memory that no process writes to any more, so that it is its own copy.
 /// struct Still(Vec<u8>);
 ///
 /// impl Remote for Still {
@@ -43,20 +41,21 @@ pub trait Remote: Sync {
         self.len() == 0
     }
 
-    /// A private copy of `offset..offset + len`, kept as long as `self`; `None` where there is no memory for it.
+    /// A private copy of `offset..offset + len` that lives as long as `self`. `None` if there is no memory
+    /// for it.
     ///
     /// A decoder keeps at most about twice as many bytes as there are.
     ///
     /// # Panics
     ///
-    /// When that is not within the bytes.
+    /// If the range is not within the bytes.
     fn keep(&self, offset: usize, len: usize) -> Option<&[u8]>;
 
     /// Appends a copy of `offset..offset + len` to `into`, which has room for it.
     ///
     /// # Panics
     ///
-    /// When that is not within the bytes.
+    /// If the range is not within the bytes.
     fn append(&self, offset: usize, len: usize, into: &mut Vec<u8>);
 
     /// How many bytes a decoder is to [`keep`](Self::keep) at a time for small values: at first, and at most.

@@ -20,8 +20,8 @@ use super::{EncodeError, MAX_DEPTH, bytes, varint};
 ///
 /// # Errors
 ///
-/// When the sink or a `Serialize` implementation refuses, when the value nests too deep, or when the format
-/// has no form for it (see the [module](super)). The sink then holds a part of the encoding, of no use.
+/// If the sink or a `Serialize` implementation refuses, the value nests too deep, or the format has no
+/// encoding for it (see the [module](super)). The sink then holds a part of the encoding, which is of no use.
 #[inline]
 pub fn encode<T, S>(value: &T, sink: &mut S) -> Result<(), EncodeError>
 where
@@ -31,14 +31,14 @@ where
     Encoder { sink, depth: 0 }.emit(value)
 }
 
-/// Encodes one value that stands `depth` levels deep.
+/// Encodes one value that is nested `depth` levels deep.
 pub(super) struct Encoder<'s, S: ?Sized> {
     pub(super) sink: &'s mut S,
     depth: u32,
 }
 
 impl<'s, S: Sink + ?Sized> Encoder<'s, S> {
-    /// Encodes `value`. All values whose types are known pass here, so that arrays of bytes are seen.
+    /// Encodes `value`. All values whose types are known pass here, so that arrays of bytes are recognised.
     #[inline]
     pub(super) fn emit<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
         match bytes::as_array(value) {
@@ -65,7 +65,7 @@ impl<'s, S: Sink + ?Sized> Encoder<'s, S> {
     /// Encodes what is within a [`Lent`](loan::Lent).
     #[inline(never)]
     fn loan<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        // A serializer between the type and here may hide it: then it goes in line.
+        // A serializer in between may hide the type. Then the bytes are written inline.
         let lent = match bytes::as_token(value) {
             Some(token) => self.sink.lend(token.0)?,
             None => None,
@@ -285,7 +285,7 @@ impl<'s, S: Sink + ?Sized> ser::Serializer for Encoder<'s, S> {
         Ok(Fields { encoder: self.variant(index)? })
     }
 
-    /// Writes bytes in one piece, and takes iterators that do not know their length.
+    /// Writes bytes in one piece, and accepts iterators that do not know their length.
     #[inline]
     fn collect_seq<I>(self, iter: I) -> Result<(), EncodeError>
     where
@@ -304,7 +304,7 @@ impl<'s, S: Sink + ?Sized> ser::Serializer for Encoder<'s, S> {
         elements.finish()
     }
 
-    /// Takes iterators that do not know their length.
+    /// Accepts iterators that do not know their length.
     #[inline]
     fn collect_map<K, V, I>(self, iter: I) -> Result<(), EncodeError>
     where

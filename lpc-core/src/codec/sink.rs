@@ -33,22 +33,22 @@ pub trait Sink {
     ///
     /// # Errors
     ///
-    /// When the sink takes no more; encoding then stops.
+    /// If the sink accepts no more. Encoding then stops.
     fn push(&mut self, byte: u8) -> Result<(), EncodeError>;
 
     /// Appends `bytes`.
     ///
     /// # Errors
     ///
-    /// When the sink takes no more; encoding then stops.
+    /// If the sink accepts no more. Encoding then stops.
     fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError>;
 
-    /// Takes `loan` along with the message, and gives the index by which the receiver is to claim it. `None`:
-    /// its bytes are to be written in line, as by default.
+    /// Carries `loan` beside the message, and returns the index by which the receiver is to claim it. `None`
+    /// if its bytes are to be written inline, as they are by default.
     ///
     /// # Errors
     ///
-    /// When the sink takes no more; encoding then stops.
+    /// If the sink accepts no more. Encoding then stops.
     fn lend(&mut self, _loan: &Arc<dyn Loan>) -> Result<Option<u32>, EncodeError> {
         Ok(None)
     }

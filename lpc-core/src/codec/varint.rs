@@ -4,16 +4,16 @@ use super::input::Input;
 use super::sink::Sink;
 use super::{DecodeError, DecodeErrorKind, EncodeError};
 
-/// How long an integer of 64 bits can be.
+/// The most bytes of an integer of 64 bits.
 const MAX_LEN: usize = 10;
 
-/// How long `value` is.
+/// How many bytes `value` takes.
 pub(super) const fn len(value: u64) -> usize {
     let bits = u64::BITS - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }
 
-/// Writes `value`, by one call of the sink. The form of a smaller integer type is that of its value here.
+/// Writes `value`, by one call of the sink. A smaller integer type has the same encoding.
 #[inline]
 pub(super) fn put<S: Sink + ?Sized>(sink: &mut S, value: u64) -> Result<(), EncodeError> {
     if value < 0x80 {
@@ -92,8 +92,8 @@ fn take_long(input: &mut Input<'_>) -> Result<u64, DecodeError> {
     take_across(input)
 }
 
-/// Reads an integer of which the window has only a part. Another copy of that part may differ: it begins
-/// anew.
+/// Reads an integer of which the window has only a part. Another copy of that part may differ, so it starts
+/// again.
 #[cold]
 #[inline(never)]
 fn take_across(input: &mut Input<'_>) -> Result<u64, DecodeError> {

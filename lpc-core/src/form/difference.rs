@@ -1,13 +1,13 @@
-//! Where two forms differ, in words.
+//! Describes where two forms differ.
 
-/// Levels of a form that are looked into.
+/// How many levels of a form are compared.
 const MAX_DEPTH: usize = 128;
-/// Differences that are told.
+/// How many differences are described.
 const MAX_TOLD: usize = 3;
-/// Characters of one side that are shown.
+/// How many characters of one side are shown.
 const MAX_SHOWN: usize = 300;
 
-/// Says where two forms of a method differ: `ours` is that of this side.
+/// Describes where two forms of a method differ. `ours` is this side's.
 ///
 /// ```
 /// use lpc_core::form::difference;
@@ -17,7 +17,7 @@ const MAX_SHOWN: usize = 300;
 /// assert_eq!(difference(ours, theirs), "argument `at.y` is `u32` here and `f64` there");
 /// ```
 ///
-/// `theirs` may be anything; what is shown of it is short and has no control characters.
+/// `theirs` may be any text. What is shown of it is short and has no control characters.
 #[must_use]
 pub fn difference(ours: &str, theirs: &str) -> String {
     let mut found = Vec::new();
@@ -46,7 +46,8 @@ pub fn difference(ours: &str, theirs: &str) -> String {
     found.join("; ")
 }
 
-/// A form taken apart: what stands before its parts, and those with their names. A form without parts is its own head.
+/// A form taken apart: the text before its parts, and the parts with their names. A form without parts is
+/// only a head.
 #[derive(PartialEq)]
 struct Tree<'f> {
     text: &'f str,
@@ -89,7 +90,7 @@ impl<'f> Parser<'f> {
             ("tuple", self.list(")", Self::element)?)
         } else if self.eat("[") {
             let element = self.tree()?;
-            // How many, of an array.
+            // The length of an array.
             let end = self.rest.find(']')?;
             let len = &self.rest[..end];
             self.rest = &self.rest[end + 1..];
@@ -107,7 +108,7 @@ impl<'f> Parser<'f> {
         Some(Tree { text: &from[..from.len() - self.rest.len()], head, parts })
     }
 
-    /// What has no parts: up to where something else begins. The name of an opaque type may have brackets of its own.
+    /// A form without parts: the text up to the next form. The name of an opaque type may contain brackets.
     fn word(&mut self) -> Option<()> {
         let mut open = 0_usize;
         let end = self.rest.find(|char| {
@@ -157,7 +158,7 @@ impl<'f> Parser<'f> {
     }
 }
 
-/// Parts of one name on both sides.
+/// The parts of the same name on both sides.
 fn common<'p, 'f>(
     here: &'p Parts<'f>,
     there: &'p Parts<'f>,
@@ -168,7 +169,7 @@ fn common<'p, 'f>(
     })
 }
 
-/// Tells of names that are on one side only, or else in another order.
+/// Describes names that only one side has, or that are in another order.
 fn names(what: &str, here: &Parts<'_>, there: &Parts<'_>, found: &mut Vec<String>) {
     let of = |parts: &Parts<'_>| parts.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
     let (here, there) = (of(here), of(there));
@@ -178,7 +179,7 @@ fn names(what: &str, here: &Parts<'_>, there: &Parts<'_>, found: &mut Vec<String
     }
 }
 
-/// Tells of differences between two forms in the place that is called `path`.
+/// Describes the differences between two forms at `path`.
 fn compare(path: &str, here: &Tree<'_>, there: &Tree<'_>, found: &mut Vec<String>) {
     if here.text == there.text {
         return;
@@ -201,7 +202,7 @@ fn compare(path: &str, here: &Tree<'_>, there: &Tree<'_>, found: &mut Vec<String
         }
         return;
     }
-    // Where only the number of elements differs, both are shown as a whole.
+    // If only the number of elements differs, both forms are shown as a whole.
     if here.head == "sequence" && here.parts[0].1 == there.parts[0].1 {
         let (here, there) = (shown(here.text), shown(there.text));
         found.push(format!("{}` is `{here}` here and `{there}` there", shown(path)).replace(" ``", ""));
@@ -218,7 +219,7 @@ fn compare(path: &str, here: &Tree<'_>, there: &Tree<'_>, found: &mut Vec<String
     }
 }
 
-/// The text, if it is short; else its beginning. A peer may have written it.
+/// The text, or its beginning if it is long. A peer may have written it.
 fn shown(text: &str) -> String {
     let mut shown = text.chars().map(|char| if char.is_control() { '?' } else { char });
     let mut short = shown.by_ref().take(MAX_SHOWN).collect::<String>();

@@ -1,10 +1,10 @@
-//! What tracing found: the parts that types are made of.
+//! The result of tracing: the parts that types consist of.
 
 use std::any::TypeId;
 
 use super::Why;
 
-/// What stands in one place.
+/// The content of one slot.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
     Plain(&'static str),
@@ -12,22 +12,22 @@ pub(super) enum Content {
     Bytes,
     /// A part, by its index.
     Part(usize),
-    /// A loan, as its visitor calls it.
+    /// A loan, as its visitor describes it.
     Loan(String),
-    /// What cannot be traced: a type by its full name.
+    /// A type that cannot be traced, by its full name.
     Opaque(&'static str, Why),
 }
 
-/// A place, as far as it is known.
+/// A position in a type: a field, an element. `None` until its content was seen.
 pub(super) type Slot = Option<Content>;
 
-/// By which a part is known again. A derived visitor has the parameters of its type, and nothing else but the type has
-/// that visitor; lifetimes do not count.
+/// Identifies a part. A derived visitor has the parameters of its type, and no other type has the same
+/// visitor, apart from lifetimes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) visitor: TypeId,
     pub(super) name: &'static str,
-    /// Of fields or variants.
+    /// The names of fields or variants.
     pub(super) names: &'static [&'static str],
 }
 
@@ -42,25 +42,25 @@ pub(super) enum Kind {
     Enum(&'static [&'static str]),
 }
 
-/// A type that has other types in it.
+/// A type that contains other types.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) kind: Kind,
     pub(super) slots: Vec<Slot>,
-    /// Of an enum.
+    /// The variants of an enum.
     pub(super) variants: Vec<Variant>,
-    /// How many values of it are being made at the moment.
+    /// How many of its values are being decoded, one within the other.
     pub(super) open: usize,
-    /// Whether one was made, with something in it.
+    /// Whether a value with content was decoded.
     pub(super) is_done: bool,
-    /// Whether it can only be made with nothing in it: what would be has no values, or is opaque.
+    /// Whether only values without content can be decoded: the content has no values, or is opaque.
     pub(super) is_barren: bool,
-    /// Whether something within it has not been seen yet. As of the begin of the pass.
+    /// Whether it contains variants that had not been seen when the pass began.
     pub(super) leads: bool,
-    /// The last pass in which it was made for the sake of what it leads to.
+    /// The last pass in which it was decoded for the sake of such a variant.
     pub(super) spent: usize,
-    /// Of the variants that were made as a whole the cheapest, and what it cost. What is in it was made for less, so it
-    /// comes to an end.
+    /// The cheapest variant that was decoded as a whole, and its cost. Its content cost less, so the
+    /// recursion ends.
     pub(super) quick: Option<Quick>,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Quick {
 
 #[derive(Debug)]
 pub(super) struct Variant {
-    /// `None` for one that was not asked for its content, and where that is nothing.
+    /// `None` for a variant without content, or whose content was not asked for.
     pub(super) kind: Option<Kind>,
     pub(super) slots: Vec<Slot>,
     pub(super) state: State,
@@ -114,7 +114,7 @@ impl Part {
     }
 }
 
-/// Whether one of these leads to what has not been seen.
+/// Whether one of these slots leads to a variant that has not been seen.
 pub(super) fn any_leads(parts: &[Part], slots: &[Slot]) -> bool {
     slots.iter().any(|slot| matches!(slot, Some(Content::Part(part)) if parts[*part].leads))
 }

@@ -10,9 +10,9 @@
 //! assert_eq!(form.text(), "(name: str, ages: Option<[u32]>) -> enum {Ok(()), Err(u8)}");
 //! ```
 //!
-//! Two builds whose [`Form`]s of a method are equal understand each other's calls of it. A form is found by tracing: a
-//! type's `Deserialize` is run on made-up values, and what it asks for is written down. So it runs in each process that
-//! serves or calls the type, before its first connection.
+//! Two builds understand each other's calls of a method if their [`Form`]s of it are equal. A form is found
+//! by tracing: the `Deserialize` of a type is run on made-up values, and what it asks for is recorded. This
+//! happens in each process that serves or calls the type, before its first connection.
 //!
 //! # What is written
 //!
@@ -23,26 +23,28 @@
 //! | `(u8, str)`, `[u8; 4]` | a tuple or array; of equal elements always the second |
 //! | `{x: u32, y: u32}` | a struct |
 //! | `enum {Empty, Text(str), Point{x: u32}}` | an enum |
-//! | `^2` | what is two pairs of brackets around, again: a recursive type |
-//! | `shared [f32] of 4 bytes aligned to 4` | a loan of what has this name and layout |
-//! | `opaque Url` | what cannot be traced and has this name |
+//! | `^2` | the type two pairs of brackets further out, again: a recursive type |
+//! | `shared [f32] of 4 bytes aligned to 4` | a loan of a type with this name and layout |
+//! | `opaque Url` | a type of this name, which cannot be traced |
 //! | `!` | a variant that cannot be decoded |
-//! | `…` | what is too deep, or too much, to be written |
+//! | `…` | a part that is too deep or too long to be written |
 //!
-//! What is the same on the wire is written the same way: `&str`, `String` and `Cow<str>`; `Vec<u8>`, `&[u8]` and other byte
-//! strings; `Box<T>`, `&T` and `T`; a newtype and what is in it; a recursive type, wherever its
-//! boxes stand. The names of structs and enums are not written, so renaming a type is compatible. Those of fields, variants and
-//! arguments are: swapping two of one type would go unnoticed else.
+//! Types that are the same on the wire are written the same way: `&str`, `String` and `Cow<str>`; `Vec<u8>`,
+//! `&[u8]` and other byte strings; `Box<T>`, `&T` and `T`; a newtype and its content; a recursive type,
+//! wherever its boxes are. The names of structs and enums are not written, so to rename a type is compatible.
+//! The names of fields, variants and arguments are, because otherwise it would go unnoticed when two of the
+//! same type are swapped.
 //!
 //! # What cannot be traced
 //!
-//! A type that asks what comes next (`deserialize_any`), or refuses whatever it is given, is known by a weaker rule: by its
-//! name, without modules. So is each struct, tuple, newtype and `Option` around it; a sequence, a map or an enum can be made
-//! without it, and is traced. One that panics is not asked again. What is lent by a [loan](crate::codec::Received) is known by
-//! its name as well, and by its size and alignment. Two builds that agree on such a name are taken to agree on the type.
-//! [`Form::opaque`] tells which types cannot be traced, and why.
+//! A type that asks what comes next (`deserialize_any`), or refuses all made-up values, is opaque: it is
+//! compared by a weaker rule, its name without modules. So is each struct, tuple, newtype and `Option` that
+//! contains it. A sequence, a map or an enum can be made without it, and is traced. A type that panics is not
+//! tried again. The content of a [loan](crate::codec::Received) is also compared by its name, and by its size
+//! and alignment. Two builds that agree on such a name are assumed to agree on the type. [`Form::opaque`]
+//! tells which types cannot be traced, and why.
 //!
-//! A type with more ways through it than can be tried is known by those that were.
+//! A type with more variants, in all combinations, than can be tried is compared by those that were.
 
 mod difference;
 mod graph;
@@ -66,7 +68,7 @@ use crate::{Method, Service};
 pub use self::difference::difference;
 pub use self::question::{Answer, Question};
 
-/// Bytes of a form's text at most. What is deep within one that would be longer is not written.
+/// The most bytes of a form's text. If it would be longer, the innermost parts are left out.
 pub const MAX_LEN: usize = 64 << 10;
 
 /// What a method's arguments and result look like on the wire.
@@ -84,7 +86,7 @@ impl Form {
         &self.text
     }
 
-    /// The form as a number, which is never 0: a hash of all that is in it, also where the text leaves something out.
+    /// The form as a number, never 0: a hash of the whole form, including what the text leaves out.
     #[must_use]
     pub const fn fingerprint(&self) -> u64 {
         self.fingerprint
@@ -117,21 +119,21 @@ pub enum Why {
     /// It calls `deserialize_any`, or another method that the codec does not support.
     #[error("it asks what comes next, which the codec does not say")]
     AsksWhatIsNext,
-    /// Its `Deserialize` took none of the values that were made up for it.
+    /// Its `Deserialize` accepted none of the made-up values.
     #[error("it refuses all made-up values")]
     Refuses,
-    /// It has a type in it that is opaque.
+    /// It contains an opaque type.
     #[error("a type within it is opaque")]
     Contains,
     /// Its `Deserialize` panicked.
     #[error("it panics at a made-up value")]
     Panics,
-    /// It was seen in part, or not at all: it is too large, or within itself without end.
+    /// It was traced in part or not at all, because it is too large, or contains itself without end.
     #[error("it is too large to be seen as a whole")]
     TooMuch,
 }
 
-/// A method's form in the making: its arguments in order, then its result.
+/// A builder of a method's form: its arguments in order, then its result.
 #[derive(Debug)]
 pub struct Signature {
     nodes: Nodes,
@@ -140,14 +142,14 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// That of a method of which nothing is known yet.
+    /// The builder of a form that has no arguments yet.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it is nothing by default")]
     pub fn new() -> Self {
         Self { nodes: Nodes::default(), names: Vec::new(), arguments: Vec::new() }
     }
 
-    /// The same with an argument more.
+    /// Adds an argument.
     #[must_use]
     pub fn argument(mut self, name: &str, ty: Type) -> Self {
         self.names.push(name.into());
@@ -155,7 +157,7 @@ impl Signature {
         self
     }
 
-    /// The form of the method that returns this.
+    /// The form of the method with this result.
     #[must_use]
     pub fn result(self, ty: Type) -> Form {
         let Self { mut nodes, names, arguments: mut children } = self;
@@ -174,12 +176,12 @@ impl Signature {
 #[derive(Clone, Copy)]
 pub struct Type {
     name: fn() -> &'static str,
-    /// `None` for one that cannot be decoded.
+    /// `None` for a type that cannot be decoded.
     decode: Option<fn(Tracer<'_>) -> Result<(), Refused>>,
 }
 
 impl Type {
-    /// Traces the type, and gives its node.
+    /// Traces the type and adds it to the nodes. Returns its node.
     fn add_to(self, nodes: &mut Nodes) -> usize {
         let name = (self.name)();
         let Some(decode) = self.decode else { return nodes.opaque(name, Why::Undecodable) };
@@ -193,8 +195,8 @@ impl Type {
 
 /// Gives the [`Type`] of `T`: `<Known<T>>::TYPE`, with [`Unknown`] in scope.
 ///
-/// A `T` that cannot be decoded has one as well, which is never used: whoever decodes it gets the compiler's error, and not
-/// whoever asks for its form.
+/// A `T` that cannot be decoded has one as well, which is never used. So the compiler reports the code that
+/// decodes it, and not the code that asks for its form.
 #[derive(Debug)]
 pub struct Known<T: ?Sized>(PhantomData<T>);
 
@@ -204,9 +206,9 @@ impl<T: Deserialize<'static>> Known<T> {
         Type { name: std::any::type_name::<T>, decode: Some(|tracer| T::deserialize(tracer).map(drop)) };
 }
 
-/// What stands in for [`Known`] where that does not hold.
+/// Provides the [`Type`] where the bounds of [`Known`]'s own do not hold.
 pub trait Unknown {
-    /// A type that is opaque.
+    /// An opaque type.
     const TYPE: Type;
 }
 
@@ -214,25 +216,26 @@ impl<T: ?Sized> Unknown for Known<T> {
     const TYPE: Type = Type { name: std::any::type_name::<T>, decode: None };
 }
 
-/// The forms of a service's methods, in the order of [`Service::METHODS`]; `None` where nothing is known of one.
+/// The forms of a service's methods, in the order of [`Service::METHODS`]; `None` for a method of unknown
+/// form.
 ///
-/// They are found once in a process, by the first who asks.
+/// They are traced once in a process, by the first call.
 pub fn of<M: Service>() -> &'static [Option<Form>] {
     type Forms = OnceLock<Box<[Option<Form>]>>;
     static SERVICES: Mutex<Option<HashMap<TypeId, &'static Forms>>> = Mutex::new(None);
     let forms = {
         let mut services = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
-        // There are as many as services in the program.
+        // This leaks one for each service of the program.
         *services
             .get_or_insert_default()
             .entry(TypeId::of::<M>())
             .or_insert_with(|| Box::leak(Box::default()))
     };
-    // Without the lock: this runs code of the user's.
+    // Without the lock, because this runs the user's code.
     forms.get_or_init(|| M::METHODS.iter().map(Method::form).collect())
 }
 
-/// The number that stands for a form in a handshake: 0 where there is none.
+/// The number that represents a form in a handshake: 0 if there is none.
 #[must_use]
 pub fn fingerprint(form: Option<&Form>) -> u64 {
     form.map_or(0, Form::fingerprint)

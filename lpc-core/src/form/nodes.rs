@@ -1,8 +1,8 @@
-//! A method's form as a graph: what it is hashed from, and written from.
+//! A method's form as a graph, from which its hash and its text are made.
 //!
-//! Types that are the same on the wire may be made of different parts (`Option<T>` and `Option<Box<T>>` have visitors of their
-//! own), and a recursive type may be met at any of its turns. So nodes that nobody could tell apart, however far both are
-//! followed, are taken for one: they are of one class.
+//! Types that are the same on the wire may consist of different parts (`Option<T>` and `Option<Box<T>>` have
+//! different visitors), and a recursive type may be entered at any of its turns. So nodes that cannot be told
+//! apart, however far both are followed, belong to the same class and count as one.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,10 +11,10 @@ use super::graph::{Content, Kind, Part, Slot, State, Variant};
 use super::{Opaque, Why};
 use crate::type_name::without_modules;
 
-/// What a node is, but for what is in it.
+/// What a node is, without its children.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Head {
-    /// What has nothing in it, as it is written.
+    /// A type without content, as it is written.
     Word(String),
     Option,
     Seq,
@@ -24,14 +24,14 @@ pub(super) enum Head {
     Enum(&'static [&'static str]),
     /// A variant without names.
     Content,
-    /// With the names of its arguments. The result comes last.
+    /// The names of its arguments. The result is the last child.
     Method(Vec<String>),
 }
 
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) head: Head,
-    /// What is in it, by index.
+    /// Its children, by index.
     pub(super) children: Vec<usize>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Node {
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     pub(super) nodes: Vec<Node>,
-    /// What could not be traced.
+    /// The types that could not be traced.
     pub(super) opaque: Vec<Opaque>,
 }
 
@@ -53,9 +53,9 @@ impl Nodes {
         self.push(Head::Word(word.into()), Vec::new())
     }
 
-    /// What is known by its name alone.
+    /// Adds a type that is known by its name alone.
     pub(super) fn opaque(&mut self, name: &str, why: Why) -> usize {
-        // Who takes `&[T]` holds a type of its own, and who returns it a `Vec`.
+        // A receiver of `&[T]` holds a type of lpc's own, a sender of results a `Vec`.
         let short = without_modules(name).replace("HeldSlice<", "Vec<");
         let word = self.word(format!("opaque {short}"));
         self.note(short, why);
@@ -69,10 +69,10 @@ impl Nodes {
         }
     }
 
-    /// Takes in what was traced, and gives the node of its root.
+    /// Adds the parts that tracing found. Returns the node of their root.
     pub(super) fn add(&mut self, parts: &[Part], root: &Content) -> usize {
         let first = self.nodes.len();
-        // One for each part, so that those that are around each other know each other's.
+        // First a node for each part, since parts may contain each other.
         for _ in parts {
             self.word("_");
         }
@@ -80,7 +80,7 @@ impl Nodes {
         for (index, part) in parts.iter().enumerate() {
             let one = |at: usize| part.slots.get(at).and_then(Option::as_ref);
             let (head, children) = match part.kind {
-                // What is in it stands in its place.
+                // Its content takes its place.
                 Kind::Newtype => continue,
                 Kind::Tuple(0) => (Head::Word("()".into()), Vec::new()),
                 Kind::Option => (Head::Option, vec![self.slot(traced, one(0))]),
@@ -108,7 +108,7 @@ impl Nodes {
             Some(Content::Loan(form)) => self.word(form),
             Some(Content::Opaque(name, why)) => self.opaque(name, *why),
             Some(Content::Part(part)) => traced.first + part,
-            // What was never asked for is nothing that anybody could tell.
+            // Content that was never asked for cannot be known.
             None => self.word("_"),
         }
     }
@@ -136,7 +136,7 @@ impl Nodes {
         }
     }
 
-    /// Gives each node the number of its class.
+    /// The class of each node.
     pub(super) fn classes(&self) -> Vec<usize> {
         let (mut classes, mut count) = number(self.nodes.iter().map(|node| &node.head));
         loop {
@@ -148,7 +148,7 @@ impl Nodes {
                 within
             };
             let split = number(self.nodes.iter().zip(&classes).map(|(node, class)| (*class, within(node))));
-            // Classes are only ever split, so as many are the same ones.
+            // Classes are only ever split, so if their number stays the same, they do.
             if split.1 == count {
                 return classes;
             }
@@ -156,10 +156,10 @@ impl Nodes {
         }
     }
 
-    /// A number that is the same for what is of one class, in every process. It is never 0.
+    /// A number that is the same for all nodes of a class, in every process. It is never 0.
     pub(super) fn fingerprint(&self, classes: &[usize], root: usize) -> u64 {
         let mut hash = Fnv::default();
-        // Each class once, in the order in which they are met from the root.
+        // Each class once, in the order in which a walk from the root meets them.
         let mut met = vec![root];
         let mut numbers = HashMap::from([(classes[root], 0)]);
         let mut next = 0;
@@ -181,7 +181,7 @@ impl Nodes {
     }
 }
 
-/// What one type was found to be made of, and the first of its nodes.
+/// The parts of one traced type, and the first of its nodes.
 #[derive(Clone, Copy)]
 struct Traced<'t> {
     parts: &'t [Part],
@@ -189,10 +189,10 @@ struct Traced<'t> {
 }
 
 impl<'t> Traced<'t> {
-    /// What is in the newtypes that are around it.
+    /// The content of the newtypes around it.
     fn within(self, content: Option<&'t Content>) -> Option<&'t Content> {
         let mut content = content;
-        // One that is within itself alone has nothing in it.
+        // A newtype that only contains itself has no content.
         for _ in 0..=self.parts.len() {
             match content {
                 Some(Content::Part(part)) if self.parts[*part].kind == Kind::Newtype => {
@@ -205,13 +205,13 @@ impl<'t> Traced<'t> {
     }
 }
 
-/// Whether it is a tuple of equal elements: an array is the same on the wire.
+/// Whether it is a tuple of equal elements, which is the same as an array on the wire.
 pub(super) fn is_array(node: &Node, classes: &[usize]) -> bool {
     matches!(node.head, Head::Tuple(_))
         && node.children.windows(2).all(|pair| classes[pair[0]] == classes[pair[1]])
 }
 
-/// Numbers equal keys alike; says how many there are.
+/// Gives equal keys the same number. Returns how many there are.
 fn number<K: Eq + Hash>(keys: impl Iterator<Item = K>) -> (Vec<usize>, usize) {
     let mut numbers = HashMap::new();
     let numbered = keys
@@ -243,7 +243,7 @@ impl Fnv {
         self.bytes(&(number as u64).to_le_bytes());
     }
 
-    /// With its length, so that where one ends and the next begins counts.
+    /// Includes the length, so that it matters where one text ends and the next begins.
     fn text(&mut self, text: &str) {
         self.number(text.len());
         self.bytes(text.as_bytes());

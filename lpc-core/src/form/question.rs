@@ -1,5 +1,5 @@
-//! How a server is asked for a form: method [`FORM`](crate::handshake::FORM) takes a question and returns an answer, each a
-//! control message, as bytes.
+//! How a server is asked for a form: method [`FORM`](crate::handshake::FORM) takes a question and returns an
+//! answer, each a control message, as bytes.
 
 use serde::{Deserialize, Serialize};
 

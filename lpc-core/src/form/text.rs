@@ -1,11 +1,12 @@
-//! How a form is written.
+//! Writes a form as text.
 
 use std::fmt::{self, Write as _};
 
 use super::MAX_LEN;
 use super::nodes::{Head, Nodes, is_array};
 
-/// Levels that are written at most. What is deeper is left out, and more where that would still be too long.
+/// The most levels that are written. Deeper ones are left out, and more of them if the text would still be
+/// too long.
 const MAX_DEPTH: usize = 64;
 
 /// The text of the method.
@@ -26,12 +27,12 @@ struct Writer<'n> {
     classes: &'n [usize],
     depth: usize,
     text: String,
-    /// The classes of what is being written.
+    /// The classes that are being written, from the outermost in.
     around: Vec<usize>,
 }
 
 impl Writer<'_> {
-    /// Fails where the text is too long, as all that follow.
+    /// Fails if the text is too long, as do all that follow.
     fn node(&mut self, index: usize) -> fmt::Result {
         if let Some(level) = self.around.iter().position(|around| *around == self.classes[index]) {
             let up = self.around.len() - level;
@@ -109,7 +110,7 @@ impl Writer<'_> {
         for (at, (name, child)) in names.iter().zip(children).enumerate() {
             self.push(if at > 0 { ", " } else { "" })?;
             self.push(name)?;
-            // What it is like is to be seen from its brackets.
+            // Its brackets show what it is.
             self.written_out(*child)?;
         }
         self.push("}")

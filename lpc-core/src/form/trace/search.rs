@@ -1,4 +1,4 @@
-//! The search through the values of a type: which way a pass takes, and what it found.
+//! The search through the values of a type: what each pass chooses, and what it found.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -12,26 +12,26 @@ use crate::codec::MAX_DEPTH;
 use crate::form::Why;
 use crate::form::graph::{self, Content, Key, Kind, Part, Quick, Slot, State};
 
-/// How often a type may refuse.
+/// How many values a type may refuse.
 const TRIES: usize = STRINGS.len();
-/// Values decoded in all, so that a type with too many ways through it ends.
+/// The most values that are decoded in all, so that the search ends for types with too many combinations.
 const FUEL: usize = 1 << 23;
-/// Passes in a row that find nothing.
+/// The most passes in a row that find nothing new.
 const IDLE_PASSES: usize = 256;
-/// From here on the way that ends is taken, if it is known.
+/// From this depth on, what is known to end is chosen.
 const DEEP: usize = 32;
-/// Elements of an array that are looked at one by one: those of longer ones are all alike.
+/// How many elements of an array are traced one by one. The elements of longer arrays are all alike.
 const MAX_SLOTS: usize = 256;
 
-/// What a type was found to be.
+/// The result of tracing a type.
 pub(in crate::form) struct Traced {
     pub(in crate::form) parts: Vec<Part>,
     pub(in crate::form) root: Content,
-    /// Whether there was too much of it to see it all.
+    /// Whether the search ended before it had seen all of the type.
     pub(in crate::form) is_cut: bool,
 }
 
-/// Traces what `decode` decodes, called `name`.
+/// Traces the type of this name, which `decode` decodes.
 pub(in crate::form) fn trace(name: &'static str, decode: fn(Tracer<'_>) -> Result<(), Refused>) -> Traced {
     let mut trace = Trace { fuel: FUEL, ..Trace::default() };
     let (root, is_cut) = trace.run(name, decode);
@@ -48,38 +48,39 @@ pub(super) struct Trace {
     opaque: HashMap<TypeId, Why>,
     pass: usize,
     pub(super) fuel: usize,
-    /// When something new was found last.
+    /// The last pass that found something new.
     found_at: usize,
 
     // Of this pass:
     depth: usize,
-    /// How many of the arrays around are at elements that need not be looked at.
+    /// How many of the enclosing arrays are at elements that need not be traced.
     skimmed: usize,
-    /// The types that are being decoded.
+    /// The types that are being decoded, from the outermost in.
     around: Vec<TypeId>,
-    /// Which of the values to try: all types around have a say.
+    /// Which of the values to try: the sum of the refusals of all enclosing types.
     pub(super) shift: usize,
-    /// What the value that was decoded last is.
+    /// What was decoded last.
     pub(super) content: Slot,
     pub(super) blame: Blame,
 }
 
-/// Whose fault it is that a pass failed.
+/// The type that is to blame for a failed pass.
 #[derive(Clone, Copy, Default, PartialEq)]
 pub(super) enum Blame {
-    /// It is that of the innermost type which has other values to try.
+    /// The innermost type is, and there are other values to try.
     #[default]
-    Nobody,
-    /// It is that of the innermost type, and no value would help.
+    Innermost,
+    /// The innermost type is, and no value would help.
     Hopeless,
-    /// An opaque type refused: what is around it cannot be made either.
+    /// An opaque type refused, so the types around it cannot be decoded either.
     Opaque,
-    /// A type has no values: what is around it has none either.
+    /// A type has no values, so the types around it have none either.
     Empty,
-    Somebody,
+    /// The blame was assigned.
+    Settled,
 }
 
-/// What keeps apart parts that one visitor makes of several methods.
+/// Distinguishes parts of the same visitor that were decoded by different methods.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Shape {
     Newtype,
@@ -92,9 +93,9 @@ pub(super) enum Shape {
 }
 
 impl Trace {
-    /// Gives what the type is, and whether there was too much of it to see it all.
+    /// Runs the search. Returns what the type is, and whether the search ended before it had seen all of it.
     fn run(&mut self, name: &'static str, decode: fn(Tracer<'_>) -> Result<(), Refused>) -> (Content, bool) {
-        // Stands for the type as a whole, which need not be one that has an id.
+        // Represents the type as a whole, which may have no id.
         let root = TypeId::of::<Tracer<'static>>();
         let mut made = None;
         loop {
@@ -137,10 +138,10 @@ impl Trace {
         graph::find_leads(&mut self.parts);
         (self.depth, self.skimmed, self.shift) = (0, 0, 0);
         self.around.clear();
-        (self.content, self.blame) = (None, Blame::Nobody);
+        (self.content, self.blame) = (None, Blame::Innermost);
     }
 
-    /// Decodes a value of one type, and says what it is.
+    /// Decodes a value of one type, and returns what the type is.
     fn within<T>(
         &mut self,
         id: TypeId,
@@ -158,7 +159,7 @@ impl Trace {
         let decoded = decode(self);
         self.around.pop();
         self.shift = shift;
-        // A type that asks for nothing is nothing on the wire.
+        // A type that asks for nothing takes no bytes on the wire.
         let content = self.content.take().unwrap_or(Content::Plain("()"));
         if decoded.is_err() {
             self.refused(id);
@@ -167,11 +168,11 @@ impl Trace {
         (decoded, content)
     }
 
-    /// Settles who is to blame.
+    /// Assigns the blame for a refusal.
     fn refused(&mut self, id: TypeId) {
         match self.blame {
-            Blame::Somebody | Blame::Empty => return,
-            Blame::Nobody => {
+            Blame::Settled | Blame::Empty => return,
+            Blame::Innermost => {
                 let refusals = self.refusals.entry(id).or_default();
                 *refusals += 1;
                 if *refusals >= TRIES {
@@ -181,17 +182,17 @@ impl Trace {
             Blame::Hopeless => self.give_up(id, Why::AsksWhatIsNext),
             Blame::Opaque => self.give_up(id, Why::Contains),
         }
-        (self.blame, self.found_at) = (Blame::Somebody, self.pass);
+        (self.blame, self.found_at) = (Blame::Settled, self.pass);
     }
 
-    /// Takes the type for opaque. It may be within itself, and be so for a reason of its own by now.
+    /// Marks the type as opaque. If it contains itself, it may be so already, for another reason.
     fn give_up(&mut self, id: TypeId, why: Why) {
         self.opaque.entry(id).or_insert(why);
     }
 
-    /// Fails for no fault of the type's: another pass takes another way.
+    /// Fails without blame on the type: another pass makes other choices.
     pub(super) fn dead_end(&mut self) -> Refused {
-        self.blame = Blame::Somebody;
+        self.blame = Blame::Settled;
         Refused
     }
 
@@ -203,7 +204,7 @@ impl Trace {
         Ok(())
     }
 
-    /// Begins a value of a type that has others in it.
+    /// Begins to decode a value of a type that contains others.
     pub(super) fn enter<V>(
         &mut self,
         shape: Shape,
@@ -236,7 +237,7 @@ impl Trace {
         self.content = Some(Content::Part(index));
     }
 
-    /// Whether to put something into an `Option`, a sequence or a map.
+    /// Whether to decode content in an `Option`, a sequence or a map.
     pub(super) fn is_filled(&mut self, index: usize) -> bool {
         let part = &mut self.parts[index];
         let leads = part.leads && part.spent < self.pass && self.skimmed == 0;
@@ -249,17 +250,17 @@ impl Trace {
         is_wanted && is_possible
     }
 
-    /// Says how the filling of one ended.
+    /// Records whether the content could be decoded.
     pub(super) fn filled(&mut self, index: usize, is_ok: bool) {
         let part = &mut self.parts[index];
         part.is_done |= is_ok;
         if !is_ok && matches!(self.blame, Blame::Empty | Blame::Opaque) {
             part.is_barren = true;
-            (self.blame, self.found_at) = (Blame::Somebody, self.pass);
+            (self.blame, self.found_at) = (Blame::Settled, self.pass);
         }
     }
 
-    /// How many elements to put into a sequence or map.
+    /// How many elements to decode in a sequence or map.
     pub(super) fn filling(&mut self, index: usize) -> usize {
         match self.is_filled(index) {
             true if self.shift % 2 == 1 => FILLINGS[self.shift / 2 % FILLINGS.len()],
@@ -267,7 +268,7 @@ impl Trace {
         }
     }
 
-    /// Which variant to make of an enum.
+    /// Which variant of an enum to decode.
     pub(super) fn choose(&mut self, index: usize) -> Option<usize> {
         let part = &self.parts[index];
         let variants = || part.variants.iter().enumerate().filter(|(_, variant)| !variant.is_open);
@@ -285,7 +286,7 @@ impl Trace {
         Some(chosen)
     }
 
-    /// Says how the making of a variant ended, and what fuel it took.
+    /// Records whether a variant could be decoded, and its cost in fuel.
     pub(super) fn made(&mut self, index: usize, chosen: usize, is_ok: bool, cost: usize) {
         let part = &mut self.parts[index];
         let others = part.variants.iter().filter(|variant| variant.state != State::Refused).count() > 1;
@@ -300,16 +301,18 @@ impl Trace {
             }
             return;
         }
-        // The last one that is left cannot be done without: its enum cannot be made, then.
+        // Without the last variant that is left, the enum cannot be decoded at all.
         if variant.state == State::Seen || !others {
             return;
         }
         match self.blame {
-            Blame::Somebody => return,
-            Blame::Nobody if variant.refusals < TRIES => variant.refusals += 1,
-            Blame::Nobody | Blame::Hopeless | Blame::Opaque | Blame::Empty => variant.state = State::Refused,
+            Blame::Settled => return,
+            Blame::Innermost if variant.refusals < TRIES => variant.refusals += 1,
+            Blame::Innermost | Blame::Hopeless | Blame::Opaque | Blame::Empty => {
+                variant.state = State::Refused
+            }
         }
-        (self.blame, self.found_at) = (Blame::Somebody, self.pass);
+        (self.blame, self.found_at) = (Blame::Settled, self.pass);
     }
 
     fn slots(&mut self, place: Place) -> &mut Vec<Slot> {
@@ -320,7 +323,7 @@ impl Trace {
         }
     }
 
-    /// Decodes what an `Option` or newtype has in it: for a visitor that does not say of what type that is.
+    /// Decodes the content of an `Option` or newtype, whose visitor does not tell its type.
     pub(super) fn whole<T>(
         &mut self,
         place: Place,
@@ -336,7 +339,7 @@ impl Trace {
         visited
     }
 
-    /// Decodes what stands in a slot.
+    /// Decodes the content of a slot.
     pub(super) fn slot<T: DeserializeSeed<'static>>(
         &mut self,
         place: Place,
@@ -362,7 +365,7 @@ impl Trace {
     }
 }
 
-/// Whose slots they are.
+/// The part, or the variant of an enum, that slots belong to.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) part: usize,

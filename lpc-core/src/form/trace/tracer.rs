@@ -1,4 +1,4 @@
-//! A deserializer that makes up a value, and notes what it is asked for.
+//! A deserializer that makes up a value, and records what it is asked for.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ impl<'t> Tracer<'t> {
         self.whole(Content::Plain(name), visit)
     }
 
-    /// What has no parts.
+    /// A value without parts.
     fn whole<T>(
         self,
         content: Content,
@@ -82,7 +82,7 @@ macro_rules! numbers {
 impl<'t> de::Deserializer<'static> for Tracer<'t> {
     type Error = Refused;
 
-    /// As the codec's.
+    /// Like the codec's.
     fn is_human_readable(&self) -> bool {
         false
     }
@@ -378,7 +378,7 @@ impl<V: Visitor<'static>> fmt::Display for Expecting<'_, V> {
     }
 }
 
-/// A type refused a value. Why does not matter.
+/// A type refused a value. The reason does not matter.
 #[derive(Debug)]
 pub(in crate::form) struct Refused;
 

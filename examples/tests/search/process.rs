@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Once, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,15 @@ use nix::unistd::Pid;
 /// How long anything may take before it counts as a hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The program, which an interrupt ends, also where the tests were started with interrupts ignored, as a
+/// script's job is.
 pub(crate) fn search() -> Command {
+    static CATCHES: Once = Once::new();
+    CATCHES.call_once(|| {
+        // What a process catches its children do by default; what it ignores they ignore.
+        let always = Arc::new(AtomicBool::new(true));
+        signal_hook::flag::register_conditional_shutdown(Signal::SIGINT as i32, 130, always).unwrap();
+    });
     let mut command = Command::new(env!("CARGO_BIN_EXE_search"));
     command.env_remove("LPC_THRESHOLD").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -97,8 +106,8 @@ pub(crate) fn counts(output: &Output) -> (Vec<Vec<u8>>, u64) {
     (lines, total.strip_prefix("total: ").unwrap().parse().unwrap())
 }
 
-/// Runs both programs with the same arguments and compares all that they say, but for the order and the words of
-/// error messages. Gives the total.
+/// Runs both programs with the same arguments and compares all that they say, but for the order and the words
+/// of error messages. Gives the total.
 pub(crate) fn assert_as_grep<A: AsRef<OsStr>>(
     directory: &Path,
     grep_options: &[&str],

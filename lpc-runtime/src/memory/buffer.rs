@@ -47,7 +47,9 @@ struct Large {
 impl Buffer {
     /// An empty buffer, with the capacity of some earlier use.
     pub(crate) fn take() -> Self {
-        Self(SPARE.with_borrow_mut(Vec::pop).unwrap_or_default())
+        // At the end of the thread there is no list any more, and destructors may still call.
+        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
+        Self(spare.ok().flatten().unwrap_or_default())
     }
 
     /// A buffer with a copy of `bytes`.

@@ -12,6 +12,7 @@ use lpc_core::{Error, ErrorKind, Progress, Result};
 use crate::client::patience::waker_of;
 use crate::connection::link::Link;
 use crate::credentials::Credentials;
+use crate::server::wakers::Wakers;
 
 /// The call that is being answered: who calls, how long they wait, and whether they still do.
 ///
@@ -56,7 +57,8 @@ impl Context {
     /// Other threads and tasks that an implementation starts are outside.
     #[must_use]
     pub fn current() -> Self {
-        Self(CURRENT.with_borrow(Option::clone))
+        // At the end of its thread, too: in what a destructor calls then, no call is being answered.
+        Self(CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default())
     }
 
     /// Who calls; `None` outside of a call.
@@ -103,7 +105,8 @@ impl Context {
         let until = Instant::now().checked_add(time);
         let waker = waker_of(thread::current());
         let until = [until, running.deadline].into_iter().flatten().min();
-        while !running.is_cancelled_or_wakes(&waker) {
+        let mut waiter = Waiter::new(running);
+        while !waiter.is_cancelled_or_wakes(&waker) {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             match left {
                 Some(Duration::ZERO) => break,
@@ -111,7 +114,6 @@ impl Context {
                 None => thread::park(),
             }
         }
-        running.forget(&waker);
         running.is_cancelled()
     }
 
@@ -143,7 +145,7 @@ pub(crate) struct Running {
     peer: Credentials,
     deadline: Option<Instant>,
     is_cancelled: AtomicBool,
-    wakers: Mutex<Vec<Waker>>,
+    wakers: Mutex<Wakers>,
 }
 
 impl Running {
@@ -169,34 +171,18 @@ impl Running {
     }
 
     pub(crate) fn cancel(&self) {
-        // Under the lock: who has looked before is among those that are woken.
+        // Under the lock: a waiter that has looked before is among those that are woken.
         let mut wakers = self.wakers();
         self.is_cancelled.store(true, Release);
-        let woken = std::mem::take(&mut *wakers);
+        let woken = wakers.take();
         drop(wakers);
-        woken.into_iter().for_each(Waker::wake);
-    }
-
-    /// This waker need not be woken any more.
-    fn forget(&self, waker: &Waker) {
-        self.wakers().retain(|other| !other.will_wake(waker));
-    }
-
-    /// Whether it is cancelled; if not, `waker` is woken when it is, but for its deadline.
-    pub(crate) fn is_cancelled_or_wakes(&self, waker: &Waker) -> bool {
-        let mut wakers = self.wakers();
-        if self.is_cancelled() {
-            return true;
-        }
-        if !wakers.iter().any(|other| other.will_wake(waker)) {
-            wakers.push(waker.clone());
-        }
-        false
+        woken.for_each(Waker::wake);
     }
 
     #[cfg(feature = "tokio")]
     pub(crate) async fn cancelled(&self) {
-        let told = std::future::poll_fn(|cx| match self.is_cancelled_or_wakes(cx.waker()) {
+        let mut waiter = Waiter::new(self);
+        let told = std::future::poll_fn(|cx| match waiter.is_cancelled_or_wakes(cx.waker()) {
             true => std::task::Poll::Ready(()),
             false => std::task::Poll::Pending,
         });
@@ -207,8 +193,42 @@ impl Running {
         }
     }
 
-    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
+    fn wakers(&self) -> MutexGuard<'_, Wakers> {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for a call to be cancelled. Its waker goes when this is dropped.
+struct Waiter<'r> {
+    running: &'r Running,
+    place: Option<usize>,
+}
+
+impl<'r> Waiter<'r> {
+    fn new(running: &'r Running) -> Self {
+        Self { running, place: None }
+    }
+
+    /// Whether the call is cancelled; if not, `waker` is woken when it is, but for its deadline.
+    fn is_cancelled_or_wakes(&mut self, waker: &Waker) -> bool {
+        let mut wakers = self.running.wakers();
+        if self.running.is_cancelled() {
+            return true;
+        }
+        match self.place {
+            Some(place) => wakers.update(place, waker),
+            None => self.place = Some(wakers.add(waker.clone())),
+        }
+        false
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            let removed = self.running.wakers().remove(place);
+            drop(removed);
+        }
     }
 }
 
@@ -236,7 +256,7 @@ impl Current {
 
     /// The connection through which this thread is called.
     pub(crate) fn link() -> Option<Arc<Link>> {
-        CURRENT.with_borrow(|running| running.as_ref()?.link.upgrade())
+        CURRENT.try_with(|running| running.borrow().as_ref()?.link.upgrade()).ok()?
     }
 }
 

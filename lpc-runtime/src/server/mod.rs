@@ -6,3 +6,4 @@ pub(crate) mod desk;
 pub(crate) mod ends;
 pub(crate) mod handshakes;
 pub(crate) mod served;
+mod wakers;

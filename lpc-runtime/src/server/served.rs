@@ -68,7 +68,7 @@ impl<D: ?Sized> Served<D> {
 
     /// Times a call of the method, if that is to be timed.
     pub(crate) fn stopwatch(&self, method: u16) -> Stopwatch<'_> {
-        Stopwatch { pace: self.paces.get(usize::from(method)).filter(|pace| pace.is_timed()), longest: None }
+        Stopwatch::new(self.paces.get(usize::from(method)))
     }
 
     /// A call of the method took this long.
@@ -102,7 +102,11 @@ pub(crate) struct Stopwatch<'s> {
     longest: Option<Duration>,
 }
 
-impl Stopwatch<'_> {
+impl<'s> Stopwatch<'s> {
+    fn new(pace: Option<&'s Pace>) -> Self {
+        Self { pace: pace.filter(|pace| pace.is_timed()), longest: None }
+    }
+
     /// Runs the call for a turn.
     #[inline]
     pub(crate) fn turn<T>(&mut self, run: impl FnOnce() -> T) -> T {
@@ -121,5 +125,28 @@ impl Drop for Stopwatch<'_> {
         if let (Some(pace), Some(longest)) = (self.pace, self.longest) {
             pace.took(longest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_quick_method_one_call_in_sixteen_is_timed() {
+        let pace = Pace::new();
+        let timed = |calls| (0..calls).filter(|_| Stopwatch::new(Some(&pace)).pace.is_some()).count();
+        assert_eq!(timed(5), 5, "nothing is known yet");
+        pace.took(Duration::from_micros(1));
+        assert_eq!(timed(160), 10);
+    }
+
+    #[test]
+    fn a_call_that_had_no_turn_tells_nothing() {
+        let pace = Pace::new();
+        drop(Stopwatch::new(Some(&pace)));
+        assert!(!pace.is_quick());
+        Stopwatch::new(Some(&pace)).turn(|| ());
+        assert!(pace.is_quick());
     }
 }

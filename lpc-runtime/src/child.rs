@@ -1,7 +1,7 @@
 //! Services in child processes, connected through the child's standard input.
 //!
-//! Standard input is the one descriptor that every way of starting a program passes on, so no number has to be agreed
-//! on, nothing is left open in other children, and no code runs between fork and exec.
+//! Standard input is the one descriptor that every way of starting a program passes on, so no number has to
+//! be agreed on, nothing is left open in other children, and no code runs between fork and exec.
 
 use std::fs::File;
 use std::io;
@@ -23,18 +23,19 @@ pub(crate) fn spawn(command: &mut Command) -> Result<(UnixStream, Child)> {
         let message = format!("child process {:?} does not start: {error}", command.get_program());
         Error::new(ErrorKind::Io, message)
     });
-    // The command keeps its end of the pair, through which the stream would seem alive after the child's death.
+    // The command keeps its end of the pair, through which the stream would seem alive after the child's
+    // death.
     command.stdin(Stdio::null());
     Ok((ours, child?))
 }
 
-/// Ends a child that is of no use.
+/// Ends a child that does not serve.
 pub(crate) fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
 }
 
-/// In the child: the stream to the parent. From then on standard input is empty, so that grandchildren do not
+/// The stream to the parent, in the child. After this standard input is empty, so that grandchildren do not
 /// inherit the connection and keep it alive.
 pub(crate) fn parent() -> Result<UnixStream> {
     let refuse = |reason: &str| {

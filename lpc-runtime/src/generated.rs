@@ -1,6 +1,6 @@
-//! What generated code is made of: how a stub encodes a call, and how a service answers one.
+//! The functions that generated code calls: a stub encodes a call with them, and a dispatcher answers one.
 //!
-//! Users meet [`Service`](lpc_core::Service) and the clients; the rest is for the expansion of `#[service]`.
+//! Users see [`Service`](lpc_core::Service) and the clients. The rest is for the expansion of `#[service]`.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::body::arrived::Arrived;
 use crate::body::outgoing::{Encoded, Missing, Outgoing, WhenFull};
 use crate::connection::link::Link;
 
-/// A service's description as values.
+/// The description of a service as values, without its type.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Description {
     pub(crate) name: &'static str,
     pub(crate) methods: &'static [Method],
-    /// What its methods look like: found by the first who asks.
+    /// The forms of its methods, traced by the first call.
     pub(crate) forms: fn() -> &'static [Option<Form>],
 }
 
@@ -33,12 +33,13 @@ impl Description {
         self.methods.get(method as usize).map_or("?", Method::name)
     }
 
-    /// The method's form, where it is known.
+    /// The method's form, if it is known.
     pub(crate) fn form(&self, method: u32) -> Option<&'static Form> {
         (self.forms)().get(method as usize)?.as_ref()
     }
 
-    /// Finds the forms of the methods, which may take some time when it is the first time, and logs what they do not show.
+    /// Traces the forms of the methods, which may take some time at first, and logs the types that cannot be
+    /// traced.
     pub(crate) fn find_forms(&self) {
         for (method, form) in self.methods.iter().zip((self.forms)()) {
             for form::Opaque { name, why, .. } in form.iter().flat_map(Form::opaque) {
@@ -47,12 +48,12 @@ impl Description {
         }
     }
 
-    /// What a handshake says of the methods' forms.
+    /// The fingerprints of the methods' forms, for a handshake.
     pub(crate) fn fingerprints(&self) -> Vec<u64> {
         (self.forms)().iter().map(|form| form::fingerprint(form.as_ref())).collect()
     }
 
-    /// The error of a call, with the method's name where it is of the connection.
+    /// The error of a call, with the method's name if it is the connection's error.
     pub(crate) fn context(&self, method: u32, error: Error) -> Error {
         if error.is_disconnected() {
             return error.with_context(format_args!("{}.{}", self.name, self.method(method)));
@@ -102,7 +103,7 @@ impl<'e> Encoder<'e> {
         })
     }
 
-    /// What the connection had no room for, where that is why encoding failed.
+    /// What the connection had no room for, if encoding failed because of that.
     pub(crate) fn missing(&self) -> Option<Missing> {
         self.outgoing.missing()
     }
@@ -112,22 +113,22 @@ impl<'e> Encoder<'e> {
     }
 }
 
-/// How a call's arguments are encoded. Its type is forgotten: what a call consists of is compiled once, and not once for each
-/// method of each service.
+/// Encodes a call's arguments. It is a `dyn` type, so that the code of a call is compiled once and not once
+/// for each method of each service.
 pub(crate) type Encode<'a> = dyn Fn(&mut Encoder<'_>) -> Result<(), Error> + 'a;
 
-/// The same for a call that may move to another thread meanwhile.
+/// The same for a call that may move to another thread while it is made.
 #[cfg(feature = "tokio")]
 pub(crate) type SyncEncode<'a> = dyn Fn(&mut Encoder<'_>) -> Result<(), Error> + Sync + 'a;
 
-/// The error of a value that refused to be encoded, or that a limit refused.
+/// The error of a value that could not be encoded, or is over a limit.
 fn refused(error: EncodeError, place: &str, knob: &str) -> Error {
     let kind = if error.is_too_large() { ErrorKind::TooLarge } else { ErrorKind::Encode };
     let knob = if error.is_too_large() { knob } else { "" };
     Error::new(kind, format!("{place}: {error}{knob}"))
 }
 
-/// A call that a service is to answer.
+/// A call for a service to answer.
 pub struct Request<'a> {
     link: &'a Link,
     service: Description,
@@ -175,12 +176,12 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The answer to a call of a method that the service does not have: to the question for the form of another, or an
-    /// error.
+    /// Answers a call of a method that the service does not have. It may be the question for the form of
+    /// another method; otherwise it is an error.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownMethod`], but for that question.
+    /// [`ErrorKind::UnknownMethod`], unless it is that question.
     pub fn unknown_method(self) -> Result<Reply, Error> {
         if self.method == u32::from(handshake::FORM) {
             let mut arguments = self.arguments();
@@ -220,7 +221,7 @@ impl<'a> Arguments<'a> {
         })
     }
 
-    /// Makes sure that there is no argument more.
+    /// Checks that no further argument follows.
     ///
     /// # Errors
     ///
@@ -255,7 +256,7 @@ pub(crate) fn decode_outcome<R: Outcome>(
     })
 }
 
-/// What a method of a service returns: a `Result<T, E>` whose sides serialize, with `E: From<lpc::Error>`.
+/// The return type of a service's method: a `Result<T, E>` of serializable types with `E: From<lpc::Error>`.
 #[diagnostic::on_unimplemented(
     message = "a method of a service returns `Result<T, E>`, and `{Self}` is none that can cross a process",
     label = "write `lpc::Result<{Self}>`, or a `Result` with an error of your own",
@@ -276,7 +277,8 @@ where
     }
 }
 
-/// Where dispatch is implemented by generated code: for each service `M`, over every `S` that implements its trait.
+/// The type for which generated code implements dispatch: for each service `M`, over every `S` that
+/// implements its trait.
 #[derive(Debug)]
 pub struct Dispatcher;
 
@@ -291,7 +293,7 @@ pub trait Dispatch<M: Service, S> {
     ///
     /// # Errors
     ///
-    /// What kept the method from being called, or its result from being encoded.
+    /// The error that prevented the call of the method, or the encoding of its result.
     fn dispatch(service: &S, request: Request<'_>) -> Result<Reply, Error>;
 }
 
@@ -306,7 +308,7 @@ pub trait AsyncDispatch<M: Service, S> {
     ///
     /// # Errors
     ///
-    /// What kept the method from being called, or its result from being encoded.
+    /// The error that prevented the call of the method, or the encoding of its result.
     fn dispatch<'a>(
         service: &'a S,
         request: Request<'a>,
@@ -323,15 +325,15 @@ impl<T: Lend + ?Sized> Serialize for ByRef<'_, T> {
     }
 }
 
-/// What is decoded where the method takes `&T`.
+/// The type that is decoded for an argument `&T`.
 pub type Held<'de, T> = <T as Lend>::Held<'de>;
 
-/// The `&T` to what was decoded for it.
+/// The `&T` that refers to the decoded value.
 pub fn lend<'h, T: Lend + ?Sized>(held: &'h Held<'_, T>) -> &'h T {
     T::lend(held)
 }
 
-/// A sequence of what a function gives, encoded as a slice of it would be.
+/// A sequence of the items that a function returns, encoded like a slice of them.
 #[derive(Debug)]
 pub struct Each<F>(pub F);
 
@@ -350,11 +352,11 @@ where
     }
 }
 
-/// The threshold that `#[lpc(threshold = "…")]` names.
+/// The threshold of `#[lpc(threshold = "…")]`.
 ///
 /// # Panics
 ///
-/// At compile time, where the text is none.
+/// At compile time, if the text is no threshold.
 #[must_use]
 #[track_caller]
 pub const fn threshold(text: &str) -> Threshold {
@@ -366,11 +368,11 @@ pub const fn threshold(text: &str) -> Threshold {
     }
 }
 
-/// The deadline that `#[lpc(deadline = "…")]` names.
+/// The deadline of `#[lpc(deadline = "…")]`.
 ///
 /// # Panics
 ///
-/// At compile time, where the text is none.
+/// At compile time, if the text is no deadline.
 #[must_use]
 #[track_caller]
 pub const fn deadline(text: &str) -> Duration {

@@ -1,4 +1,4 @@
-//! [`Port`]: where a service is found, and how a server takes hold of that place.
+//! [`Port`]: the address of a service, and how a server takes hold of it.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -35,22 +35,22 @@ use crate::sys::fork::Birth;
 /// # Ok::<(), lpc::Error>(())
 /// ```
 ///
-/// A name `documents` is the socket `lpc/documents.sock` in the user's runtime directory, which only this user can
-/// enter (mode 0700). That directory is the first of these:
+/// A name `documents` is the socket `lpc/documents.sock` in the user's runtime directory, which only this
+/// user can enter (mode 0700). That directory is the first of these:
 ///
 /// 1. `$XDG_RUNTIME_DIR`, if it is set to an absolute path;
 /// 2. `/run/user/UID`, if it exists;
 /// 3. `.local/state` in the home directory.
 ///
-/// Never `/tmp`, where others can put things in the way, and never an abstract name, which has no owner.
+/// It is never `/tmp`, where other users can put files in the way, nor an abstract name, which has no owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// As the user wrote it, for messages.
+    /// The port as the user wrote it, for messages.
     name: PathBuf,
     path: PathBuf,
 }
 
-/// Bytes of a socket's path at most: `sun_path` of unix(7), less its terminator.
+/// The most bytes of a socket's path: `sun_path` of unix(7), less its terminator.
 const MAX_PATH: usize = 107;
 
 impl Port {
@@ -58,7 +58,7 @@ impl Port {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] where it is neither, or its path is longer than a socket's may be.
+    /// [`ErrorKind::InvalidInput`] if it is neither, or the path is longer than a socket's may be.
     pub fn new(port: impl AsRef<Path>) -> Result<Self> {
         let name = port.as_ref();
         let refuse =
@@ -86,13 +86,13 @@ impl Port {
         Ok(Self { name: name.to_owned(), path })
     }
 
-    /// The socket's path.
+    /// The path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The port for messages: its name, and its path where that says more.
+    /// The port for messages: its name, and its path if that is another.
     pub(crate) fn describe(&self) -> String {
         if self.name == self.path {
             format!("`{}`", self.path.display())
@@ -101,23 +101,23 @@ impl Port {
         }
     }
 
-    /// A stream to whoever serves the port. Waits as long as this for room in the server's backlog, which is all that
-    /// connecting to a Unix socket waits for.
+    /// Connects to the server of the port. It waits for up to `timeout` for room in the server's backlog,
+    /// which is all that connect(2) waits for on a Unix socket.
     pub(crate) fn connect(&self, timeout: Duration) -> Result<UnixStream> {
-        // Beyond what the clock can say there is no limit.
+        // A time beyond the clock's range is no limit.
         let deadline = Instant::now().checked_add(timeout);
         let connected = self.open(SockFlag::empty(), |socket| {
             let Some(deadline) = deadline else { return Ok(()) };
             let left = deadline.saturating_duration_since(Instant::now());
             let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX).min(i64::from(i32::MAX));
-            // Zero would be no limit.
+            // Zero would mean no limit.
             let micros = i64::from(left.subsec_micros()).max(1);
             setsockopt(socket, sockopt::SendTimeout, &TimeVal::new(seconds, micros))
         });
         connected?.ok_or_else(|| self.no_room(timeout))
     }
 
-    /// The same without waiting: `None` while there is no room.
+    /// The same without waiting: `None` if there is no room.
     #[cfg(feature = "tokio")]
     pub(crate) fn try_connect(&self) -> Result<Option<UnixStream>> {
         self.open(SockFlag::SOCK_NONBLOCK, |_| Ok(()))
@@ -140,7 +140,7 @@ impl Port {
             let socket = socket(AddressFamily::Unix, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, None)?;
             let address = UnixAddr::new(&self.path)?;
             loop {
-                // Each time anew: after a signal only what is left of the time remains.
+                // Again after each signal, with the time that is left.
                 prepare(&socket)?;
                 match connect(socket.as_raw_fd(), &address) {
                     Err(Errno::EINTR) => {}
@@ -159,10 +159,11 @@ impl Port {
         })
     }
 
-    /// Takes hold of the port: of several servers that try, one succeeds, and no live one loses its socket.
+    /// Takes hold of the port. Of several servers that try, one succeeds, and none that lives loses its
+    /// socket.
     ///
-    /// The right to the socket is a lock on a file beside it, which the kernel gives up with the process. Only its
-    /// holder removes a socket that an earlier server left behind.
+    /// The right to the socket is a lock on a file beside it, which the kernel releases with the process.
+    /// Only its holder removes a socket that an earlier server left behind.
     pub(crate) fn bind(&self, mode: u32) -> Result<BoundPort> {
         let failed = |what: &str, error: io::Error| {
             let kind = match error.kind() {
@@ -190,7 +191,7 @@ impl Port {
             io::ErrorKind::WouldBlock => held(),
             _ => failed(&format!("its lock file {lock_path:?} cannot be used"), error),
         })?;
-        // Somebody may have removed the lock file of a live server, and this lock is on another one.
+        // The lock file of a live server may have been removed, in which case this lock is on another file.
         if self.open(SockFlag::SOCK_NONBLOCK, |_| Ok(())).is_ok() {
             return Err(held());
         }
@@ -207,18 +208,19 @@ impl Port {
     }
 }
 
-/// Locks the file at this path, which is made if need be. It has to be one of this user's: others could keep the lock.
+/// Locks the file at this path, which is created if it does not exist. It must belong to this user, because
+/// another owner could keep the lock.
 ///
 /// # Errors
 ///
-/// `WouldBlock` where somebody has the lock.
+/// `WouldBlock` if another process has the lock.
 fn lock(path: &Path) -> io::Result<File> {
     let opened = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        // A pipe in its place would keep whoever opens it.
+        // To open a pipe in its place would block.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path);
     let found = match (&opened, fs::symlink_metadata(path)) {
@@ -238,11 +240,11 @@ fn lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A socket at this path that has its mode before anybody can connect.
+/// A listening socket at this path, which has its mode before any client can connect.
 fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    // Whoever connects before `listen` is told that nobody serves.
+    // Until `listen`, connect(2) fails as if there were no server.
     let listening = fchmodat(AT_FDCWD, path, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)
         .and_then(|()| listen_at(&socket, Backlog::MAXCONN));
     match listening {
@@ -264,14 +266,14 @@ pub(crate) struct BoundPort {
     birth: Birth,
 }
 
-/// What tells a file from another one that has taken its place.
+/// Identifies a file, as opposed to another one that has taken its place.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 impl Drop for BoundPort {
     fn drop(&mut self) {
-        // In a fork the port is the other process's.
+        // In a fork the port belongs to the parent.
         if self.birth.is_here() {
             if identity(&self.path).is_ok_and(|id| id == self.id) {
                 let _ = fs::remove_file(&self.path);
@@ -298,7 +300,7 @@ impl Listener {
     }
 }
 
-/// Errors of accept(2) that are about one connection, or go away when others end.
+/// Whether an error of accept(2) is about one connection, or goes away when other connections end.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
     let passing =
         [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS, Errno::ECONNABORTED, Errno::EINTR];
@@ -309,7 +311,7 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
 pub(crate) fn inherited() -> Result<UnixListener> {
     let mut sockets = ListenFd::from_env();
     for index in 0..sockets.len() {
-        // Of another kind: not ours, and left alone.
+        // A socket of another kind is left alone.
         if let Ok(Some(listener)) = sockets.take_unix_listener(index) {
             listener.set_nonblocking(false)?;
             return Ok(listener);
@@ -338,7 +340,8 @@ fn runtime_directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Makes the directory if need be, in one that there is, and makes sure that it is ours alone.
+/// Creates the directory if it does not exist, but not its parents, and checks that only this user can enter
+/// it.
 fn private_directory(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -358,7 +361,7 @@ fn private_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the socket of a server that is gone; the lock says that it is.
+/// Removes the socket of a server that is gone, as the lock shows.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

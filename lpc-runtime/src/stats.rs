@@ -1,4 +1,4 @@
-//! [`Stats`]: what went through which lane, and in which sizes.
+//! [`Stats`]: how many calls and bytes took which lane, and in which sizes.
 
 use std::array;
 use std::fmt;
@@ -10,7 +10,7 @@ use lpc_core::Threshold;
 
 use crate::sys::fork::Birth;
 
-/// Counts since a client or server was made, as they were at one moment.
+/// The counts of a client or server since it was made, as they were at one moment.
 ///
 /// ```
 /// # use lpc::service;
@@ -27,85 +27,92 @@ use crate::sys::fork::Birth;
 /// # Ok::<(), lpc::Error>(())
 /// ```
 ///
-/// On a client: of its connection, or of all that it had, where it [reconnects](crate::blocking::ClientBuilder::reconnect). On a server: of all its connections together, those that ended included.
+/// A client counts its connection, or if it [reconnects](crate::blocking::ClientBuilder::reconnect) all that
+/// it had. A server counts all of its connections together, including those that have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Calls that were sent, or received.
+    /// Calls that this side sent (a client) or received (a server).
     pub calls: u64,
-    /// Calls that ended with an error of lpc's own, those that were never sent included; an implementation's `Err` is
-    /// a result like others.
+    /// Calls that ended with an error of lpc's own, including those that were never sent. An implementation's
+    /// `Err` is a result like any other.
     pub errors: u64,
     /// Bodies that this side encoded to be sent: arguments from a client, results from a server.
     pub sent: Lanes,
     /// Bodies that this side received.
     pub received: Lanes,
-    /// Sent bodies over the threshold that took the socket all the same, because the pool had no room for them
-    /// (`pool_limit`), or the system no memory or descriptor.
+    /// Sent bodies above the threshold that took the socket nevertheless, because the pool (`pool_limit`) had
+    /// no room for them, or the system no memory or descriptor.
     pub fallbacks: u64,
     /// How this side waited for the other's messages.
     pub waits: Waits,
-    /// What went through the [quick lane](crate::blocking::ClientBuilder::quick_lane).
+    /// Messages through the [quick lane](crate::blocking::ClientBuilder::quick_lane).
     pub quick: Quick,
 }
 
-/// Messages that went through the rings of the quick lane rather than the socket: calls and replies whose bodies count as the
-/// socket's in [`Lanes`], or stand in shared memory, and what else the two sides tell each other.
+/// Messages that went through the rings of the quick lane rather than the socket.
+///
+/// These are calls and replies, whose bodies are in the ring (they count as the socket's in [`Lanes`]) or in
+/// shared memory, and the protocol's own messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quick {
-    /// From this side.
+    /// Messages that this side sent.
     pub sent: u64,
-    /// To this side. More than the replies where the ring also says that the next message comes through the socket.
+    /// Messages that this side received. They may be more than the calls or replies, since a message also
+    /// announces that the next one comes through the socket.
     pub received: u64,
-    /// How often this side had to wake the other one through the socket.
+    /// How often this side had to wake its peer through the socket.
     pub bells: u64,
 }
 
-/// How often one side waited for the other's next message, and what came of it.
+/// How often this side waited for its peer's next message, and with what result.
 ///
-/// What is there already when this side would begin to wait counts for none of them. Where much is `missed`, looking for messages takes processor time and gains nothing; where much has `slept` though calls
-/// follow each other closely, a longer [`spin`](crate::blocking::ClientBuilder::spin) may help, unless both sides share a CPU, on which
-/// none of them looks.
+/// A message that has come before this side begins to wait is not counted. If many waits are `missed`,
+/// spinning takes processor time and gains nothing. If many have `slept` although calls follow each other
+/// closely, a longer [`spin`](crate::blocking::ClientBuilder::spin) may help, unless both sides share a CPU,
+/// on which neither spins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waits {
-    /// It came while this side looked for it.
+    /// The message came while this side was spinning.
     pub found: u64,
-    /// This side looked, in vain, and then slept.
+    /// This side spun in vain, and then slept.
     pub missed: u64,
-    /// This side slept, or left it to the async runtime: all that is `missed`, and where it did not look.
+    /// This side slept, or returned to the async runtime: all that is `missed`, and all waits without
+    /// spinning.
     pub slept: u64,
 }
 
-/// Traffic by lane.
+/// The traffic of one direction, by lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lanes {
-    /// Through the Unix socket, or the ring of the quick lane.
+    /// Bodies through the Unix socket, or the ring of the quick lane.
     pub socket: Traffic,
-    /// Through shared memory.
+    /// Bodies through shared memory.
     pub mapping: Traffic,
-    /// Passed beside a body: a [`Shared`](crate::Shared) whose bytes are not in it.
+    /// Loans: each [`Shared`](crate::Shared) whose bytes were passed beside a body.
     pub loans: Traffic,
 }
 
-/// How much.
+/// The traffic of one lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Bodies.
+    /// The number of bodies.
     pub messages: u64,
     /// Their encoded bytes, without frame headers.
     pub bytes: u64,
-    /// How many of them had which size.
+    /// How many bodies had which size.
     pub sizes: Sizes,
 }
 
-/// Bodies, or loans, by size in powers of two: how many were empty, of 1 byte, of 2, of 3 to 4, of 5 to 8, and so on.
+/// A histogram of bodies, or loans, by size in powers of two: how many were empty, of 1 byte, of 2, of 3 to
+/// 4, of 5 to 8, and so on.
 ///
-/// A body of exactly a power of two counts with the smaller ones, as it does for a [`Threshold`]. Displayed, it is a
-/// table with bars:
+/// A body whose size is a power of two counts with the smaller ones, as it does for a [`Threshold`].
+/// `Display` draws a table with bars:
 ///
 /// ```
 /// # use lpc::service;
@@ -129,15 +136,16 @@ pub struct Traffic {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sizes([u64; BUCKETS]);
 
-/// One for 0, one for each power of two up to 2³⁷, and one for all above.
+/// One bucket for 0, one for each power of two up to 2³⁷, and one for all sizes above.
 const BUCKETS: usize = 40;
 
 impl Lanes {
-    /// How many of these bodies, of both lanes together, would have taken the mapping lane under another threshold.
+    /// How many of these bodies, of both lanes together, would have taken the mapping lane under another
+    /// threshold.
     ///
-    /// Exact where the threshold is a power of two, [`ALWAYS`](Threshold::ALWAYS) or [`OFF`](Threshold::OFF). The
-    /// sizes are counted in powers of two, so under any other threshold the bodies between it and the next power
-    /// of two are left out: the true number is at least the one returned.
+    /// It is exact if the threshold is a power of two, [`ALWAYS`](Threshold::ALWAYS) or
+    /// [`OFF`](Threshold::OFF). Since sizes are counted in powers of two, any other threshold leaves out the
+    /// bodies between it and the next power of two: the true number is at least the one returned.
     ///
     /// ```
     /// # use lpc::service;
@@ -165,14 +173,14 @@ impl Lanes {
 }
 
 impl Sizes {
-    /// The sizes that occurred, from small to large, and how often.
+    /// The sizes that occurred, in ascending order, and how often each did.
     pub fn iter(&self) -> impl Iterator<Item = (RangeInclusive<u64>, u64)> {
         let all = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
         all.map(|(bucket, count)| (sizes_in(bucket), *count))
     }
 }
 
-/// Where a size is counted.
+/// The bucket of a size.
 fn bucket_of(size: u64) -> usize {
     match size.checked_sub(1) {
         None => 0,
@@ -180,7 +188,7 @@ fn bucket_of(size: u64) -> usize {
     }
 }
 
-/// What is counted there.
+/// The sizes in a bucket.
 fn sizes_in(bucket: usize) -> RangeInclusive<u64> {
     match bucket {
         0 | 1 => bucket as u64..=bucket as u64,
@@ -229,7 +237,8 @@ pub(crate) enum Lane {
     Loan,
 }
 
-/// The live counts behind [`Stats`], of a client or a server. Each is exact; they are not read at one instant.
+/// The live counts behind [`Stats`], of a client or a server. Each is exact; they are not read at one
+/// instant.
 ///
 /// What every call counts is counted by its connection, in a [`Tally`].
 #[derive(Debug, Default)]
@@ -267,8 +276,9 @@ pub(crate) struct Tally {
     own: Arc<Counts>,
 }
 
-/// What is counted with each small call. Who counts holds what others would need for the same, the inbox or a lock: so that it
-/// takes a load and a store, where an atomic addition would take as long as the rest of the counting.
+/// What is counted with each small call. Who counts holds what others would need for the same, the inbox or a
+/// lock: so that it takes a load and a store, where an atomic addition would take as long as the rest of the
+/// counting.
 #[derive(Debug, Default)]
 struct Counts {
     calls: AtomicU64,
@@ -331,7 +341,8 @@ impl Tally {
         &self.shared
     }
 
-    /// A call was received, or is about to be sent. For who holds the inbox of a server, or the lock on a client's calls.
+    /// A call was received, or is about to be sent. For who holds the inbox of a server, or the lock on a
+    /// client's calls.
     pub(crate) fn call(&self) {
         add_alone(&self.own.calls, 1);
     }

@@ -1,4 +1,4 @@
-//! The client and server on tokio. Its public items stand at the crate's root.
+//! The client and server on tokio. Their public items are at the root of the crate.
 
 mod client;
 mod connection;
@@ -13,13 +13,13 @@ mod stream;
 pub use self::client::{Client, Stub};
 pub use self::server::{Handle, Server, serve_parent};
 
-/// The driver of the crate's root, as a type.
+/// The tokio driver as a type: the parameter of builders and stubs.
 #[derive(Debug)]
 pub enum Tokio {}
 
-/// Makes an async client with other settings than the default ones: see its [`builder`](Stub) and
+/// Builds an async client: see its [`builder`](Stub), the settings of [`config`](crate::config), and
 /// [`connect`](crate::config::ClientBuilder::connect).
 pub type ClientBuilder<C> = crate::config::ClientBuilder<C, Tokio>;
 
-/// Makes an async server with other settings than the default ones: see [`Server::builder`].
+/// Builds an async server: see [`Server::builder`], and the settings of [`config`](crate::config).
 pub type ServerBuilder = crate::config::ServerBuilder<Tokio>;

@@ -1,4 +1,4 @@
-//! The client and server that block: no async runtime, and the fewest system calls.
+//! The blocking client and server: without an async runtime, and with the fewest system calls.
 //!
 //! ```
 //! use lpc::service;
@@ -32,9 +32,11 @@
 //!
 //! # Threads
 //!
-//! A client makes no thread: of the threads that wait for replies, one reads the socket for all of them. A server
-//! has a thread for each connection that reads it and runs quick methods on the spot; it passes the reading on to
-//! another thread before it runs a method that is known to take longer, or not known at all.
+//! A client has no thread of its own: of the threads that wait for replies, one reads the socket for all of
+//! them.
+//!
+//! A server has one thread for each connection, which reads the socket and runs methods that are known to be
+//! quick. Before it runs any other method, it hands over the socket to another thread.
 
 mod client;
 mod connection;
@@ -47,13 +49,13 @@ mod workers;
 pub use self::client::{Client, Stub};
 pub use self::server::{Handle, Server, serve_parent};
 
-/// The driver of this module, as a type.
+/// The blocking driver as a type: the parameter of builders and stubs.
 #[derive(Debug)]
 pub enum Blocking {}
 
-/// Makes a blocking client with other settings than the default ones: see its [`builder`](Stub) and
+/// Builds a blocking client: see its [`builder`](Stub), the settings of [`config`](crate::config), and
 /// [`connect`](crate::config::ClientBuilder::connect).
 pub type ClientBuilder<C> = crate::config::ClientBuilder<C, Blocking>;
 
-/// Makes a blocking server with other settings than the default ones: see [`Server::builder`].
+/// Builds a blocking server: see [`Server::builder`], and the settings of [`config`](crate::config).
 pub type ServerBuilder = crate::config::ServerBuilder<Blocking>;

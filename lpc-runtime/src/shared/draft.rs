@@ -1,4 +1,4 @@
-//! [`SharedMut`]: values that are filled in place before they are passed.
+//! [`SharedMut`]: values that are filled in place and then passed.
 
 use std::fmt;
 use std::fs::File;
@@ -18,7 +18,8 @@ use crate::server::context::Current;
 use crate::sys::mapping;
 use crate::sys::private::Private;
 
-/// A [`Shared`] that is still this process's alone: filled in place, then [frozen](Self::freeze) and passed.
+/// A loan that is being written: it belongs to this process alone until it is [frozen](Self::freeze) into a
+/// [`Shared`].
 ///
 /// ```
 /// use lpc::{Shared, SharedMut};
@@ -31,7 +32,7 @@ use crate::sys::private::Private;
 /// assert_eq!(squares[12], 144);
 /// ```
 ///
-/// Dropped without being passed, its memory is free again at once.
+/// If it is dropped without being passed, its memory is free again at once.
 pub struct SharedMut<T: ?Sized> {
     draft: Draft,
     values: PhantomData<Box<T>>,
@@ -43,7 +44,7 @@ enum Draft {
     Memfd(mapping::Draft),
 }
 
-/// Bytes of `len` values.
+/// The bytes of `len` values.
 fn size<T>(len: usize) -> Option<usize> {
     len.checked_mul(size_of::<T>())
 }
@@ -54,7 +55,7 @@ impl<T: Plain> SharedMut<[T]> {
         Self { draft, values: PhantomData }
     }
 
-    /// `len` values of zero in private memory. Passing them on copies them.
+    /// `len` zero values in private memory. Passing them copies them.
     ///
     /// # Panics
     ///
@@ -66,19 +67,21 @@ impl<T: Plain> SharedMut<[T]> {
 
     fn try_zeroed(len: usize) -> io::Result<Self> {
         let size = size::<T>(len).ok_or(io::ErrorKind::OutOfMemory)?;
-        // What private memory is aligned to anyway.
+        // Private memory has this alignment anyway.
         let is_modest = align_of::<T>() <= align_of::<u128>();
         let private = if is_modest { Private::zeroed(size)? } else { Private::page_aligned(size)? };
         Ok(Self::of(Draft::Private(private)))
     }
 
-    /// `len` values of zero in memory of their own, which [`freeze`](Self::freeze) seals against writing: any receiver may
-    /// read it in place, and pass it on without a copy. It takes a descriptor in each process that has it. For data that
-    /// lives long, or that several processes read.
+    /// `len` zero values in memory of their own, which [`freeze`](Self::freeze) seals against writing. Any
+    /// receiver may read it in place, and pass it on without a copy.
+    ///
+    /// It takes a file descriptor in each process that has it. It is for data that lives long, or that
+    /// several processes read.
     ///
     /// # Errors
     ///
-    /// The system has no memory or descriptor for it.
+    /// If the system has no memory or descriptor for it.
     pub fn sealable(len: usize) -> io::Result<Self> {
         match size::<T>(len) {
             None => Err(io::ErrorKind::OutOfMemory.into()),
@@ -87,26 +90,28 @@ impl<T: Plain> SharedMut<[T]> {
         }
     }
 
-    /// `len` values in memory that the caller of the service's method can read: for results. Their content is whatever
-    /// this connection left there, so write them all.
+    /// `len` values in memory that the caller of the service's method can read, for its result. Their content
+    /// is what an earlier use left there, so write all of them.
     ///
-    /// That is so on the thread, or in the task, on which a server called the method. Anywhere else, and where the
-    /// connection has no room, it is [`zeroed`](Self::zeroed) private memory, which is copied when it is passed.
+    /// This works on the thread, or in the task, on which a server called the method. Anywhere else, and if
+    /// the connection has no room, it is [`zeroed`](Self::zeroed) private memory, which is copied when it is
+    /// passed.
     ///
     /// # Panics
     ///
-    /// As [`zeroed`](Self::zeroed).
+    /// Like [`zeroed`](Self::zeroed).
     #[must_use]
     pub fn for_caller(len: usize) -> Self {
         let block = Current::link().and_then(|link| link.alloc(size::<T>(len)? as u64).ok()?);
         block.map_or_else(|| Self::zeroed(len), |block| loaned(block, len))
     }
 
-    /// Ends the writing.
+    /// Ends the writing, and returns the value to be passed.
     ///
     /// # Panics
     ///
-    /// Of [`sealable`](Self::sealable) memory, where the system neither seals it nor has memory for a copy.
+    /// If the memory is [`sealable`](Self::sealable), and the system neither seals it nor has memory for a
+    /// copy.
     #[must_use]
     pub fn freeze(self) -> Shared<[T]> {
         let memory = match self.draft {
@@ -119,11 +124,11 @@ impl<T: Plain> SharedMut<[T]> {
     }
 }
 
-/// Bytes of a loan of `len` values; `None` where there is no shared memory for any.
+/// The bytes of a loan of `len` values. `None` if the loan is empty, or there is no shared memory.
 ///
 /// # Errors
 ///
-/// More than there may ever be.
+/// If they are more than the pool may ever have.
 pub(crate) fn loan_size<T: Plain>(len: usize, limits: &Limits) -> Result<Option<u64>> {
     let size = size::<T>(len).map_or(u64::MAX, |size| size as u64);
     if limits.pool == 0 || size == 0 {
@@ -139,24 +144,24 @@ pub(crate) fn loan_size<T: Plain>(len: usize, limits: &Limits) -> Result<Option<
     Ok(Some(size))
 }
 
-/// `len` values in private memory, where there is none to share.
+/// `len` values in private memory, in place of shared memory.
 ///
 /// # Errors
 ///
-/// Nor is there of that.
+/// If there is no private memory either.
 pub(crate) fn unshared<T: Plain>(len: usize) -> Result<SharedMut<[T]>> {
     SharedMut::try_zeroed(len).map_err(|error| {
         Error::new(ErrorKind::ResourceExhausted, format!("no memory for a loan of {len} values: {error}"))
     })
 }
 
-/// `len` values in a block that has room for them.
+/// `len` values in a block that is long enough.
 pub(crate) fn loaned<T: Plain>(block: PoolBlock, len: usize) -> SharedMut<[T]> {
     let len = size::<T>(len).expect("a block is smaller than memory");
     SharedMut::of(Draft::Block { block, len })
 }
 
-/// Sealed memory; a private copy where the system does not seal.
+/// Sealed memory, or a private copy if the system does not seal it.
 fn frozen(draft: mapping::Draft) -> io::Result<Memory> {
     let len = draft.bytes().len();
     match draft.freeze() {

@@ -1,6 +1,6 @@
 //! [`Memory`]: where the bytes of a [`Shared`](super::Shared) are, and [`View`]: what they are read as.
 //!
-//! One of the files with `unsafe`: for `str`, whose bytes are checked once.
+//! One of the files with `unsafe`: a `str` is made of bytes that were checked once.
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;
@@ -16,18 +16,18 @@ use crate::memory::peer::{Object, Segment};
 use crate::memory::pool::PoolBlock;
 use crate::sys::private::Private;
 
-/// Bytes that do not change any more.
+/// Bytes that no longer change.
 #[derive(Debug)]
 pub(crate) enum Memory {
-    /// Of this process alone.
+    /// Memory of this process alone.
     Private(Private),
-    /// The user's, of this process alone.
+    /// A collection of the user's, in memory of this process alone.
     Owned(Box<dyn Owned>),
-    /// In the pool of one of our connections, where its peer can read them.
+    /// A block of this side's pool for a connection, which the peer can read.
     Block { block: PoolBlock, len: usize },
-    /// Frozen memory, or a file.
+    /// Sealed memory, or a file.
     Object(Arc<Object>),
-    /// In a peer's pool, read where they are: that of a segment which is trusted.
+    /// A block of a trusted peer's pool, read in place.
     Peer { segment: Arc<Segment>, offset: usize, len: usize, _returning: Option<Returning> },
 }
 
@@ -49,7 +49,7 @@ impl std::fmt::Debug for dyn Owned {
 }
 
 impl Memory {
-    /// The bytes; of a file, read as a whole the first time.
+    /// The bytes. A file is read as a whole the first time.
     pub(crate) fn load(&self) -> io::Result<&[u8]> {
         Ok(match self {
             Self::Private(private) => private.bytes(),
@@ -62,7 +62,7 @@ impl Memory {
         })
     }
 
-    /// How many there are.
+    /// The number of bytes.
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Object(object) => object.len(),
@@ -75,39 +75,40 @@ impl Memory {
 
 impl Loan for Memory {
     fn bytes(&self) -> &[u8] {
-        // A file whose bytes are asked for without a way to say that they cannot be read.
+        // There is no way to return the error of a file that cannot be read.
         self.load().unwrap_or_else(|error| panic!("a shared file cannot be read: {error}"))
     }
 }
 
-/// What can be shared: `[T]` of plain old data, and `str`.
+/// The types that can be shared: `[T]` of plain old data, and `str`.
 ///
-/// Plain old data is what may be any bytes and has no padding, by the traits of the `zerocopy` crate (0.8): integers, floats,
-/// arrays of them, and structs that are `#[repr(C)]` and derive `zerocopy::FromBytes`, `IntoBytes` and `Immutable`.
+/// Plain old data may be any bytes and has no padding, as the traits of the crate
+/// [zerocopy](https://docs.rs/zerocopy) 0.8 tell: integers, floats, arrays of them, and structs that are
+/// `#[repr(C)]` and derive `FromBytes`, `IntoBytes` and `Immutable` (its feature `derive`).
 #[diagnostic::on_unimplemented(
     message = "`Shared<{Self}>` is not possible",
     label = "neither a slice `[T]` of plain old data nor `str`",
     note = "for bytes write `Shared<[u8]>`, for text `Shared<str>`; `T` is plain old data if it derives zerocopy's `FromBytes`, `IntoBytes` and `Immutable`"
 )]
 pub trait View: sealed::Sealed {
-    /// The size of which bytes have to be a multiple, where that is all that bytes in private memory have to do to be such a
-    /// value: what is aligned to more than that has none, nor has text.
+    /// The size of an element, if bytes in private memory are such a value as soon as their number is a
+    /// multiple of it. `None` for elements of a greater alignment, and for text.
     #[doc(hidden)]
     const UNIT: Option<usize>;
 
-    /// The layout of each of the values that it is a sequence of.
+    /// The layout of an element.
     #[doc(hidden)]
     const EACH: Layout;
 
-    /// Makes sure that these bytes are such a value.
+    /// Checks that these bytes are such a value.
     #[doc(hidden)]
     fn check(bytes: &[u8]) -> Result<(), Unfit>;
 
-    /// The value that bytes are.
+    /// The bytes as a value.
     ///
     /// # Safety
     ///
-    /// They have passed [`check`](Self::check), and have not changed since.
+    /// They passed [`check`](Self::check), and have not changed since.
     #[doc(hidden)]
     unsafe fn view(bytes: &[u8]) -> &Self;
 }
@@ -120,13 +121,13 @@ mod sealed {
 #[doc(hidden)]
 #[derive(Debug)]
 pub enum Unfit {
-    /// They stand at an address at which such values cannot.
+    /// They are not aligned for such values.
     Misaligned,
-    /// They are something else.
+    /// They are another value, for this reason.
     Value(String),
 }
 
-/// Plain old data: see [`View`].
+/// Plain old data, which a [`Shared`](super::Shared) slice consists of: see [`View`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not plain old data, and cannot be shared between processes",
     label = "cannot stand in a `Shared<[_]>`",
@@ -181,26 +182,26 @@ impl View for str {
 
 /// Memory whose bytes are a `T`.
 ///
-/// Invariant: they have passed `T`'s check; or they are of a file that has not been read, their number is right, and
-/// there are no other rules.
+/// Invariant: they passed `T`'s check; or they are in a file that was not read, their number is right, and
+/// `T` has no other rules.
 pub(crate) struct Checked<T: ?Sized> {
     memory: Arc<Memory>,
     view: PhantomData<fn() -> Box<T>>,
 }
 
 impl<T: ?Sized + View> Checked<T> {
-    /// Memory that is such a value, or a private copy if only the alignment is wrong.
+    /// Checks that memory is such a value. If only the alignment is wrong, it makes a private copy.
     ///
     /// # Errors
     ///
-    /// Another value, or a file that cannot be read.
+    /// If it is another value, or a file that cannot be read.
     pub(crate) fn new(memory: Arc<Memory>) -> io::Result<Self> {
         let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
         if let Memory::Object(object) = &*memory
             && !object.is_mapped()
             && T::UNIT.is_some_and(|unit| object.len().is_multiple_of(unit as u64))
         {
-            // A file that may be long, and not be read as a whole at all.
+            // The file may be long, and never be read as a whole.
             return Ok(Self { memory, view: PhantomData });
         }
         match T::check(memory.load()?) {
@@ -220,10 +221,11 @@ impl<T: ?Sized + View> Checked<T> {
         }
     }
 
-    /// The value; of a file, read now if it has not been.
+    /// The value. A file is read now, unless it was read before.
     pub(crate) fn load(&self) -> io::Result<&T> {
         let bytes = self.memory.load()?;
-        // SAFETY: the bytes of `memory` never change, and by the invariant they have passed the check, or need none.
+        // SAFETY: the bytes of `memory` never change, and by the invariant they have passed the check, or
+        // need none.
         Ok(unsafe { T::view(bytes) })
     }
 

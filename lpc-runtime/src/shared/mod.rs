@@ -86,7 +86,7 @@ use crate::sys::memfd;
 pub struct Shared<T: ?Sized + View>(Checked<T>);
 
 impl<T: ?Sized + View> Shared<T> {
-    /// Memory that is known to be such a value.
+    /// The value in memory that is known to fit.
     fn of(memory: Memory) -> Self {
         Self::fit(Arc::new(memory)).expect("such a value")
     }
@@ -95,17 +95,17 @@ impl<T: ?Sized + View> Shared<T> {
         Checked::new(memory).map(Self)
     }
 
-    /// The value; that of a file is read now, if it has not been.
+    /// The value. A file is read now, unless it was read before.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, or that can still be changed by who passed it and is longer than
+    /// If a file cannot be read, or its sender can still change it and it is longer than
     /// [`pool_limit`](crate::config::ServerBuilder::pool_limit).
     pub fn load(&self) -> io::Result<&T> {
         self.0.load()
     }
 
-    /// Whether the bytes are in memory that another process has, too.
+    /// Whether the bytes are in memory that another process shares.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         match &**self.memory() {
@@ -158,20 +158,20 @@ impl Shared<[u8]> {
             Bound::Unbounded => file.metadata()?.len(),
         };
         let len = end.checked_sub(start).ok_or(io::ErrorKind::InvalidInput)?;
-        // Before it is opened again: that would wait for ever, of a pipe.
+        // Before it is opened again, which would block if it were a pipe.
         memfd::inspect(file, start, len)?;
-        // Whoever gets the descriptor may read, and nothing else.
+        // A receiver of the descriptor may read, and nothing else.
         let object = Object::of_file(memfd::read_only(file.as_fd())?, start, len)?;
-        // Of nothing there is nothing to pass.
+        // An empty range needs no descriptor.
         Ok(if len == 0 { Self::default() } else { Self::of(Memory::Object(object)) })
     }
 
-    /// Copies bytes from `offset` on into `into`, as many as there are; says how many. Of a file that was not
-    /// [loaded](Self::load) it reads just these.
+    /// Copies bytes from `offset` on into `into`, as many as there are. Returns how many. Of a file that was
+    /// not [loaded](Self::load), it reads only these.
     ///
     /// # Errors
     ///
-    /// The file cannot be read.
+    /// If the file cannot be read.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         if let Memory::Object(object) = &**self.memory() {
             return object.read_at(offset, into);
@@ -182,7 +182,7 @@ impl Shared<[u8]> {
         Ok(len)
     }
 
-    /// Bytes that it has, without reading a file.
+    /// The length in bytes. It does not read a file.
     #[must_use]
     pub fn byte_len(&self) -> u64 {
         self.memory().len()
@@ -192,7 +192,7 @@ impl Shared<[u8]> {
     ///
     /// # Errors
     ///
-    /// It is not UTF-8, or a file that cannot be [loaded](Self::load).
+    /// If the bytes are not UTF-8, or in a file that cannot be [loaded](Self::load).
     pub fn into_str(self) -> io::Result<Shared<str>> {
         Shared::fit(Arc::clone(self.memory()))
     }
@@ -206,7 +206,7 @@ impl<T: ?Sized + View> Clone for Shared<T> {
 
 /// # Panics
 ///
-/// The bytes of a file, where [`load`](Shared::load) would fail.
+/// If the bytes are in a file and [`load`](Shared::load) would fail.
 impl<T: ?Sized + View> Deref for Shared<T> {
     type Target = T;
 
@@ -225,7 +225,7 @@ impl<T: ?Sized + View> AsRef<T> for Shared<T> {
 impl<T: ?Sized + View + fmt::Debug> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &**self.memory() {
-            // Nothing is read for a log's sake.
+            // A file is not read just to be logged.
             Memory::Object(object) if !object.is_mapped() => {
                 f.debug_struct("Shared").field("file", object.file()).field("len", &object.len()).finish()
             }
@@ -258,7 +258,7 @@ impl<T: ?Sized + View + PartialEq> PartialEq for Shared<T> {
 impl<T: ?Sized + View + Eq> Eq for Shared<T> {}
 
 impl<T: Plain> From<Vec<T>> for Shared<[T]> {
-    /// Takes the vector's memory. Passing it on copies it.
+    /// Takes over the vector's memory. Passing the value copies it.
     fn from(values: Vec<T>) -> Self {
         Self::of(Memory::Owned(Box::new(values)))
     }
@@ -271,7 +271,7 @@ impl<T: Plain + Clone> From<&[T]> for Shared<[T]> {
 }
 
 impl From<String> for Shared<str> {
-    /// Takes the string's memory. Passing it on copies it.
+    /// Takes over the string's memory. Passing the value copies it.
     fn from(text: String) -> Self {
         Self::of(Memory::Owned(Box::new(text.into_bytes())))
     }
@@ -297,7 +297,7 @@ impl Default for Shared<str> {
     }
 }
 
-/// In the argument or result of a call the bytes are passed beside the message; any other serializer gets
+/// In an argument or result of a call, the bytes are passed beside the message. Any other serializer gets
 /// them as bytes.
 impl<T: ?Sized + View> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

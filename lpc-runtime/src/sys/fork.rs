@@ -1,7 +1,7 @@
 //! [`Birth`]: whether this process is the one in which something was made, or a fork of it.
 //!
-//! A page of memory that the kernel clears in forks (`MADV_WIPEONFORK`, madvise(2)) makes that a load: no system call, and
-//! right for every way of forking, those that bypass the C library included.
+//! A page of memory that the kernel clears in forks (`MADV_WIPEONFORK`, madvise(2)) makes that a load: no
+//! system call, and right for every way of forking, those that bypass the C library included.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -17,7 +17,7 @@ use zerocopy::FromBytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Birth(u64);
 
-/// Processes from the first one down to this one in which something was made. A fork has its parent's count.
+/// How many generations of processes there are, down to this one. A fork begins with its parent's count.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
 impl Birth {
@@ -36,7 +36,7 @@ impl Birth {
         }
     }
 
-    /// Whether this process is that one, and no fork of it.
+    /// Whether this is the process in which it was made, and not a fork of it.
     pub(crate) fn is_here(self) -> bool {
         page().load(Relaxed) == self.0
     }
@@ -58,7 +58,8 @@ fn wiped() -> io::Result<&'static AtomicU64> {
     // It lives as long as the process.
     let page = Box::leak(Box::new(MmapMut::map_anon(size_of::<AtomicU64>())?));
     let start = NonNull::from(&mut page[..]).cast();
-    // SAFETY: private anonymous memory, a whole page of it, that nobody else knows of. This process's stays as it is.
+    // SAFETY: private anonymous memory, a whole page of it, that nobody else knows of. This process's stays
+    // as it is.
     unsafe { madvise(start, page.len(), MmapAdvise::MADV_WIPEONFORK) }?;
     let (number, _) =
         AtomicU64::mut_from_prefix(page).map_err(|error| io::Error::other(error.to_string()))?;

@@ -1,10 +1,12 @@
-//! The kinds of mapping, and with [`lane::pool`](crate::memory::pool) the only code that touches shared memory.
+//! The kinds of mapping, and with [`memory::pool`](crate::memory::pool) the only code that touches shared
+//! memory.
 //!
-//! [`OwnMapping`] is the sender's: the only writable mapping of its file, now and ever (see [`memfd`](super::memfd)).
-//! [`PeerMapping`] is the receiver's: read-only. The peer may write to it at any time, so bytes are copied out, and the
-//! copy is what gets parsed; a reference into it is made only where the bytes cannot change, or the user vouches for that.
-//! [`Draft`] becomes memory that nobody can write to any more. [`OwnWords`] and [`PeerWords`] are memory that one side writes
-//! while the other one reads: all of it word by word, atomically, which needs nobody's promise.
+//! [`OwnMapping`] is the sender's: the only writable mapping of its file, now and ever (see
+//! [`memfd`](super::memfd)). [`PeerMapping`] is the receiver's: read-only. The peer may write to it at any
+//! time, so bytes are copied out, and the copy is what gets parsed; a reference into it is made only where
+//! the bytes cannot change, or the user vouches for that. [`Draft`] becomes memory that no process can write
+//! to any more. [`OwnWords`] and [`PeerWords`] are memory that one side writes while the other one reads: all
+//! of it word by word, atomically, which needs nobody's promise.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -25,13 +27,13 @@ const HUGE: usize = 4 << 20;
 
 fn ask_for_huge_pages(mapping: &MmapRaw) {
     if mapping.len() >= HUGE {
-        // A kernel without them refuses, which is no harm.
+        // A kernel without huge pages refuses, which does no harm.
         let _ = mapping.advise(Advice::HugePage);
     }
 }
 
-/// From this length on allocators get memory from the system for each vector (mallopt(3), `M_MMAP_THRESHOLD`), and pages
-/// that are touched for the first time cost more than the copying.
+/// From this length on allocators get memory from the system for each vector (mallopt(3),
+/// `M_MMAP_THRESHOLD`), and pages that are touched for the first time cost more than the copying.
 pub(crate) const FRESH: usize = 32 << 20;
 
 /// Asks for huge pages for what is going to be written as a whole.
@@ -43,8 +45,8 @@ fn ask_for_huge_pages_in(memory: &mut [MaybeUninit<u8>]) {
     let Some(aligned) = memory.get_mut(skipped..) else { return };
     let len = aligned.len() & !4095;
     let Some(start) = NonNull::new(aligned.as_mut_ptr().cast()) else { return };
-    // SAFETY: whole pages inside memory that is borrowed for writing; the advice changes what they are made of, never what
-    // is in them (madvise(2)). A kernel without huge pages refuses, which is no harm.
+    // SAFETY: whole pages inside memory that is borrowed for writing; the advice changes what they are made
+    // of, never what is in them (madvise(2)). A kernel without huge pages refuses, which is no harm.
     let _ = unsafe { madvise(start, len, MmapAdvise::MADV_HUGEPAGE) };
 }
 
@@ -80,8 +82,9 @@ impl OwnMapping {
         self.assert_has(offset, bytes.len());
         // SAFETY: in bounds by the check above.
         let to = unsafe { self.0.as_mut_ptr().add(offset) };
-        // SAFETY: the destination is in bounds, mapped writable as long as `self` lives, and by the caller's promise
-        // ours alone in this process, so that `bytes` is elsewhere; no other process can have a writable mapping of it.
+        // SAFETY: the destination is in bounds, mapped writable as long as `self` lives, and by the caller's
+        // promise ours alone in this process, so that `bytes` is elsewhere; no other process can have a
+        // writable mapping of it.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
     }
 
@@ -98,9 +101,10 @@ impl OwnMapping {
         self.assert_has(offset, len);
         // SAFETY: in bounds by the check above.
         let from = unsafe { self.0.as_ptr().add(offset) };
-        // SAFETY: in bounds, initialised (a memfd begins as zeroes), mapped as long as `self` lives, whose borrow the
-        // result has; this process does not write there by the caller's promise, and no other can: the file was mapped
-        // here before it was sealed against writable mappings, and the receivers got it after.
+        // SAFETY: in bounds, initialised (a memfd begins as zeroes), mapped as long as `self` lives, whose
+        // borrow the result has; this process does not write there by the caller's promise, and no other can:
+        // the file was mapped here before it was sealed against writable mappings, and the receivers got it
+        // after.
         unsafe { slice::from_raw_parts(from, len) }
     }
 
@@ -157,9 +161,10 @@ impl PeerMapping {
         self.assert_has(offset, into.len());
         // SAFETY: in bounds by the check above.
         let from = unsafe { self.0.as_ptr().add(offset) };
-        // SAFETY: the source is in bounds and mapped as long as `self` lives; its size is sealed, so no page of it
-        // can vanish. Another process may write to it meanwhile: each byte is read by this one copy and nowhere
-        // else, so whatever mixture arrives is merely the message, to be parsed as hostile. The target is private.
+        // SAFETY: the source is in bounds and mapped as long as `self` lives; its size is sealed, so no page
+        // of it can vanish. Another process may write to it meanwhile: each byte is read by this one copy and
+        // nowhere else, so whatever mixture arrives is merely the message, to be parsed as hostile. The
+        // target is private.
         unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
     }
 
@@ -195,8 +200,8 @@ impl PeerMapping {
         self.assert_has(offset, len);
         // SAFETY: in bounds by the check above.
         let from = unsafe { self.0.as_ptr().add(offset) };
-        // SAFETY: in bounds, initialised by the system, mapped as long as `self` lives, whose borrow the result has;
-        // constant by the caller's promise.
+        // SAFETY: in bounds, initialised by the system, mapped as long as `self` lives, whose borrow the
+        // result has; constant by the caller's promise.
         unsafe { slice::from_raw_parts(from, len) }
     }
 }
@@ -215,9 +220,9 @@ impl OwnWords {
     }
 
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the whole mapping, as far as it is made of words: at a page's start, readable and writable, initialised (a
-        // memfd begins as zeroes), there as long as `self`. Nothing in this process refers to it otherwise, and no other
-        // process can write to it.
+        // SAFETY: the whole mapping, as far as it is made of words: at a page's start, readable and writable,
+        // initialised (a memfd begins as zeroes), there as long as `self`. Nothing in this process refers to
+        // it otherwise, and no other process can write to it.
         unsafe { slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() / 8) }
     }
 }
@@ -238,14 +243,14 @@ impl PeerWords {
         assert!(number < self.0.len() / 8, "read outside of shared words");
         // SAFETY: in bounds by the check above.
         let word = unsafe { self.0.as_ptr().cast::<AtomicU64>().add(number) };
-        // SAFETY: at a multiple of 8 of a page's start, readable as long as `self` lives; its size is sealed, so no page of it
-        // can vanish. Other processes write to it; this one never does, and of atomic accesses a relaxed load of a word is the
-        // one that read-only memory allows (`std::sync::atomic`).
+        // SAFETY: at a multiple of 8 of a page's start, readable as long as `self` lives; its size is sealed,
+        // so no page of it can vanish. Other processes write to it; this one never does, and of atomic
+        // accesses a relaxed load of a word is the one that read-only memory allows (`std::sync::atomic`).
         unsafe { &*word }.load(Relaxed)
     }
 }
 
-/// Memory that is being written and will be frozen: nobody else has its file before.
+/// Memory that is being written and will be sealed. Until then no other process has its file.
 #[derive(Debug)]
 pub(crate) struct Draft {
     mapping: MmapRaw,
@@ -262,8 +267,8 @@ impl Draft {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the whole mapping, which lives as long as `self`; its file is known to nobody else, and `&self` keeps
-        // `bytes_mut` out.
+        // SAFETY: the whole mapping, which lives as long as `self`; its file is known to nobody else, and
+        // `&self` keeps `bytes_mut` out.
         unsafe { slice::from_raw_parts(self.mapping.as_ptr(), self.mapping.len()) }
     }
 
@@ -272,8 +277,8 @@ impl Draft {
         unsafe { slice::from_raw_parts_mut(self.mapping.as_mut_ptr(), self.mapping.len()) }
     }
 
-    /// Gives up writing, for good and for everybody. Where the system does not let it, the file is given back, which is then
-    /// nobody else's.
+    /// Seals the memory against writing by any process. If the system refuses, it returns the file, which no
+    /// other process has.
     pub(crate) fn freeze(self) -> Result<OwnedFd, (io::Error, OwnedFd)> {
         let Self { mapping, file } = self;
         let len = mapping.len() as u64;

@@ -1,10 +1,10 @@
-//! Files for shared memory: made and sealed by the sender, checked by the receiver.
+//! Files for shared memory, which the sender makes and seals, and the receiver checks.
 //!
-//! The seals are what lets each side map the other's memory (memfd_create(2), fcntl(2)):
+//! The seals let each side map the other's memory (memfd_create(2), fcntl(2)):
 //! - `F_SEAL_SHRINK`: the file cannot be truncated, so touching a page never raises SIGBUS here;
 //! - `F_SEAL_GROW`, `F_SEAL_SEAL`: it stays as it was announced;
 //! - `F_SEAL_FUTURE_WRITE`: the sender's own mapping, made before, is the only writable one there ever is;
-//! - `F_SEAL_WRITE`: nobody can write, so that the bytes stay what they are.
+//! - `F_SEAL_WRITE`: no process can write, so that the bytes stay what they are.
 
 use std::ffi::CStr;
 use std::io;
@@ -50,9 +50,10 @@ pub(crate) fn seal(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Seals a file that nobody has mapped for writing: it never changes again.
+/// Seals a file that no process has mapped for writing: it never changes again.
 pub(crate) fn freeze(file: BorrowedFd<'_>, len: u64) -> io::Result<()> {
-    // Pages that were never written, for the reason in `inspect`. Where there is no memory for them receivers copy.
+    // Pages that were never written, for the reason in `inspect`. Where there is no memory for them receivers
+    // copy.
     if let Ok(len) = i64::try_from(len) {
         let _ = nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, len);
     }
@@ -64,8 +65,8 @@ fn refuse<T>(message: impl Into<String>) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::InvalidData, message.into()))
 }
 
-/// Whether a descriptor from a peer may be mapped as a segment of `len` bytes: seals first, since only then does the
-/// size stay what it is.
+/// Whether a descriptor from a peer may be mapped as a segment of `len` bytes: seals first, since only then
+/// does the size stay what it is.
 pub(crate) fn check(file: impl AsFd, len: u64) -> io::Result<()> {
     let seals = match fcntl(file.as_fd(), FcntlArg::F_GET_SEALS) {
         // The latter of one that is only a path (`O_PATH`).
@@ -91,7 +92,7 @@ pub(crate) fn check(file: impl AsFd, len: u64) -> io::Result<()> {
 pub(crate) enum Constancy {
     /// They can never change, nor can the file shrink, and all of them are there: reading takes no memory.
     Frozen,
-    /// Whoever else has the file open may change them.
+    /// Other processes that have the file open may change them.
     Changing,
 }
 
@@ -99,9 +100,9 @@ pub(crate) enum Constancy {
 ///
 /// # Errors
 ///
-/// [`InvalidData`](io::ErrorKind::InvalidData) where it is no regular file, not open for reading, or on a filesystem whose
-/// reads another process or machine answers, when it pleases; [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where it is
-/// shorter than that.
+/// [`InvalidData`](io::ErrorKind::InvalidData) where it is no regular file, not open for reading, or on a
+/// filesystem whose reads another process or machine answers, when it pleases;
+/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where it is shorter than that.
 pub(crate) fn inspect(file: impl AsFd, offset: u64, len: u64) -> io::Result<Constancy> {
     let flags = OFlag::from_bits_retain(fcntl(file.as_fd(), FcntlArg::F_GETFL)?);
     if flags.contains(OFlag::O_PATH) || flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
@@ -130,8 +131,8 @@ pub(crate) fn inspect(file: impl AsFd, offset: u64, len: u64) -> io::Result<Cons
     Ok(if is_frozen { Constancy::Frozen } else { Constancy::Changing })
 }
 
-/// The magic numbers (statfs(2), linux/magic.h) of filesystems that are served by a process or another machine: FUSE, NFS,
-/// SMB, CIFS, SMB2, 9p, AFS, OpenAFS, Coda, Ceph.
+/// The magic numbers (statfs(2), linux/magic.h) of filesystems that are served by a process or another
+/// machine: FUSE, NFS, SMB, CIFS, SMB2, 9p, AFS, OpenAFS, Coda, Ceph.
 const ELSEWHERE: [i64; 10] = [
     0x6573_5546,
     0x6969,

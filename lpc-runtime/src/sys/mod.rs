@@ -1,7 +1,7 @@
 //! The operating system, as far as lpc needs it. Nothing here knows the protocol.
 //!
-//! Of it [`mapping`], which reads and writes shared memory, [`socket`], which takes over descriptors that the kernel
-//! hands out as numbers, and [`fork`], which has a page cleared in forks, have `unsafe`.
+//! Of it [`mapping`], which reads and writes shared memory, [`socket`], which takes over descriptors that the
+//! kernel hands out as numbers, and [`fork`], which has a page cleared in forks, have `unsafe`.
 
 pub(crate) mod cpu;
 pub(crate) mod fork;

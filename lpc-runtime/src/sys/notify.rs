@@ -1,4 +1,4 @@
-//! Telling the service manager: sd_notify(3), the part of it that servers need.
+//! Notifies the service manager: the part of sd_notify(3) that servers need.
 
 use std::ffi::OsStr;
 use std::io;
@@ -6,17 +6,18 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The environment variable that says where the service manager listens. It stays set: a service manager passes over what
-/// children of a service say (`NotifyAccess=`, systemd.service(5)), and changing the environment of threads is not safe.
+/// The environment variable that says where the service manager listens. It stays set: a service manager
+/// passes over what children of a service say (`NotifyAccess=`, systemd.service(5)), and changing the
+/// environment of threads is not safe.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// Serving begins.
+/// The server is ready.
 pub(crate) const READY: &str = "READY=1";
 
-/// Serving ends.
+/// The server stops.
 pub(crate) const STOPPING: &str = "STOPPING=1";
 
-/// Tells the service manager, if there is one that wants to know. What goes wrong is logged: no server depends on it.
+/// Notifies the service manager, if there is one. A failure is logged, since no server depends on it.
 pub(crate) fn tell(state: &str) {
     let Some(address) = std::env::var_os(VARIABLE).filter(|address| !address.is_empty()) else { return };
     if let Err(error) = send(&address, state) {
@@ -30,7 +31,7 @@ fn send(address: &OsStr, state: &str) -> io::Result<()> {
         _ => SocketAddr::from_pathname(address)?,
     };
     let socket = UnixDatagram::unbound()?;
-    // Who does not read keeps no server from serving.
+    // A service manager that has stopped reading must not keep the server from serving.
     socket.set_nonblocking(true)?;
     socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }

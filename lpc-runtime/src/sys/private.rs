@@ -1,7 +1,8 @@
-//! [`Private`]: memory of this process alone, aligned, where bytes of a peer are copied to.
+//! [`Private`]: aligned memory of this process alone, to which bytes of a peer are copied.
 //!
-//! Large pieces are anonymous mappings of whole pages, kept for a while after use: a page that the system has to give
-//! anew costs more than the copying of what goes into it. [`trim`] gives back those that nobody took up again.
+//! Large pieces are anonymous mappings of whole pages, kept for a while after use: a page that the system has
+//! to give anew costs more than the copying of what goes into it. [`trim`] gives back those that nobody took
+//! up again.
 
 use std::io;
 use std::mem;
@@ -69,7 +70,7 @@ impl Private {
         Ok(Self { memory: Memory::Pages(Some(pages)), len })
     }
 
-    /// `len` bytes that `fill` writes, all of them: until then they are what somebody left there.
+    /// `len` bytes, all of which `fill` writes. Until then they are what an earlier use left there.
     ///
     /// # Errors
     ///
@@ -102,14 +103,15 @@ fn words(len: usize) -> Memory {
 
 /// New pages, which are zero.
 fn fresh(len: usize) -> io::Result<MmapMut> {
-    // A power of two, so that it serves again for what is somewhat longer. Pages that are not touched cost nothing.
+    // A power of two, so that it serves again for what is somewhat longer. Pages that are not touched cost
+    // nothing.
     let rounded = len.checked_next_power_of_two().ok_or(io::ErrorKind::OutOfMemory)?;
     let pages = MmapMut::map_anon(rounded).or_else(|_| MmapMut::map_anon(len)).or_else(|_| {
         release();
         MmapMut::map_anon(len)
     })?;
     if len >= HUGE {
-        // A kernel without them refuses, which is no harm.
+        // A kernel without huge pages refuses, which does no harm.
         let _ = pages.advise(Advice::HugePage);
     }
     Ok(pages)
@@ -129,14 +131,14 @@ fn used(len: usize) -> io::Result<MmapMut> {
     }
 }
 
-/// Gives back all that is kept: the system has nothing left.
+/// Unmaps all that is kept, because the system has no memory left.
 pub(crate) fn release() {
     let spares = mem::take(&mut *spares());
     drop(spares);
     crate::memory::buffer::release();
 }
 
-/// Gives back what nobody has used since the last time; whether anything is left.
+/// Unmaps what was not used since the previous call. Returns whether anything is left.
 pub(crate) fn trim() -> bool {
     let mut spares = spares();
     let old: Vec<_> = spares.extract_if(.., |spare| mem::replace(&mut spare.is_old, true)).collect();

@@ -51,8 +51,8 @@ pub(crate) fn send(
     }
 }
 
-/// Errors of a send that go away by themselves: the kernel has no memory, or too many descriptors are on their way between
-/// this user's processes (unix(7)).
+/// Errors of a send that go away by themselves: the kernel has no memory, or too many descriptors are on
+/// their way between this user's processes (unix(7)).
 pub(crate) fn is_short_of_means(error: &io::Error) -> bool {
     let passing = [Errno::ENOBUFS, Errno::ENOMEM, Errno::ETOOMANYREFS];
     error.raw_os_error().map(Errno::from_raw).is_some_and(|code| passing.contains(&code))
@@ -81,8 +81,8 @@ pub(crate) struct Received {
     pub(crate) is_short: bool,
 }
 
-/// Receives into `space` and appends the descriptors that came along, with close-on-exec set. One that sleeps ends with
-/// `Interrupted` at a signal.
+/// Receives into `space` and appends the descriptors that came along, with close-on-exec set. One that sleeps
+/// ends with `Interrupted` at a signal.
 pub(crate) fn receive(
     socket: impl AsFd,
     space: &mut [u8],
@@ -100,12 +100,13 @@ pub(crate) fn receive(
     message.msg_control = control.0.as_mut_ptr().cast();
     let mut call = || {
         message.msg_controllen = size_of_val(&*control.0) as _;
-        // SAFETY: the header points to one slice, which is `space`, and to the control buffer, with their lengths;
-        // both are borrowed for longer than the call.
+        // SAFETY: the header points to one slice, which is `space`, and to the control buffer, with their
+        // lengths; both are borrowed for longer than the call.
         Errno::result(unsafe { libc::recvmsg(fd, &raw mut message, flags) })
     };
     let len = match wait {
-        // Who sleeps looks at the clock first: a receive that begins again would have all of its time again.
+        // The caller looks at the clock before it sleeps again: a receive that starts again would wait all of
+        // its time again.
         Wait::Sleep => call()?,
         Wait::Never => retry(call)?,
     };
@@ -125,8 +126,8 @@ pub(crate) fn receive(
                 let place = unsafe { data.add(index) };
                 // SAFETY: as above; nothing is said about alignment.
                 let number = unsafe { place.read_unaligned() };
-                // SAFETY: the kernel installed this descriptor for this message a moment ago, and its number went
-                // nowhere else.
+                // SAFETY: the kernel installed this descriptor for this message a moment ago, and its number
+                // went nowhere else.
                 descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
             }
         }
@@ -137,7 +138,8 @@ pub(crate) fn receive(
     Ok(Received { len, is_short: message.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
-/// Ends one or both directions; who waits for them wakes up. A socket that is closed already is fine.
+/// Shuts down one or both directions, which wakes threads that wait for them. It is fine if the socket is
+/// closed already.
 pub(crate) fn shutdown(socket: impl AsFd, how: Shutdown) {
     let _ = socket::shutdown(socket.as_fd().as_raw_fd(), how);
 }
@@ -176,7 +178,7 @@ pub(crate) fn set_receive_timeout(socket: impl AsFd, time: Option<Duration>) -> 
     Ok(socket::setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &value)?)
 }
 
-/// Who the peer was when it connected (`SO_PEERCRED`, unix(7)).
+/// The peer's credentials as they were when it connected (`SO_PEERCRED`, unix(7)).
 pub(crate) fn peer_credentials(socket: impl AsFd) -> io::Result<UnixCredentials> {
     Ok(socket::getsockopt(&socket.as_fd(), sockopt::PeerCredentials)?)
 }

@@ -59,15 +59,18 @@ pub mod frame;
 pub mod handshake;
 pub mod ledger;
 pub mod lent;
+pub mod life;
 pub mod limits;
 pub mod method;
 pub mod pace;
+pub mod permits;
 pub mod receive;
 pub mod ring;
 pub mod run_queue;
 pub mod send;
 pub mod spin;
 pub mod threshold;
+pub mod turns;
 mod type_name;
 
 pub use error::{Error, ErrorKind, Progress, Result};

@@ -1,13 +1,13 @@
-//! The calls of a client that wait for their reply.
+//! [`Table`]: a place for each call, named by an id that is not used again for long.
 
 use crate::frame::CallId;
 
-/// A table of waiting calls, each with a `T` of the driver's: how to tell the caller.
+/// Places for calls, each with a `T`.
 ///
 /// ```
-/// use lpc_core::calls::Calls;
+/// use lpc_core::calls::Table;
 ///
-/// let mut calls = Calls::new();
+/// let mut calls = Table::new();
 /// let first = calls.insert("first");
 /// assert_eq!(calls.remove(first), Some("first"));
 /// let second = calls.insert("second"); // takes the same place ...
@@ -16,31 +16,31 @@ use crate::frame::CallId;
 /// ```
 ///
 /// Inserting, finding and removing take constant time, and no allocation once the table has its size.
-#[derive(Debug)]
-pub struct Calls<T> {
+#[derive(Clone, Debug)]
+pub struct Table<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Place<T> {
     /// How often the place was used: the upper half of the id of the call in it.
     turn: u32,
     call: Option<T>,
 }
 
-impl<T> Calls<T> {
+impl<T> Table<T> {
     /// An empty table.
     #[must_use]
     pub const fn new() -> Self {
         Self { places: Vec::new(), free: Vec::new() }
     }
 
-    /// Adds a waiting call and names it.
+    /// Adds a call and names it.
     ///
     /// # Panics
     ///
-    /// If 2^32 calls wait already.
+    /// If there are 2^32 calls already.
     pub fn insert(&mut self, call: T) -> CallId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { turn: 0, call: None });
@@ -49,16 +49,16 @@ impl<T> Calls<T> {
         let place = &mut self.places[index as usize];
         place.turn = place.turn.wrapping_add(1);
         place.call = Some(call);
-        CallId::new(u64::from(place.turn) << 32 | u64::from(index))
+        join(place.turn, index)
     }
 
-    /// The waiting call of this id.
+    /// The call of this id.
     pub fn get_mut(&mut self, id: CallId) -> Option<&mut T> {
         let (turn, index) = split(id);
         self.places.get_mut(index).filter(|place| place.turn == turn)?.call.as_mut()
     }
 
-    /// Takes the waiting call of this id out.
+    /// Takes the call of this id out.
     pub fn remove(&mut self, id: CallId) -> Option<T> {
         let (turn, index) = split(id);
         let call = self.places.get_mut(index).filter(|place| place.turn == turn)?.call.take()?;
@@ -66,28 +66,35 @@ impl<T> Calls<T> {
         Some(call)
     }
 
-    /// All waiting calls, in no particular order.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.places.iter_mut().filter_map(|place| place.call.as_mut())
+    /// All calls, in no particular order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (CallId, &mut T)> {
+        (0..).zip(&mut self.places).filter_map(|(index, place)| {
+            let id = join(place.turn, index);
+            place.call.as_mut().map(|call| (id, call))
+        })
     }
 
-    /// How many calls wait.
+    /// How many calls there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }
 
-    /// Whether no call waits.
+    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-impl<T> Default for Calls<T> {
+impl<T> Default for Table<T> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn join(turn: u32, index: u32) -> CallId {
+    CallId::new(u64::from(turn) << 32 | u64::from(index))
 }
 
 fn split(id: CallId) -> (u32, usize) {
@@ -100,7 +107,7 @@ mod tests {
 
     #[test]
     fn ids_that_nobody_gave_out_find_nobody() {
-        let mut calls = Calls::new();
+        let mut calls = Table::new();
         let id = calls.insert(1);
         for stranger in [0, 1, u64::MAX, id.as_u64() + 1, id.as_u64() ^ 1 << 40] {
             assert_eq!(calls.get_mut(CallId::new(stranger)), None);

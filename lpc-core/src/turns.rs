@@ -110,7 +110,9 @@ impl<H> Turns<H> {
     /// A caller has sent what it had, without a system call. It receives, if the half is given.
     #[inline]
     pub fn enter(&mut self) -> Option<H> {
-        self.take_or_run()
+        let half = if self.is_contended() { None } else { self.half.take() };
+        self.runnable += usize::from(half.is_none());
+        half
     }
 
     /// Whether a caller is to defer what it has to send, to the last of those that run or send.
@@ -132,11 +134,12 @@ impl<H> Turns<H> {
         self.sending += 1;
     }
 
-    /// It has sent. It receives, if the half is given; otherwise it is runnable.
+    /// It has sent. It receives, if the half is given, which it may only be where it `waits` for an answer; otherwise it is runnable.
     #[inline]
-    pub fn end_send(&mut self) -> (Option<H>, Actions) {
+    pub fn end_send(&mut self, waits: bool) -> (Option<H>, Actions) {
         self.sending -= 1;
-        let half = self.take_or_run();
+        let half = if waits && !self.is_contended() { self.half.take() } else { None };
+        self.runnable += usize::from(half.is_none());
         (half, self.settle())
     }
 
@@ -239,13 +242,6 @@ impl<H> Turns<H> {
     #[inline]
     const fn is_contended(&self) -> bool {
         self.runnable >= self.contention
-    }
-
-    #[inline]
-    fn take_or_run(&mut self) -> Option<H> {
-        let half = if self.is_contended() { None } else { self.half.take() };
-        self.runnable += usize::from(half.is_none());
-        half
     }
 
     /// Sees to the invariants after there may be a runnable caller less.

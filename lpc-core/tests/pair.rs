@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lpc_core::Method;
 use lpc_core::arena::{Arena, Block, PAGE};
-use lpc_core::calls::Calls;
+use lpc_core::calls::Table;
 use lpc_core::error::{Error, ErrorKind, Progress};
 use lpc_core::frame::{self, BlockRef, Body, CallId};
 use lpc_core::handshake::{ClientHello, Found, Offer, Preamble, ServerHello};
@@ -331,7 +331,7 @@ struct Client {
     view: View,
     /// The server's number of each method.
     numbers: Vec<u16>,
-    calls: Calls<Waiting>,
+    calls: Table<Waiting>,
     waiting: Vec<CallId>,
     /// Replies that nobody has looked at yet, each with what it should be.
     replies: Vec<(CallId, Arrived, Vec<u8>)>,
@@ -582,7 +582,7 @@ impl Pair {
                 receiver: Receiver::new(Role::Client, client_limits),
                 numbers: numbers.into_iter().map(number).collect(),
                 view: View::default(),
-                calls: Calls::new(),
+                calls: Table::new(),
                 waiting: Vec::new(),
                 replies: Vec::new(),
                 matched: 0,

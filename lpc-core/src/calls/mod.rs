@@ -199,17 +199,19 @@ impl<A, B, W> Calls<A, B, W> {
         self.table.insert(Call { stage: Stage::Sending, body, waiter: None })
     }
 
-    /// The call's frame ends there in all that is sent. It may be answered already.
+    /// The call's frame ends there in all that is sent. Whether the caller is to wait: the answer may be here already.
     ///
     /// # Panics
     ///
     /// If the call is gone.
     #[inline]
-    pub fn sent(&mut self, id: CallId, position: StreamPosition) {
+    pub fn sent(&mut self, id: CallId, position: StreamPosition) -> bool {
         let call = self.call(id);
-        if let Stage::Sending = call.stage {
+        let is_sending = matches!(call.stage, Stage::Sending);
+        if is_sending {
             call.stage = Stage::Sent(position);
         }
+        is_sending
     }
 
     /// The call's frame did not go out as a whole, for certain.
@@ -222,11 +224,7 @@ impl<A, B, W> Calls<A, B, W> {
     /// # Errors
     ///
     /// The call does not wait for one.
-    pub fn answer(
-        &mut self,
-        id: CallId,
-        answer: Result<A, Error>,
-    ) -> Result<Delivered<A, B, W>, Violation> {
+    pub fn answer(&mut self, id: CallId, answer: Result<A, Error>) -> Result<Delivered<A, B, W>, Violation> {
         let call = self.table.get_mut(id).ok_or(Violation::UnknownCall(id))?;
         match call.stage {
             Stage::Sending | Stage::Sent(_) => {

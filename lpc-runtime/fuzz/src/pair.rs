@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arbitrary::{Arbitrary, Unstructured};
 use lpc_core::Limits;
 use lpc_core::arena::{Arena, PAGE};
-use lpc_core::calls::Calls;
+use lpc_core::calls::Table;
 use lpc_core::error::Error;
 use lpc_core::frame::{self, BlockRef, Body, CallId};
 use lpc_core::ledger::{Lease, Ledger};
@@ -419,7 +419,7 @@ impl From<Payload<'_>> for Received {
 struct Pair {
     client: End,
     server: End,
-    calls: Calls<Waiting>,
+    calls: Table<Waiting>,
     /// Replies that are not read yet.
     replies: Vec<(CallId, Arrived)>,
     running: Vec<(CallId, Arrived)>,
@@ -441,7 +441,7 @@ impl Pair {
         Self {
             client: End::new(Role::Client, story.client, story.server),
             server: End::new(Role::Server, story.server, story.client),
-            calls: Calls::new(),
+            calls: Table::new(),
             replies: Vec::new(),
             running: Vec::new(),
             results: HashMap::new(),
@@ -675,7 +675,7 @@ impl Pair {
 
     /// The connection is over.
     fn hang_up(&mut self) {
-        for waiting in self.calls.iter_mut() {
+        for (_, waiting) in self.calls.iter_mut() {
             waiting.sent = None;
         }
         self.results.clear();

@@ -1,8 +1,10 @@
 //! The client and server on tokio. Their public items are at the root of the crate.
 
+mod caller;
 mod client;
 mod connection;
 mod greeting;
+mod handover;
 mod race;
 mod redial;
 mod server;

@@ -1,5 +1,6 @@
 //! [`Redial`]: a client's connections, one after the other.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,21 +9,22 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::client::{Connected, dial};
+use super::caller::{Connected, dial};
 use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
-use crate::client::session;
+use crate::client::reply;
 use crate::config::Config;
 use crate::generated::{Description, Outcome, SyncEncode};
 use crate::port::Port;
 use crate::stats::Counters;
+use crate::sys::fork::Birth;
 
 /// Held by clients alone: nobody dials for a client that is gone.
-#[derive(Debug)]
 pub(super) struct Redial(Arc<Line>);
 
-/// Held by who dials, too.
-#[derive(Debug)]
+/// Held by the task that dials, too.
 struct Line {
+    /// A fork of the process takes none of the locks, which a thread that it does not have may hold.
+    birth: Birth,
     port: Port,
     service: Description,
     config: Config,
@@ -33,7 +35,6 @@ struct Line {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
 struct State {
     connection: Arc<Connected>,
     /// Whether it was said that it is lost.
@@ -42,7 +43,6 @@ struct State {
 }
 
 /// The task that is about to replace the connection. It is no caller's, whose deadline may be too short for it.
-#[derive(Debug)]
 struct Dialler {
     task: AbortHandle,
     outcome: watch::Receiver<Option<Result<()>>>,
@@ -50,6 +50,9 @@ struct Dialler {
 
 impl Drop for Redial {
     fn drop(&mut self) {
+        if !self.0.birth.is_here() {
+            return;
+        }
         if let Some(dialler) = &self.0.state().dialler {
             dialler.task.abort();
         }
@@ -68,16 +71,37 @@ impl Redial {
     ) -> Self {
         let state = Mutex::new(State { connection: Arc::new(connection), is_lost: false, dialler: None });
         let runtime = Handle::current();
-        Self(Arc::new(Line { port, service, config, policy, counters, runtime, state }))
+        Self(Arc::new(Line { birth: Birth::here(), port, service, config, policy, counters, runtime, state }))
     }
 
     pub(super) fn counters(&self) -> &Arc<Counters> {
         &self.0.counters
     }
 
+    /// Whether there is a connection, and no need to make one.
+    pub(super) fn is_connected(&self) -> bool {
+        self.current().is_ok_and(|connection| connection.is_connected())
+    }
+
+    /// Bytes of one body of arguments at most.
+    pub(super) fn max_message(&self) -> u64 {
+        let current = self.current();
+        current.map_or(self.0.config.limits.max_message, |connection| {
+            connection.session().link().limits().max_message
+        })
+    }
+
+    pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.current() {
+            Ok(connection) => connection.session().describe(f, "Client"),
+            Err(_) => f.debug_struct("Client").field("service", &self.0.service.name).finish_non_exhaustive(),
+        }
+    }
+
     /// The connection, be it over or not.
-    pub(super) fn current(&self) -> Arc<Connected> {
-        Arc::clone(&self.0.state().connection)
+    fn current(&self) -> Result<Arc<Connected>> {
+        self.0.birth.check()?;
+        Ok(Arc::clone(&self.0.state().connection))
     }
 
     pub(super) async fn call<R: Outcome>(
@@ -86,7 +110,7 @@ impl Redial {
         encode: &SyncEncode<'_>,
         time: Option<Duration>,
     ) -> Result<R> {
-        let deadline = session::from_now(time.or_else(|| self.current().time_of(method)));
+        let deadline = reply::from_now(time.or(self.current()?.session().time_of(method)));
         let mut retries = Retries::new(&self.0.policy, &self.0.service.methods[method as usize]);
         loop {
             let connection = self.connected(deadline).await?;
@@ -100,9 +124,10 @@ impl Redial {
 
     /// A connection that is not over, made now if need be.
     pub(super) async fn connected(&self, deadline: Option<Instant>) -> Result<Arc<Connected>> {
+        self.0.birth.check()?;
         let mut outcome = {
             let mut state = self.0.state();
-            if state.connection.is_usable() {
+            if state.connection.session().is_usable() {
                 return Ok(Arc::clone(&state.connection));
             }
             // One that has ended without an outcome never has one.
@@ -129,7 +154,7 @@ impl Redial {
                 })?;
             }
         }
-        Ok(self.current())
+        self.current()
     }
 }
 
@@ -156,7 +181,7 @@ impl Line {
     async fn dial(&self) -> Result<Arc<Connected>> {
         let lost = {
             let mut state = self.state();
-            (!std::mem::replace(&mut state.is_lost, true)).then(|| state.connection.why_over())
+            (!std::mem::replace(&mut state.is_lost, true)).then(|| state.connection.session().why_closed())
         };
         if let Some(lost) = lost {
             self.policy.tell(&ConnectionEvent::Lost(&lost));

@@ -38,6 +38,7 @@
 //! A server has one thread for each connection, which reads the socket and runs methods that are known to be
 //! quick. Before it runs any other method, it hands over the socket to another thread.
 
+mod caller;
 mod client;
 mod connection;
 mod greeting;

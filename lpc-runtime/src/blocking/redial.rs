@@ -1,20 +1,23 @@
 //! [`Redial`]: a client's connections, one after the other.
 
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lpc_core::{Error, ErrorKind, Result};
 
-use super::client::{Shared, dial};
+use super::caller::{Connection, dial};
 use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
-use crate::client::session;
+use crate::client::reply;
 use crate::config::Config;
 use crate::generated::{Description, Encode, Outcome};
 use crate::port::Port;
 use crate::stats::Counters;
+use crate::sys::fork::Birth;
 
-#[derive(Debug)]
 pub(super) struct Redial {
+    /// A fork of the process takes none of the locks, which a thread that it does not have may hold.
+    birth: Birth,
     port: Port,
     service: Description,
     config: Config,
@@ -25,9 +28,8 @@ pub(super) struct Redial {
     free: Condvar,
 }
 
-#[derive(Debug)]
 struct Line {
-    connection: Arc<Shared>,
+    connection: Arc<Connection>,
     /// Whether it was said that it is lost.
     is_lost: bool,
     /// A caller is about to replace it.
@@ -41,19 +43,33 @@ impl Redial {
         config: Config,
         policy: Reconnect,
         counters: Arc<Counters>,
-        connection: Arc<Shared>,
+        connection: Arc<Connection>,
     ) -> Self {
         let line = Mutex::new(Line { connection, is_lost: false, is_dialling: false });
-        Self { port, service, config, policy, counters, line, free: Condvar::new() }
+        Self { birth: Birth::here(), port, service, config, policy, counters, line, free: Condvar::new() }
     }
 
     pub(super) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
+    /// Whether there is a connection, and no need to make one.
+    pub(super) fn is_connected(&self) -> bool {
+        self.current().is_ok_and(|connection| connection.is_connected())
+    }
+
+    /// Bytes of one body of arguments at most.
+    pub(super) fn max_message(&self) -> u64 {
+        let current = self.current();
+        current.map_or(self.config.limits.max_message, |connection| {
+            connection.session().link().limits().max_message
+        })
+    }
+
     /// The connection, be it over or not.
-    pub(super) fn current(&self) -> Arc<Shared> {
-        Arc::clone(&self.line().connection)
+    fn current(&self) -> Result<Arc<Connection>> {
+        self.birth.check()?;
+        Ok(Arc::clone(&self.line().connection))
     }
 
     pub(super) fn call<R: Outcome>(
@@ -62,7 +78,7 @@ impl Redial {
         encode: &Encode<'_>,
         time: Option<Duration>,
     ) -> Result<R> {
-        let deadline = session::from_now(time.or_else(|| self.current().time_of(method)));
+        let deadline = reply::from_now(time.or(self.current()?.session().time_of(method)));
         let mut retries = Retries::new(&self.policy, &self.service.methods[method as usize]);
         loop {
             let result = self.connected(deadline)?.call(method, encode, deadline);
@@ -74,10 +90,11 @@ impl Redial {
     }
 
     /// A connection that is not over, made now if need be.
-    pub(super) fn connected(&self, deadline: Option<Instant>) -> Result<Arc<Shared>> {
+    pub(super) fn connected(&self, deadline: Option<Instant>) -> Result<Arc<Connection>> {
+        self.birth.check()?;
         let mut line = self.line();
         loop {
-            if line.connection.is_usable() {
+            if line.connection.session().is_usable() {
                 return Ok(Arc::clone(&line.connection));
             }
             if !line.is_dialling {
@@ -96,7 +113,8 @@ impl Redial {
             };
         }
         line.is_dialling = true;
-        let lost = (!std::mem::replace(&mut line.is_lost, true)).then(|| line.connection.why_over());
+        let lost =
+            (!std::mem::replace(&mut line.is_lost, true)).then(|| line.connection.session().why_closed());
         drop(line);
         let dialling = Dialled(self);
         if let Some(lost) = lost {
@@ -118,6 +136,13 @@ impl Redial {
                 }
                 Err(error) => std::thread::sleep(tries.failed(error)?),
             }
+        }
+    }
+
+    pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.current() {
+            Ok(connection) => connection.session().describe(f, "Client"),
+            Err(_) => f.debug_struct("Client").field("service", &self.service.name).finish_non_exhaustive(),
         }
     }
 

@@ -368,6 +368,11 @@ impl Encoded {
 }
 
 impl InBlock {
+    /// What the body refers to.
+    pub(crate) fn loans(&self) -> &[Loaned] {
+        &self.loans
+    }
+
     /// The same body in a frame of its own, to be sent through the socket.
     pub(crate) fn inline(&self, call: CallId, time_left: Option<Duration>) -> Buffer {
         let mut frame = Buffer::take();

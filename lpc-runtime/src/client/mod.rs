@@ -1,6 +1,7 @@
 //! What the clients of both drivers have in common.
 
+pub(crate) mod backpressure;
 pub(crate) mod methods;
-pub(crate) mod patience;
 pub(crate) mod reconnect;
+pub(crate) mod reply;
 pub(crate) mod session;

@@ -14,7 +14,7 @@ use lpc_core::frame;
 use lpc_core::lent::Lent;
 use lpc_core::ring::{MAX_FRAME, RingViolation, SLOTS};
 use lpc_core::send::StreamPosition;
-use lpc_core::{Error, ErrorKind, Limits, Result};
+use lpc_core::{Limits, Result};
 use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
 
@@ -263,11 +263,7 @@ impl Link {
     ///
     /// [`ErrorKind::Disconnected`].
     pub(crate) fn check_process(&self) -> Result<()> {
-        if self.birth.is_here() {
-            return Ok(());
-        }
-        let message = "the connection belongs to the process that made it, of which this one is a fork";
-        Err(Error::new(ErrorKind::Disconnected, message))
+        self.birth.check()
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use lpc_core::{Error, ErrorKind, Progress, Result};
 
-use crate::client::patience::waker_of;
 use crate::connection::link::Link;
 use crate::credentials::Credentials;
 use crate::server::wakers::Wakers;
@@ -103,7 +102,7 @@ impl Context {
             return false;
         };
         let until = Instant::now().checked_add(time);
-        let waker = waker_of(thread::current());
+        let waker = crate::sys::thread::waker();
         let until = [until, running.deadline].into_iter().flatten().min();
         let mut waiter = Waiter::new(running);
         while !waiter.is_cancelled_or_wakes(&waker) {

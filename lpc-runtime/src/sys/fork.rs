@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use lpc_core::{Error, ErrorKind, Result};
 use memmap2::MmapMut;
 use nix::sys::mman::{MmapAdvise, madvise};
 use zerocopy::FromBytes;
@@ -34,6 +35,19 @@ impl Birth {
             Ok(_) => Self(next),
             Err(other_thread) => Self(other_thread),
         }
+    }
+
+    /// Makes sure that this process is that one, and no fork of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Disconnected`].
+    pub(crate) fn check(self) -> Result<()> {
+        if self.is_here() {
+            return Ok(());
+        }
+        let message = "the connection belongs to the process that made it, of which this one is a fork";
+        Err(Error::new(ErrorKind::Disconnected, message))
     }
 
     /// Whether this is the process in which it was made, and not a fork of it.

@@ -10,6 +10,7 @@ pub(crate) mod memfd;
 pub(crate) mod notify;
 pub(crate) mod private;
 pub(crate) mod socket;
+pub(crate) mod thread;
 
 use std::io;
 

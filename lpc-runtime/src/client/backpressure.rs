@@ -1,8 +1,5 @@
-//! [`Patience`]: how long a caller waits for room on its connection.
+//! [`QuotaWait`]: how long a caller waits where a quota of its connection is used up.
 
-use std::sync::Arc;
-use std::task::{Wake, Waker};
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use lpc_core::{Error, ErrorKind, Result};
@@ -11,43 +8,42 @@ use crate::config::AtQuota;
 
 /// What a caller waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum Quota {
     /// So many bytes of shared memory.
-    Room(u64),
-    /// One call less in flight.
-    Call,
+    Memory(u64),
+    /// A permit for one more call in flight.
+    Permit,
 }
 
-/// Runs out after the time that [`AtQuota`] says, or with the call's deadline.
+/// One caller's wait for a quota: as long as [`AtQuota`] says, and no longer than the call's deadline.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct QuotaWait {
     at_quota: AtQuota,
     deadline: Option<Instant>,
     until: Option<Instant>,
-    /// Times that room was there, and gone again when it was to be taken.
+    /// How often memory was free, and gone again when the caller came to take it.
     missed: u32,
 }
 
-/// Times that room is looked for again at once, where it was there and then was not.
+/// How often a caller looks again at once for memory that was free and then was not.
 const TRIES: u32 = 8;
 
-/// Between two tries after that.
+/// How long it pauses between two tries after that.
 const PAUSE: Duration = Duration::from_millis(5);
 
-impl Patience {
+impl QuotaWait {
     pub(crate) fn new(at_quota: AtQuota, deadline: Option<Instant>) -> Self {
         Self { at_quota, deadline, until: None, missed: 0 }
     }
 
-    /// There is room, by the look of it. The caller comes again if there was not; says how long it should wait before it
-    /// tries, where that has happened over and over.
+    /// The memory is free, by the look of it, and the caller tries to take it: after this pause, where it has failed to over and over.
     ///
     /// # Errors
     ///
     /// As [`left`](Self::left), then.
-    pub(crate) fn try_again(&mut self, need: Need) -> Result<Duration> {
+    pub(crate) fn try_again(&mut self, bytes: u64) -> Result<Duration> {
         self.missed += 1;
-        if self.missed > TRIES { Ok(self.left(need)?.min(PAUSE)) } else { Ok(Duration::ZERO) }
+        if self.missed > TRIES { Ok(self.left(Quota::Memory(bytes))?.min(PAUSE)) } else { Ok(Duration::ZERO) }
     }
 
     /// How long the caller may wait yet.
@@ -55,15 +51,15 @@ impl Patience {
     /// # Errors
     ///
     /// Not at all: [`ErrorKind::ResourceExhausted`], naming the knob; [`ErrorKind::TimedOut`] at the deadline.
-    pub(crate) fn left(&mut self, need: Need) -> Result<Duration> {
+    pub(crate) fn left(&mut self, quota: Quota) -> Result<Duration> {
         let now = Instant::now();
         let fail = |kind, why: &str| {
-            let message = match need {
-                Need::Room(bytes) => format!(
+            let message = match quota {
+                Quota::Memory(bytes) => format!(
                     "no room for {bytes} bytes in the connection's shared memory, which other calls and loans take \
                      (pool_limit; {why})"
                 ),
-                Need::Call => format!("too many calls in flight (max_calls_in_flight; {why})"),
+                Quota::Permit => format!("too many calls in flight (max_calls_in_flight; {why})"),
             };
             Err(Error::new(kind, message))
         };
@@ -84,16 +80,3 @@ impl Patience {
 }
 
 const FOREVER: Duration = Duration::from_secs(1 << 30);
-
-/// Wakes a thread that is parked.
-pub(crate) fn waker_of(thread: Thread) -> Waker {
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    Waker::from(Arc::new(Unpark(thread)))
-}

@@ -1,0 +1,557 @@
+//! [`Connection`]: one connection of an async client, and how a task that calls through it waits.
+//!
+//! A call is encoded and written by the task that makes it; who receives is for the [handover](super::handover) to say.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::mem;
+use std::ops::Deref;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use lpc_core::calls::{Abandoned, Fetched as FromTable};
+use lpc_core::form::Question;
+use lpc_core::frame::{self, CallId};
+use lpc_core::permits::Ticket;
+use lpc_core::receive::Role;
+use lpc_core::{Error, ErrorKind, Progress, Result, handshake};
+use tokio::time::timeout_at;
+
+use super::greeting;
+use super::handover::{self, Handover};
+use super::race::{Either, race};
+use super::socket::AsyncLink;
+use super::stream::Stream;
+use crate::body::arrived::Arrived;
+use crate::body::outgoing::{Encoded, InBlock, Loaned};
+use crate::client::backpressure::{Quota, QuotaWait};
+use crate::client::reply::{self, Fetched};
+use crate::client::session::{Session, State};
+use crate::config::Config;
+use crate::connection::inbox::Inbox;
+use crate::connection::link::Link;
+use crate::generated::{Description, Encoder, Outcome, SyncEncode};
+use crate::maintenance::{self, Tend};
+use crate::port::Port;
+use crate::shared::{Plain, SharedMut};
+use crate::stats::Counters;
+use crate::sys::socket::{Wait, is_hung_up};
+
+/// One connection, as clients hold it: it ends with them.
+#[derive(Debug)]
+pub(super) struct Connected(Arc<Connection>);
+
+/// One connection. Held by its task as well.
+#[derive(Debug)]
+pub(super) struct Connection {
+    link: AsyncLink,
+    session: Session<Handover>,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.link.close();
+    }
+}
+
+impl Deref for Connected {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl Connection {
+    pub(super) async fn connect(
+        stream: UnixStream,
+        service: Description,
+        config: &Config,
+        counters: Arc<Counters>,
+    ) -> Result<Connected> {
+        // Before the other side counts the time.
+        service.find_forms();
+        let thresholds = config.thresholds(service.methods)?;
+        let socket = Arc::new(Stream::new(stream)?);
+        let greeted = greeting::greet_server(&socket, service, config).await?;
+        let is_trusted = config.trusts(&*socket);
+        let settings = config.client_settings(greeted.limits);
+        let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, counters);
+        let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
+        let async_link = AsyncLink::new(Arc::clone(&link));
+        let session = Session::new(link, service, greeted, thresholds, config, Handover::default());
+        let connection = Arc::new(Self { link: async_link, session });
+        connection.session.link().tended_by(maintenance::weak(&connection));
+        if connection.session.link().limits().quick_lane {
+            connection.session.link().offer_ring();
+        }
+        // Made here: a task that is dropped before its first turn has to end the connection too.
+        let guard = EndOnDrop(Arc::clone(&connection));
+        tokio::spawn(drive(guard, socket, inbox));
+        Ok(Connected(connection))
+    }
+
+    pub(super) fn session(&self) -> &Session<Handover> {
+        &self.session
+    }
+
+    /// Whether calls can be made. The connection's task need not have noticed yet that the server is gone.
+    pub(super) fn is_connected(&self) -> bool {
+        self.session.is_usable() && !is_hung_up(self.session.link().socket())
+    }
+
+    pub(super) async fn loan<T: Plain>(
+        &self,
+        len: usize,
+        deadline: Option<Instant>,
+    ) -> Result<SharedMut<[T]>> {
+        let mut wait = QuotaWait::new(self.session.at_quota(), deadline);
+        loop {
+            match self.session.try_loan(len)? {
+                Ok(loan) => return Ok(loan),
+                Err(bytes) => self.wait_for_memory(bytes, &mut wait).await?,
+            }
+        }
+    }
+
+    pub(super) async fn call<R: Outcome>(
+        &self,
+        method: u32,
+        encode: &SyncEncode<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<R> {
+        let methods = self.session.methods();
+        if let Some(number) = methods.number(method) {
+            return self.call_as(method, number, encode, deadline).await;
+        }
+        // The error says how the server's method looks, if the server says so.
+        if let Some(number) = methods.unasked(method) {
+            let question = Question { method: number }.encode();
+            let ask = move |asking: &mut Encoder<'_>| asking.push("question", &question);
+            let answer: Result<Result<Vec<u8>>> = self.call_as(method, handshake::FORM, &ask, deadline).await;
+            methods.learn(method, answer.flatten());
+        }
+        Err(methods.error(method))
+    }
+
+    /// Calls the server's method of this number.
+    async fn call_as<R: Outcome>(
+        &self,
+        method: u32,
+        number: u16,
+        encode: &SyncEncode<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<R> {
+        let reply = self.fetch(method, number, encode, deadline).await;
+        let result = reply.and_then(|reply| self.session.decode(reply, method));
+        result.map_err(|error| self.session.service().context(method, error))
+    }
+
+    /// Makes a call and waits for its reply, until its deadline.
+    async fn fetch(
+        &self,
+        method: u32,
+        number: u16,
+        encode: &SyncEncode<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Fetched<'_>> {
+        let service = self.session.service();
+        let sent = within(deadline, self.send((method, number), encode, deadline)).await;
+        let mut call = sent.unwrap_or_else(|| Err(reply::timed_out(service, method, Progress::NotSent)))?;
+        loop {
+            match within(deadline, call.fetch()).await {
+                Some(Fetch::Answer(answer)) => {
+                    return self.session.fetched(call.id, answer, method, deadline);
+                }
+                Some(Fetch::Rejected(body)) => {
+                    if within(deadline, self.link.uncongested()).await.is_none() {
+                        call.unsend(&body);
+                        return Err(reply::timed_out(service, method, Progress::NotSent));
+                    }
+                    call.send_again(&body, deadline)?;
+                }
+                None => return Err(reply::timed_out(service, method, call.abandon())),
+            }
+        }
+    }
+
+    /// Encodes and sends a call.
+    async fn send(
+        &self,
+        method: (u32, u16),
+        encode: &SyncEncode<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Call<'_>> {
+        self.session.link().check_process()?;
+        self.link.uncongested().await;
+        let mut hint = 0;
+        let mut wait = None;
+        let mut request = loop {
+            let missing = match self.session.encode(method, encode, &mut hint)? {
+                Ok(request) => break request,
+                Err(bytes) => bytes,
+            };
+            let wait = wait.get_or_insert_with(|| QuotaWait::new(self.session.at_quota(), deadline));
+            self.wait_for_memory(missing, wait).await?;
+        };
+        if let Some(started) = self.start_if_admitted(&mut request, deadline) {
+            return started;
+        }
+        self.wait_for_permit(deadline).await?;
+        let state = self.session.state();
+        self.start(state, &mut request, deadline)
+    }
+
+    /// Sends a call, if it has a permit at once.
+    fn start_if_admitted(
+        &self,
+        request: &mut Encoded,
+        deadline: Option<Instant>,
+    ) -> Option<Result<Call<'_>>> {
+        let mut state = self.session.state();
+        match state.calls.admit() {
+            Ok(true) => Some(self.start(state, request, deadline)),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Sends a call that has its permit.
+    fn start(
+        &self,
+        mut state: std::sync::MutexGuard<'_, State<Handover>>,
+        request: &mut Encoded,
+        deadline: Option<Instant>,
+    ) -> Result<Call<'_>> {
+        let is_alone = state.calls.is_empty();
+        let id = self.session.start(&mut state, request, deadline);
+        // Without a system call, and so under the lock.
+        if request.loans().is_empty()
+            && let Some((position, has_to_wake)) = self.session.link().put(request.frame())
+        {
+            state.calls.sent(id, position);
+            drop(state);
+            if has_to_wake {
+                self.session.link().wake();
+            }
+            return Ok(Call { connection: self, id, is_over: false });
+        }
+        drop(state);
+        self.send_frame(id, request.frame(), request.loans(), is_alone)?;
+        Ok(Call { connection: self, id, is_over: false })
+    }
+
+    /// Sends the frame of a call.
+    fn send_frame(&self, id: CallId, frame: &[u8], loans: &[Loaned], is_alone: bool) -> Result<()> {
+        let link = self.session.link();
+        link.lend(loans);
+        let sent = match is_alone {
+            true => self.link.send(frame),
+            // The tasks of those others may be about to call again.
+            false => self.link.send_with_others(frame),
+        };
+        match sent {
+            Ok(position) => {
+                let mut state = self.session.state();
+                state.calls.sent(id, position);
+                let is_pending = self.session.is_pending(&state);
+                drop(state);
+                if !is_pending {
+                    self.session.fail_late();
+                }
+                Ok(())
+            }
+            Err(error) => {
+                link.take_back(loans);
+                let mut state = self.session.state();
+                let (error, gone) = self.session.not_sent(&mut state, id, &error);
+                drop(state);
+                drop(gone);
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until so much shared memory may be had. It may be gone again when the caller comes to take it.
+    async fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<()> {
+        let there = poll_fn(|cx| {
+            let state = self.session.state();
+            if let Some(reason) = state.calls.life().why_closed() {
+                return Poll::Ready(Err(reason.clone().with_progress(Progress::NotSent)));
+            }
+            drop(state);
+            if self.session.link().has_room(bytes, cx.waker()) { Poll::Ready(Ok(())) } else { Poll::Pending }
+        });
+        let mut there = pin!(there);
+        if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(there.as_mut().poll(cx))).await {
+            result?;
+            match wait.try_again(bytes)? {
+                Duration::ZERO => {}
+                pause => tokio::time::sleep(pause).await,
+            }
+            return Ok(());
+        }
+        let time = wait.left(Quota::Memory(bytes))?;
+        match tokio::time::timeout(time, there).await {
+            Ok(result) => result,
+            // Its error, which says that time has run out; if a clock differs, the caller tries once more.
+            Err(_) => wait.left(Quota::Memory(bytes)).map(drop),
+        }
+    }
+
+    /// Waits for a permit.
+    async fn wait_for_permit(&self, deadline: Option<Instant>) -> Result<()> {
+        let mut queued = Queued { connection: self, ticket: Some(self.session.state().calls.queue()) };
+        let mut wait = QuotaWait::new(self.session.at_quota(), deadline);
+        loop {
+            // At once it is there where it was released in between.
+            let time = wait.left(Quota::Permit)?;
+            if let Ok(result) = tokio::time::timeout(time, queued.granted()).await {
+                return result;
+            }
+        }
+    }
+}
+
+/// A place in the queue for a permit. Dropping it gives that up.
+struct Queued<'c> {
+    connection: &'c Connection,
+    ticket: Option<Ticket>,
+}
+
+impl Queued<'_> {
+    async fn granted(&mut self) -> Result<()> {
+        poll_fn(|cx| {
+            let mut state = self.connection.session.state();
+            let Some(ticket) = self.ticket.take() else { return Poll::Ready(Ok(())) };
+            match state.calls.admitted(ticket) {
+                Ok(None) => Poll::Ready(Ok(())),
+                Ok(Some(ticket)) => {
+                    state.calls.wait_for_permit(&ticket, cx.waker().clone());
+                    self.ticket = Some(ticket);
+                    Poll::Pending
+                }
+                Err((error, granted)) => {
+                    drop(state);
+                    if let Some(waker) = granted {
+                        waker.wake();
+                    }
+                    Poll::Ready(Err(error))
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let granted = self.connection.session.state().calls.leave_queue(ticket);
+        if let Some(waker) = granted {
+            waker.wake();
+        }
+    }
+}
+
+/// A call that was sent. Dropping it gives the reply up.
+struct Call<'c> {
+    connection: &'c Connection,
+    id: CallId,
+    is_over: bool,
+}
+
+/// What has come for a call.
+enum Fetch {
+    Answer(Result<Arrived>),
+    /// It has to be sent again, in line.
+    Rejected(Box<InBlock>),
+}
+
+impl Call<'_> {
+    /// Waits for the answer, or for what has to be sent again.
+    async fn fetch(&mut self) -> Fetch {
+        let session = &self.connection.session;
+        let mut is_new = true;
+        let fetched = poll_fn(|cx| {
+            let mut state = session.state();
+            if mem::take(&mut is_new) {
+                state = handover::spin(session, state);
+            }
+            match state.calls.fetch(self.id) {
+                Some(FromTable::Answer(gone)) => {
+                    let mut gone = state.woken(gone);
+                    drop(state);
+                    return Poll::Ready(Fetch::Answer(gone.answer.take().expect("it is answered")));
+                }
+                Some(FromTable::Rejected(body)) => return Poll::Ready(Fetch::Rejected(body)),
+                None => {}
+            }
+            if !state.calls.waiter(self.id).is_some_and(|waker| waker.will_wake(cx.waker())) {
+                state.calls.wait(self.id, cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+        self.is_over = matches!(fetched, Fetch::Answer(_));
+        fetched
+    }
+
+    /// Sends the call again, whose body the server cannot read where it stands.
+    #[cold]
+    fn send_again(&mut self, body: &InBlock, deadline: Option<Instant>) -> Result<()> {
+        let link = self.connection.session.link();
+        link.counters().fallback();
+        // What is lent with it has been lent.
+        let frame = body.inline(self.id, deadline.map(reply::time_left));
+        self.connection.send_frame(self.id, &frame, &[], false).inspect_err(|_| {
+            self.is_over = true;
+            link.take_back(body.loans());
+        })
+    }
+
+    /// The call is not sent again: the server has not taken it in.
+    #[cold]
+    fn unsend(&mut self, body: &InBlock) {
+        self.is_over = true;
+        let session = &self.connection.session;
+        session.link().take_back(body.loans());
+        let mut state = session.state();
+        let gone = state.calls.unsent(self.id);
+        let gone = state.woken(gone);
+        drop(state);
+        drop(gone);
+    }
+
+    /// Gives the call up, and says how far it can have got.
+    fn abandon(&mut self) -> Progress {
+        self.is_over = true;
+        let session = &self.connection.session;
+        let mut state = session.state();
+        match state.calls.abandon(self.id, |position| reply::progress(position, session.link())) {
+            Abandoned::Cancel(progress) => {
+                drop(state);
+                // Where that is no use the connection is over.
+                let _ = self.connection.link.send(&frame::cancel(self.id));
+                progress
+            }
+            Abandoned::Gone(gone) => {
+                let progress = match &gone.answer {
+                    Some(Ok(_)) => Progress::Ran,
+                    Some(Err(error)) => error.progress(),
+                    None => Progress::NotSent,
+                };
+                let gone = state.woken(gone);
+                drop(state);
+                session.discard(self.id, gone);
+                progress
+            }
+        }
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.abandon();
+        }
+    }
+}
+
+/// What a future gives before the deadline.
+async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    match deadline {
+        None => Some(future.await),
+        Some(at) => timeout_at(at.into(), future).await.ok(),
+    }
+}
+
+impl Tend for Connection {
+    fn flush_late(&self) -> bool {
+        self.session.link().flush_late()
+    }
+
+    fn trim(&self) -> Option<Duration> {
+        self.session.link().trim()
+    }
+
+    fn closed(&self) {
+        self.session.state().callers.wake_task();
+    }
+
+    fn send_failed(&self) {
+        self.link.wake_congested();
+        self.session.send_failed();
+    }
+}
+
+/// The connection's task: sends what could not be sent at once, and receives.
+async fn drive(guard: EndOnDrop, socket: Arc<Stream>, inbox: Box<Inbox>) {
+    let connection = &*guard.0;
+    let sending = async {
+        let error = connection.link.resume(&socket).await;
+        let service = connection.session.service().name;
+        tracing::debug!(service, %error, "nothing can be sent any more");
+        // The server may have closed its receiving only: what it answers still arrives.
+        std::future::pending::<Infallible>().await
+    };
+    let error = match race(sending, handover::receive(&connection.session, &socket, inbox)).await {
+        Either::Second(Err(error)) => error,
+        Either::First(never) | Either::Second(Ok(never)) => match never {},
+    };
+    connection.end(&error);
+}
+
+impl Connection {
+    fn end(&self, error: &Error) {
+        self.session.end(error);
+        // What the receive half holds of the server's memory is not kept for as long as somebody has the client.
+        let ended = self.session.state().callers.end();
+        drop(ended);
+    }
+}
+
+/// Fails the calls of a connection whose task is dropped with its runtime: callers may be elsewhere.
+struct EndOnDrop(Arc<Connection>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        let message = "the runtime in which the connection was made has ended";
+        self.0.end(&Error::new(ErrorKind::Disconnected, message));
+    }
+}
+
+/// A stream to the server of a port, once its backlog has room.
+async fn open(port: &Port, timeout: Duration) -> Result<UnixStream> {
+    let opening = async {
+        loop {
+            if let Some(stream) = port.try_connect()? {
+                return Ok(stream);
+            }
+            // Nothing tells when there is room.
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    tokio::time::timeout(timeout, opening).await.unwrap_or_else(|_| Err(port.no_room(timeout)))
+}
+
+/// Between two tries to connect to a server that does not accept.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A new connection to the server of a port.
+pub(super) async fn dial(
+    port: &Port,
+    service: Description,
+    config: &Config,
+    counters: Arc<Counters>,
+) -> Result<Connected> {
+    let stream = open(port, config.handshake_timeout).await?;
+    let connected = match crate::handshake::check_server(&stream, config) {
+        Ok(()) => Connection::connect(stream, service, config, counters).await,
+        Err(error) => Err(error),
+    };
+    connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
+}

@@ -1,0 +1,604 @@
+//! [`Connection`]: one connection of a blocking client, and how a thread that calls through it waits.
+//!
+//! It has no thread of its own. Of the callers that wait one holds the receive half ([`Inbox`]): it receives, hands the replies of
+//! others to them, and when its own has come hands the half on. A lone caller therefore sends and receives by itself: two system
+//! calls, no other thread. Whose turn it is, is for [`Turns`] to say; here is what a caller does with it.
+
+use std::mem;
+use std::num::NonZero;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, MutexGuard, OnceLock};
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lpc_core::calls::{Abandoned, Fetched as FromTable};
+use lpc_core::form::Question;
+use lpc_core::frame::{self, CallId};
+use lpc_core::permits::Ticket;
+use lpc_core::receive::Role;
+use lpc_core::turns::{Actions, Caller, Spot, Step, Turns, Waits};
+use lpc_core::{Progress, Result, handshake};
+
+use super::greeting;
+use crate::body::arrived::Arrived;
+use crate::body::outgoing::{Encoded, InBlock, Loaned};
+use crate::client::backpressure::{Quota, QuotaWait};
+use crate::client::reply::{self, Fetched};
+use crate::client::session::{Gone, Handed, Own, Session, State};
+use crate::config::Config;
+use crate::connection::inbox::{Filled, Inbox};
+use crate::connection::link::Link;
+use crate::generated::{Description, Encode, Encoder, Outcome};
+use crate::maintenance::{self, Tend};
+use crate::port::Port;
+use crate::shared::{Plain, SharedMut};
+use crate::stats::Counters;
+use crate::sys::socket::{self, Wait};
+use crate::sys::thread::waker;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    session: Session<Callers>,
+}
+
+type Callers = Turns<Box<Inbox>>;
+
+/// A request that is sent, and the receive half if its caller receives next.
+type Started = (CallId, Option<Box<Inbox>>);
+
+/// Receives in a row of a caller that does not wait for what it receives.
+const MAX_RECEIVES: u32 = 64;
+
+/// How many runnable callers are contention, at least. (Fewer on one processor go on in turns, each for as long as it is let run, and
+/// then one that sends by itself and spins for its answer is faster: 3 to 8 threads, measured.)
+const CONTENTION: usize = 16;
+
+/// How long a caller relies at most on others that are about to run.
+const RELIES: Duration = Duration::from_millis(20);
+
+/// How long an idle caller receives for others before it looks whether what it waits for is there.
+const SLICE: Duration = Duration::from_millis(10);
+
+impl Connection {
+    pub(super) fn new(
+        stream: UnixStream,
+        service: Description,
+        config: &Config,
+        counters: Arc<Counters>,
+    ) -> Result<Arc<Self>> {
+        // Before the other side counts the time.
+        service.find_forms();
+        let thresholds = config.thresholds(service.methods)?;
+        let greeted = greeting::greet_server(&stream, service, config)?;
+        let is_trusted = config.trusts(&stream);
+        let settings = config.client_settings(greeted.limits);
+        let link = Link::new(Arc::new(stream), Wait::Sleep, settings, counters);
+        let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
+        let callers = Turns::new(inbox, contention());
+        let session = Session::new(link, service, greeted, thresholds, config, callers);
+        let connection = Arc::new(Self { session });
+        connection.link().tended_by(maintenance::weak(&connection));
+        if connection.link().limits().quick_lane {
+            connection.link().offer_ring();
+        }
+        Ok(connection)
+    }
+
+    pub(super) fn session(&self) -> &Session<Callers> {
+        &self.session
+    }
+
+    fn link(&self) -> &Arc<Link> {
+        self.session.link()
+    }
+
+    /// Whether calls can be made. Where no caller receives, nobody has noticed if the server is gone.
+    pub(super) fn is_connected(&self) -> bool {
+        self.session.is_usable()
+            && !(self.session.state().callers.is_free() && socket::is_hung_up(self.link().socket()))
+    }
+
+    pub(super) fn loan<T: Plain>(&self, len: usize, deadline: Option<Instant>) -> Result<SharedMut<[T]>> {
+        let mut wait = QuotaWait::new(self.session.at_quota(), deadline);
+        loop {
+            match self.session.try_loan(len)? {
+                Ok(loan) => return Ok(loan),
+                Err(bytes) => self.wait_for_memory(bytes, &mut wait)?,
+            }
+        }
+    }
+
+    pub(super) fn call<R: Outcome>(
+        &self,
+        method: u32,
+        encode: &Encode<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<R> {
+        let methods = self.session.methods();
+        if let Some(number) = methods.number(method) {
+            return self.call_as(method, number, encode, deadline);
+        }
+        // The error says how the server's method looks, if the server says so.
+        if let Some(number) = methods.unasked(method) {
+            let question = Question { method: number }.encode();
+            let ask = |asking: &mut Encoder<'_>| asking.push("question", &question);
+            let answer: Result<Result<Vec<u8>>> = self.call_as(method, handshake::FORM, &ask, deadline);
+            methods.learn(method, answer.flatten());
+        }
+        Err(methods.error(method))
+    }
+
+    /// Calls the server's method of this number.
+    fn call_as<R: Outcome>(
+        &self,
+        method: u32,
+        number: u16,
+        encode: &Encode<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<R> {
+        let reply = self.fetch(method, number, encode, deadline);
+        let result = reply.and_then(|reply| self.session.decode(reply, method));
+        result.map_err(|error| self.session.service().context(method, error))
+    }
+
+    /// Makes a call and waits for its reply.
+    fn fetch(
+        &self,
+        method: u32,
+        number: u16,
+        encode: &Encode<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Fetched<'_>> {
+        let request = self.encode((method, number), encode, deadline)?;
+        let (call, half) = self.start(request, deadline)?;
+        let answer = self.wait(call, half, method, deadline)?;
+        self.session.fetched(call, answer, method, deadline)
+    }
+
+    fn encode(&self, method: (u32, u16), encode: &Encode<'_>, deadline: Option<Instant>) -> Result<Encoded> {
+        self.link().check_process()?;
+        let mut hint = 0;
+        let mut wait = None;
+        loop {
+            let missing = match self.session.encode(method, encode, &mut hint)? {
+                Ok(request) => return Ok(request),
+                Err(bytes) => bytes,
+            };
+            let wait = wait.get_or_insert_with(|| QuotaWait::new(self.session.at_quota(), deadline));
+            self.wait_for_memory(missing, wait)?;
+        }
+    }
+
+    /// Sends a call. Gives the receive half as well if its caller is to receive, to be [waited](Self::wait) with.
+    fn start(&self, mut request: Encoded, deadline: Option<Instant>) -> Result<Started> {
+        let mut state = self.admit(deadline)?;
+        let call = self.session.start(&mut state, &mut request, deadline);
+        // Without a system call, and so under the lock.
+        if request.loans().is_empty() {
+            if let Some((position, has_to_wake)) = self.link().put(request.frame()) {
+                state.calls.sent(call, position);
+                let half = state.callers.enter();
+                drop(state);
+                if has_to_wake {
+                    self.link().wake();
+                }
+                return Ok((call, half));
+            }
+            if state.callers.defers()
+                && let Some(position) = self.link().leave(request.frame())
+            {
+                state.calls.sent(call, position);
+                state.callers.defer();
+                return Ok((call, None));
+            }
+        }
+        state.callers.begin_send();
+        drop(state);
+        Ok((call, self.send(call, request.frame(), request.loans(), deadline)?))
+    }
+
+    /// Sends the frame of a call. Gives the receive half if the caller is to receive.
+    fn send(
+        &self,
+        call: CallId,
+        frame: &[u8],
+        loans: &[Loaned],
+        deadline: Option<Instant>,
+    ) -> Result<Option<Box<Inbox>>> {
+        self.link().lend(loans);
+        match self.link().send_within(frame, deadline) {
+            Ok((_, position)) => {
+                let mut state = self.session.state();
+                // Another caller may have received the answer already.
+                let is_unanswered = state.calls.sent(call, position);
+                let is_pending = self.session.is_pending(&state);
+                let (half, actions) = state.callers.end_send(is_unanswered && is_pending);
+                drop(state);
+                self.session.act(actions);
+                if !is_pending {
+                    self.session.fail_late();
+                }
+                Ok(half)
+            }
+            Err(error) => {
+                // Nor does the server know of what was lent with it.
+                self.link().take_back(loans);
+                let mut state = self.session.state();
+                let (error, gone) = self.session.not_sent(&mut state, call, &error);
+                let actions = state.callers.abort_send();
+                drop(state);
+                self.session.act(actions);
+                drop(gone);
+                Err(error)
+            }
+        }
+    }
+
+    /// Sends a call again whose body the server cannot read where it stands.
+    #[cold]
+    fn send_again(
+        &self,
+        call: CallId,
+        body: &InBlock,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Box<Inbox>>> {
+        self.link().counters().fallback();
+        // What is lent with it has been lent.
+        let sent = self.send(call, &body.inline(call, deadline.map(reply::time_left)), &[], deadline);
+        sent.inspect_err(|_| self.link().take_back(body.loans()))
+    }
+
+    /// The calls, with a permit for one more.
+    #[inline]
+    fn admit(&self, deadline: Option<Instant>) -> Result<MutexGuard<'_, State<Callers>>> {
+        let mut state = self.session.state();
+        if state.calls.admit()? {
+            return Ok(state);
+        }
+        let ticket = state.calls.queue();
+        self.wait_for_permit(state, ticket, deadline)
+    }
+
+    /// Waits for the answer to `call`: receives while it has the half, which it takes where no other caller does.
+    fn wait(
+        &self,
+        call: CallId,
+        mut half: Option<Box<Inbox>>,
+        method: u32,
+        deadline: Option<Instant>,
+    ) -> Result<Result<Arrived>> {
+        let mut caller = Caller::new(Waits::ForAnswer);
+        loop {
+            let mut state = match half.take() {
+                None => self.session.state(),
+                Some(half) => match self.receive_for(call, half, deadline) {
+                    Ok(answer) => return Ok(answer),
+                    Err(state) => state,
+                },
+            };
+            match state.calls.fetch(call) {
+                Some(FromTable::Answer(gone)) => return Ok(self.leave_with(state, gone)),
+                Some(FromTable::Rejected(body)) => {
+                    let actions = state.callers.send_again();
+                    drop(state);
+                    self.session.act(actions);
+                    half = self.send_again(call, &body, deadline)?;
+                    continue;
+                }
+                None => {}
+            }
+            let left = deadline.map(reply::time_left);
+            if left.is_some_and(|left| left.is_zero()) {
+                return self.abandon(state, call, method);
+            }
+            let waker = waker();
+            let (step, actions) = state.callers.step(&mut caller, &waker);
+            let spot = match step {
+                Step::Receive(taken) => {
+                    drop(state);
+                    self.session.act(actions);
+                    half = Some(taken);
+                    continue;
+                }
+                Step::Park(spot) => spot,
+            };
+            state.calls.wait(call, spot);
+            drop(state);
+            self.session.act(actions);
+            park(&caller, left);
+            let mut state = self.session.state();
+            let actions = state.callers.resume(&mut caller, spot);
+            drop(state);
+            self.session.act(actions);
+        }
+    }
+
+    /// Receives until the caller's own answer has come, or its deadline, or the connection's end; gives the calls back where it has
+    /// not come.
+    fn receive_for(
+        &self,
+        call: CallId,
+        mut half: Box<Inbox>,
+        deadline: Option<Instant>,
+    ) -> Result<Result<Arrived>, MutexGuard<'_, State<Callers>>> {
+        let answer = self.receive(call, &mut half, deadline);
+        if let Err(error) = &answer {
+            self.session.end(error);
+        }
+        let mut state = self.session.state();
+        state.callers.put_back(half);
+        match answer {
+            Ok(Some(answer)) => {
+                let mut gone = state.calls.answer_own(call);
+                gone.answer = Some(answer);
+                Ok(self.leave_with(state, gone))
+            }
+            _ => Err(state),
+        }
+    }
+
+    /// The caller has its answer.
+    #[inline]
+    fn leave_with(&self, mut state: MutexGuard<'_, State<Callers>>, gone: Gone<Spot>) -> Result<Arrived> {
+        let mut woken = state.woken(gone);
+        let actions = state.callers.leave();
+        drop(state);
+        self.session.act(actions);
+        woken.answer.take().expect("it is answered")
+    }
+
+    /// Gives a call up whose deadline has passed.
+    #[cold]
+    fn abandon(
+        &self,
+        mut state: MutexGuard<'_, State<Callers>>,
+        call: CallId,
+        method: u32,
+    ) -> Result<Result<Arrived>> {
+        let link = self.link();
+        let abandoned = state.calls.abandon(call, |position| reply::progress(position, link));
+        match abandoned {
+            Abandoned::Gone(gone) => Ok(self.leave_with(state, gone)),
+            Abandoned::Cancel(progress) => {
+                let actions = state.callers.leave();
+                drop(state);
+                self.session.act(actions);
+                link.send_now(&frame::cancel(call));
+                // Its reply, which frees its block, may be the last thing to come for a while.
+                link.watch();
+                Err(reply::timed_out(self.session.service(), method, progress))
+            }
+        }
+    }
+
+    /// Receives until the answer to `call` has come, or its deadline, and hands out those of others on the way.
+    fn receive(
+        &self,
+        call: CallId,
+        inbox: &mut Inbox,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Result<Arrived>>> {
+        let mut own = Own { call: Some(call), answer: None };
+        // Nobody may have received for a while.
+        inbox.begin_anew();
+        loop {
+            let handed = self.session.hand_out(inbox, &mut own)?;
+            // The end of sending may be an answer, too.
+            if own.answer.is_some() || own.call.is_none() || handed == Handed::Closing {
+                return Ok(own.answer);
+            }
+            // However much comes for others.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(None);
+            }
+            if inbox.fill_within(self.link().socket(), self.link().stall(), deadline)? == Filled::End {
+                inbox.ended()?;
+                return Err(reply::hung_up());
+            }
+        }
+    }
+
+    /// Waits until so much shared memory may be had. It may be gone again when the caller comes to take it.
+    #[cold]
+    fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<()> {
+        let waker = waker();
+        let mut caller = Caller::new(Waits::Idle);
+        let mut is_first = true;
+        self.session.state().callers.enter_idle();
+        let waited = loop {
+            // First: where the connection is over there is room, and none to be had.
+            if let Some(reason) = self.session.state().calls.life().why_closed() {
+                break Err(reason.clone().with_progress(Progress::NotSent));
+            }
+            if self.link().has_room(bytes, &waker) {
+                break wait.try_again(bytes);
+            }
+            // What gives memory back may have arrived already, and nobody has received it.
+            if mem::take(&mut is_first) && self.receive_what_is_there(|_| ()).is_some() {
+                continue;
+            }
+            let left = match wait.left(Quota::Memory(bytes)) {
+                Ok(left) => left,
+                Err(error) => break Err(error),
+            };
+            let state = self.session.state();
+            self.idle(state, &mut caller, &waker, left, |_, _| {});
+        };
+        let actions = self.session.state().callers.leave();
+        self.session.act(actions);
+        waited.map(thread::sleep)
+    }
+
+    /// Waits for a permit, and gives the calls with that.
+    #[cold]
+    fn wait_for_permit<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State<Callers>>,
+        mut ticket: Ticket,
+        deadline: Option<Instant>,
+    ) -> Result<MutexGuard<'s, State<Callers>>> {
+        let waker = waker();
+        let mut caller = Caller::new(Waits::Idle);
+        let mut wait = QuotaWait::new(self.session.at_quota(), deadline);
+        state.callers.enter_idle();
+        let (error, granted) = loop {
+            ticket = match state.calls.admitted(ticket) {
+                Ok(None) => {
+                    let Actions { wake, flush } = state.callers.leave();
+                    if wake.is_none() && !flush {
+                        return Ok(state);
+                    }
+                    drop(state);
+                    self.session.act(Actions { wake, flush });
+                    return Ok(self.session.state());
+                }
+                Ok(Some(ticket)) => ticket,
+                Err((error, granted)) => break (error, granted),
+            };
+            let left = match wait.left(Quota::Permit) {
+                Ok(left) => left,
+                Err(error) => break (error, state.calls.leave_queue(ticket)),
+            };
+            self.idle(state, &mut caller, &waker, left, |state, spot| {
+                state.calls.wait_for_permit(&ticket, spot);
+            });
+            state = self.session.state();
+        };
+        let granted = granted.and_then(|spot| state.callers.wake(spot));
+        let actions = state.callers.leave();
+        drop(state);
+        self.session.act(actions);
+        if let Some(waker) = granted {
+            waker.wake();
+        }
+        Err(error)
+    }
+
+    /// An idle caller found that what it waits for is not there: it receives for a moment, where no other caller does, or parks.
+    /// `parks` is told where.
+    fn idle(
+        &self,
+        mut state: MutexGuard<'_, State<Callers>>,
+        caller: &mut Caller,
+        waker: &Waker,
+        left: Duration,
+        parks: impl FnOnce(&mut State<Callers>, Spot),
+    ) {
+        let (step, actions) = state.callers.step(caller, waker);
+        match step {
+            Step::Receive(mut half) => {
+                drop(state);
+                self.session.act(actions);
+                if let Err(error) = self.receive_for_others(&mut half, left.min(SLICE)) {
+                    self.session.end(&error);
+                }
+                self.session.state().callers.put_back(half);
+            }
+            Step::Park(spot) => {
+                parks(&mut state, spot);
+                drop(state);
+                self.session.act(actions);
+                park(caller, Some(left));
+                let actions = self.session.state().callers.resume(caller, spot);
+                self.session.act(actions);
+            }
+        }
+    }
+
+    /// Receives what comes within `time`, for others.
+    fn receive_for_others(&self, inbox: &mut Inbox, time: Duration) -> Result<()> {
+        self.link().flush_late();
+        inbox.wait(self.link().socket(), Some(time))?;
+        let mut own = Own::default();
+        let _ = self.session.hand_out(inbox, &mut own)?;
+        // A server that never stops does not keep the caller for others.
+        for _ in 0..MAX_RECEIVES {
+            match inbox.try_fill(self.link().socket(), Wait::Never)? {
+                Filled::End => {
+                    inbox.ended()?;
+                    return Err(reply::hung_up());
+                }
+                Filled::Nothing => break,
+                _ => drop(self.session.hand_out(inbox, &mut own)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives what is there, if no caller does, and gives what `look` says of the receive half then.
+    fn receive_what_is_there<T>(&self, look: impl FnOnce(&Inbox) -> T) -> Option<Result<T>> {
+        let mut half = self.session.state().callers.borrow()?;
+        let received = self.receive_for_others(&mut half, Duration::ZERO);
+        if let Err(error) = &received {
+            self.session.end(error);
+        }
+        let looked = look(&half);
+        let actions = self.session.state().callers.give_back(half);
+        self.session.act(actions);
+        Some(received.map(|()| looked))
+    }
+}
+
+impl Tend for Connection {
+    fn flush_late(&self) -> bool {
+        self.link().flush_late()
+    }
+
+    fn trim(&self) -> Option<Duration> {
+        // Without callers nobody receives, and the server's word that memory is free again lies in the socket.
+        let has_more = match self.receive_what_is_there(Inbox::has_memory) {
+            // A caller receives. What the server has lent meanwhile is seen to the next time.
+            None => true,
+            Some(Ok(has_memory)) => has_memory || !self.session.state().calls.is_empty(),
+            Some(Err(_)) => false,
+        };
+        self.link().tidy(has_more)
+    }
+
+    /// Replies that nobody waits for would keep the server from receiving.
+    fn meanwhile(&self) {
+        let _ = self.receive_what_is_there(|_| ());
+    }
+
+    fn send_failed(&self) {
+        self.session.send_failed();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link().close();
+    }
+}
+
+/// How many runnable callers are contention: as many as there are processors, too (as it was when that was first asked).
+fn contention() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    let processors =
+        PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(CONTENTION, NonZero::get));
+    CONTENTION.max(*processors)
+}
+
+/// Parks this thread until it is woken, for no longer than `left`.
+fn park(caller: &Caller, left: Option<Duration>) {
+    let most = caller.relies_on_others().then_some(RELIES);
+    match left.into_iter().chain(most).min() {
+        Some(time) => thread::park_timeout(time),
+        None => thread::park(),
+    }
+}
+
+/// A new connection to the server of a port.
+pub(super) fn dial(
+    port: &Port,
+    service: Description,
+    config: &Config,
+    counters: Arc<Counters>,
+) -> Result<Arc<Connection>> {
+    let stream = port.connect(config.handshake_timeout)?;
+    let connected = crate::handshake::check_server(&stream, config)
+        .and_then(|()| Connection::new(stream, service, config, counters));
+    connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
+}

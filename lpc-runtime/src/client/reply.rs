@@ -1,0 +1,88 @@
+//! What becomes of a call's reply: [`Fetched`], and the errors of calls that have none.
+
+use std::time::{Duration, Instant};
+
+use lpc_core::frame::{self, CallId};
+use lpc_core::send::StreamPosition;
+use lpc_core::{Error, ErrorKind, Method, Progress, Result};
+
+use crate::body::arrived::Arrived;
+use crate::connection::link::Link;
+use crate::generated::{Description, Outcome, decode_outcome};
+
+/// How long the calls of each method may take: its own deadline, else the client's.
+pub(crate) fn deadlines(methods: &[Method], common: Option<Duration>) -> Box<[Option<Duration>]> {
+    methods.iter().map(|method| method.deadline().or(common)).collect()
+}
+
+/// When that is over. A time that no clock shows never comes.
+pub(crate) fn from_now(time: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(time?)
+}
+
+/// How much is left until a deadline.
+pub(crate) fn time_left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// A reply. When it has been read, the server wants its memory back, if it stands there.
+pub(crate) struct Fetched<'l> {
+    link: &'l Link,
+    call: CallId,
+    body: Arrived,
+}
+
+impl<'l> Fetched<'l> {
+    pub(crate) fn new(link: &'l Link, call: CallId, body: Arrived) -> Self {
+        Self { link, call, body }
+    }
+
+    pub(crate) fn decode<R: Outcome>(self, service: Description, method: u32) -> Result<R> {
+        decode_outcome(&self.body, service, method)
+    }
+}
+
+impl Drop for Fetched<'_> {
+    fn drop(&mut self) {
+        if self.body.is_mapped() {
+            // Goes out with the next call, or soon.
+            self.link.push_late(&frame::release(self.call));
+        }
+    }
+}
+
+/// How far a call can have got whose frame ends there.
+pub(crate) fn progress(position: StreamPosition, link: &Link) -> Progress {
+    // What is queued goes out later, unless nothing does any more.
+    if link.is_broken() && !link.may_have_gone(position) { Progress::NotSent } else { Progress::MayHaveRun }
+}
+
+/// The error of a call that nobody answered in time.
+pub(crate) fn timed_out(service: Description, method: u32, progress: Progress) -> Error {
+    let method = service.method(method);
+    Error::new(ErrorKind::TimedOut, format!("{}.{method}: no reply before the deadline", service.name))
+        .with_progress(progress)
+}
+
+/// What the server's word on a call means to its caller: a server that sees the deadline pass first says that the call was cancelled.
+pub(crate) fn explained(error: Error, service: Description, method: u32, deadline: Option<Instant>) -> Error {
+    if !error.is_cancelled() || deadline.is_none() {
+        return error;
+    }
+    timed_out(service, method, error.progress().min(Progress::MayHaveRun))
+}
+
+/// Why calls fail on a connection whose server shuts down.
+pub(crate) fn closing() -> Error {
+    Error::new(ErrorKind::Disconnected, "the server is shutting down")
+}
+
+/// Why calls fail on a connection whose server closed it.
+pub(crate) fn hung_up() -> Error {
+    Error::new(ErrorKind::Disconnected, "the server hung up")
+}
+
+/// Why calls fail on a connection that takes nothing more.
+pub(crate) fn receives_nothing() -> Error {
+    Error::new(ErrorKind::Disconnected, "the server receives nothing more")
+}

@@ -1,4 +1,5 @@
-//! What the parts of a call cost by themselves, in one thread, but for `dispatch`: a call between two threads of one process.
+//! What the parts of a call cost by themselves, in one thread, but for `dispatch`: a call between two threads
+//! of one process.
 #![allow(missing_docs, reason = "criterion's macros write functions without")]
 
 #[path = "../src/compare/mixed.rs"]

@@ -1,5 +1,5 @@
-//! What `#[service]` adds to a build: a program is written that serves and calls a trait of many methods, and built with the
-//! attribute and without it.
+//! What `#[service]` adds to a build: a program is written that serves and calls a trait of many methods, and
+//! built with the attribute and without it.
 
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};

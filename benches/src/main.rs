@@ -2,7 +2,8 @@
 //!
 //! # Layout
 //!
-//! - `compare`: lpc beside its floors and its rivals. In it also `calls` and `instructions`, of the same peers.
+//! - `compare`: lpc beside its floors and its rivals. In it also `calls` and `instructions`, of the same
+//!   peers.
 //! - `load`: looking for the next message beside sleeping, while the machine is busy with other things.
 //! - `service`: the service under measurement, as the child process serves it.
 //! - `scale`: thousands of idle connections, hundreds of busy ones, and whether each gets its share.
@@ -10,8 +11,8 @@
 //! - `soak`: clients and servers that are killed, for as long as one likes, and what those hold that are not.
 //! - `stress`: millions of calls of mixed sizes from many threads or tasks, every reply checked.
 //! - `compile`: what the attribute adds to a build, in seconds and bytes.
-//! - `setup`, `server`, `caller`, `calling`, `hog`: what several of these share: drivers, a server's process, clients, a process of those, and
-//!   processes that do nothing but use the CPU.
+//! - `setup`, `server`, `caller`, `calling`, `hog`: what several of these share: drivers, a server's process,
+//!   clients, a process of those, and processes that do nothing but use the CPU.
 
 mod caller;
 mod calling;
@@ -45,9 +46,11 @@ struct Arguments {
 enum Work {
     /// lpc beside its floors and its rivals, on the same work
     Compare(compare::Arguments),
-    /// Looking for the next message beside sleeping at once, with the machine busy, callers that think, slow methods
+    /// Looking for the next message beside sleeping at once, with the machine busy, callers that think, slow
+    /// methods
     Load(load::Arguments),
-    /// Many connections of one server: what idle ones cost, what busy ones carry, and whether each gets its share
+    /// Many connections of one server: what idle ones cost, what busy ones carry, and whether each gets its
+    /// share
     Scale(scale::Arguments),
     /// Instructions a call, on either side, as valgrind's callgrind counts them
     Instructions(instructions::Arguments),

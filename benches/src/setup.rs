@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use lpc_cli::measure::pin;
 use tokio::runtime::{Builder, Runtime};
 
-/// Who drives the connections of a process.
+/// The driver of a process's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Driver {
     /// The blocking one
@@ -38,7 +38,8 @@ impl Setup {
         Self { driver, quick: false, sleeps: false }
     }
 
-    /// Each driver, with the quick lane and without; those whose names contain one of `parts`, if there are any.
+    /// Each driver, with the quick lane and without; those whose names contain one of `parts`, if there are
+    /// any.
     pub(crate) fn all(parts: &[String]) -> Vec<Self> {
         let mut all = Vec::new();
         for driver in Driver::value_variants() {

@@ -1,7 +1,9 @@
-//! Calls of all sorts while clients and servers are killed: what those hold that are not must stay what it is.
+//! Calls of all sorts while clients and servers are killed: what those hold that are not must stay what it
+//! is.
 //!
-//! Two servers. The steady one is never killed, nor is one of its clients; its other clients are, and come back. The mortal
-//! one is killed and started again, and its client connects anew. Every reply is checked, by the clients.
+//! Two servers. The steady one is never killed, nor is one of its clients; its other clients are, and come
+//! back. The mortal one is killed and started again, and its client connects anew. Every reply is checked, by
+//! the clients.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -257,8 +259,8 @@ impl fmt::Display for Figures {
 
 /// Of each figure the first, and the medians of the second, the third and the last quarter.
 ///
-/// One has grown where its median of the last quarter is above that of the second, which is after the warm-up, by more
-/// than a tenth and what it may vary by.
+/// One has grown where its median of the last quarter is above that of the second, which is after the
+/// warm-up, by more than a tenth and what it may vary by.
 struct Table([[u64; 4]; COUNTED.len()]);
 
 impl Table {

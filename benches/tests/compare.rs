@@ -1,4 +1,5 @@
-//! `benches compare`, in small: every peer does every work it does, between two processes, and says so in JSON.
+//! `benches compare`, in small: every peer does every work it does, between two processes, and says so in
+//! JSON.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeSet;

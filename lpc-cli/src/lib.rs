@@ -1,3 +1,4 @@
-//! What the program `lpc` and lpc's benchmarks measure with: two processes, in one way for all. Start at [`measure`].
+//! What the program `lpc` and lpc's benchmarks measure with: two processes, in one way for all. Start at
+//! [`measure`].
 
 pub mod measure;

@@ -38,7 +38,7 @@ enum Command {
     ServeMechanism(tune::ServedByOther),
 }
 
-/// Standard output has been closed by who read it, as `head` does: no failure.
+/// Whether standard output was closed by its reader, as `head` does, which is no failure.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads the output any more")]
 struct Unread;
@@ -53,7 +53,8 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a line to standard error. Where even that cannot be written, the exit status says what there is to say.
+/// Writes a line to standard error. Where even that cannot be written, the exit status says what there is to
+/// say.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "lpc: {text}");
 }

@@ -14,7 +14,8 @@ use lpc_cli::measure::{Pinning, Record, pin};
 /// Enough to have every kind of line: three sizes, one round, as few calls as there can be.
 const SMALL: [&str; 5] = ["tune", "--sizes=1KiB..4KiB", "--rounds=1", "--share=0", "--pinning=together"];
 
-/// A run of the program, which can be told from others by a variable of its environment, inherited by what it starts.
+/// A run of the program, which can be told from others by a variable of its environment, inherited by what it
+/// starts.
 struct Run {
     command: Command,
     mark: String,
@@ -294,7 +295,8 @@ fn no_message_queue_is_left_of_it_when_it_is_killed() {
     child.kill().unwrap();
     child.wait().unwrap();
     run.wait_until_none_is_alive();
-    // Where there are none, there is no such file either. Of each queue it says who sent the last message, and who received it.
+    // Where there are none, there is no such file either. For each queue it has the processes that sent and
+    // received the last message.
     let queues = fs::read_to_string("/proc/sysvipc/msg").unwrap_or_default();
     let user = child.id().to_string();
     let is_left = |queue: &str| queue.split_whitespace().skip(5).take(2).any(|process| process == user);

@@ -1,4 +1,4 @@
-//! The user's trait, taken apart but not yet judged.
+//! The user's trait, taken apart but not yet validated.
 
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -28,11 +28,11 @@ impl Colour {
 
 /// A trait under `#[service]`.
 pub(crate) struct Declaration {
-    /// Where the runtime is.
+    /// The path of the runtime.
     pub(crate) krate: Path,
-    /// The trait as written, less the attributes that are ours.
+    /// The trait as written, without lpc's own attributes.
     pub(crate) item: ItemTrait,
-    /// What most of its methods are.
+    /// The colour of most of its methods.
     pub(crate) colour: Colour,
     /// The methods without a body, which are the remote ones.
     pub(crate) methods: Vec<Method>,
@@ -49,9 +49,9 @@ pub(crate) struct Method {
 /// An argument other than `self`.
 pub(crate) struct Argument {
     pub(crate) attributes: Vec<Attribute>,
-    /// The user's name, or one that cannot meet it where there is none.
+    /// The user's name for it, or if it has none, a name that cannot collide with one.
     pub(crate) binding: Ident,
-    /// What messages call it.
+    /// Its name in messages.
     pub(crate) name: String,
     pub(crate) ty: Type,
 }
@@ -113,7 +113,8 @@ fn refuse_lpc(ctxt: &Ctxt, attributes: &mut Vec<Attribute>) {
     }
 }
 
-/// The colour of most remote methods, so that the odd one out gets the error; of the first when they are even.
+/// The colour of most remote methods, so that the odd one out gets the error. In a tie, the colour of the
+/// first one.
 fn colour(item: &ItemTrait, methods: &[Method]) -> Colour {
     let asyncs = methods.iter().filter(|method| method.sig.asyncness.is_some()).count();
     let first = methods.first().map(|method| Colour::of(&method.sig));
@@ -124,7 +125,7 @@ fn colour(item: &ItemTrait, methods: &[Method]) -> Colour {
     }
 }
 
-/// Without remote methods (yet), any `async fn` tells what is meant.
+/// The colour of a trait without remote methods: async if any method is.
 fn local_colour(item: &ItemTrait) -> Colour {
     let is_async = |part: &TraitItem| matches!(part, TraitItem::Fn(method) if method.sig.asyncness.is_some());
     if item.items.iter().any(is_async) { Colour::Async } else { Colour::Blocking }

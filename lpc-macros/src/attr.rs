@@ -1,5 +1,5 @@
-//! The attributes `#[service(..)]` and `#[lpc(..)]`, and which of the user's own attributes are
-//! carried over to generated items.
+//! The attributes `#[service(..)]` and `#[lpc(..)]`, and those of the user's attributes that are carried over
+//! to generated items.
 
 use proc_macro2::{Span, TokenStream};
 use syn::ext::IdentExt;
@@ -9,9 +9,9 @@ use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token, parse
 
 use crate::ctxt::Ctxt;
 
-/// What `#[service(..)]` says.
+/// The settings of `#[service(..)]`.
 pub(crate) struct ServiceAttributes {
-    /// Where generated code finds the runtime.
+    /// The path by which generated code names the runtime.
     pub(crate) krate: Path,
 }
 
@@ -46,12 +46,12 @@ impl ServiceAttributes {
 /// The keys of `#[lpc(..)]`. A key to come is a field of [`MethodAttributes`], a name here, and a match arm.
 const METHOD_KEYS: &[&str] = &["threshold", "deadline", "idempotent"];
 
-/// What `#[lpc(..)]` says of a method.
+/// The settings of a method, by `#[lpc(..)]`.
 #[derive(Default)]
 pub(crate) struct MethodAttributes {
-    /// The size in the user's words: the runtime parses it, while it is compiled.
+    /// The text of the size, which the runtime parses at compile time.
     pub(crate) threshold: Option<LitStr>,
-    /// The time in the user's words: likewise.
+    /// The text of the time, which the runtime parses at compile time.
     pub(crate) deadline: Option<LitStr>,
     pub(crate) is_idempotent: bool,
 }
@@ -106,7 +106,7 @@ impl MethodAttributes {
     }
 }
 
-/// Takes the `#[lpc]` attributes out, for no other macro reads them.
+/// Removes the `#[lpc]` attributes, since no other macro reads them.
 pub(crate) fn take_lpc(ctxt: &Ctxt, attributes: &mut Vec<Attribute>) -> Vec<Attribute> {
     let is_conditional =
         |attribute: &Attribute| conditional(attribute).iter().any(|meta| meta.path().is_ident("lpc"));
@@ -118,7 +118,7 @@ pub(crate) fn take_lpc(ctxt: &Ctxt, attributes: &mut Vec<Attribute>) -> Vec<Attr
     attributes.extract_if(.., |attribute| attribute.path().is_ident("lpc")).collect()
 }
 
-/// Attributes that decide whether an item exists: everything made from the item has them too.
+/// The attributes that decide whether an item exists. Everything generated from the item has them, too.
 pub(crate) fn cfgs(attributes: &[Attribute]) -> Vec<Attribute> {
     let keep = |attribute: &Attribute| {
         if attribute.path().is_ident("cfg") {
@@ -132,12 +132,12 @@ pub(crate) fn cfgs(attributes: &[Attribute]) -> Vec<Attribute> {
     attributes.iter().filter_map(keep).collect()
 }
 
-/// What the user silenced of an item, to be silent about what is made from it too.
+/// The lints that the user allowed on an item, to be allowed on what is generated from it, too.
 pub(crate) fn allowed(attributes: &[Attribute]) -> impl Iterator<Item = Attribute> {
     attributes.iter().filter(|attribute| attribute.path().is_ident("allow")).cloned()
 }
 
-/// Attributes that a reader or a caller of a method wants at its copy on another client.
+/// The attributes that are copied to a method on another client, for its readers and callers.
 pub(crate) fn for_callers(attributes: &[Attribute]) -> Vec<Attribute> {
     let kept = |attribute: &&Attribute| {
         let path = attribute.path();
@@ -146,7 +146,7 @@ pub(crate) fn for_callers(attributes: &[Attribute]) -> Vec<Attribute> {
     attributes.iter().filter(kept).cloned().collect()
 }
 
-/// `#[doc(hidden)]`, if it is there.
+/// `#[doc(hidden)]`, if the item has it.
 pub(crate) fn hidden(attributes: &[Attribute]) -> Option<Attribute> {
     let is_hidden = |attribute: &&Attribute| match &attribute.meta {
         Meta::List(list) => list.path.is_ident("doc") && list.tokens.to_string() == "hidden",
@@ -155,7 +155,7 @@ pub(crate) fn hidden(attributes: &[Attribute]) -> Option<Attribute> {
     attributes.iter().find(is_hidden).cloned()
 }
 
-/// Whether to expect warnings where generated code names the item.
+/// Whether generated code that names the item would cause a warning of deprecation.
 pub(crate) fn is_deprecated(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("deprecated")
@@ -163,7 +163,7 @@ pub(crate) fn is_deprecated(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Whether the user's documentation has a heading `# Errors` already.
+/// Whether the user's documentation already has a heading `# Errors`.
 pub(crate) fn documents_errors(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::NameValue(pair) if pair.path.is_ident("doc") => {
@@ -250,7 +250,7 @@ fn parse_path(ctxt: &Ctxt, text: &LitStr) -> Option<Path> {
     }
 }
 
-/// The path as the macro's own, for lints: it will stand all over the generated code.
+/// The path as the macro's own, so that lints about paths ignore it all over the generated code.
 fn as_generated(mut path: Path, span: Span) -> Path {
     for segment in &mut path.segments {
         segment.ident.set_span(crate::spans::item(span));

@@ -1,4 +1,4 @@
-//! Errors are collected, so that a user sees all mistakes of a trait at once.
+//! [`Ctxt`]: a collection of errors, so that a user sees all mistakes of a trait at once.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -30,7 +30,7 @@ impl Ctxt {
         self.errors.borrow().is_empty()
     }
 
-    /// How many errors there are, for a caller that asks whether a step added one.
+    /// The number of errors, from which a caller can tell whether a step added one.
     pub(crate) fn len(&self) -> usize {
         self.errors.borrow().len()
     }

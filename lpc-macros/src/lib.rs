@@ -1,11 +1,13 @@
 //! The attribute `#[service]` of lpc: a trait in, its client and server stubs out.
 //!
-//! Use it as `lpc::service`, from the crate `lpc-runtime`; what this crate emits calls that crate and
-//! is of no use without it.
+//! Use it as `lpc::service`, from the crate `lpc-runtime`. The generated code calls that crate and is of no
+//! use without it.
 //!
-//! The way through: `attr` reads the attributes and `ast` takes the trait apart, `validate`
-//! turns that into a `validate::Service` or into errors, `expand` writes the code. A `shape`
-//! says how one argument crosses. Nothing here knows the wire.
+//! # Layout
+//!
+//! `attr` reads the attributes and `ast` takes the trait apart. `validate` turns that into a
+//! `validate::Service`, or reports errors. `expand` writes the code. A `shape` describes how one argument is
+//! sent. Nothing here knows the wire format.
 
 mod ast;
 mod attr;
@@ -21,7 +23,7 @@ use syn::Item;
 
 use crate::ctxt::Ctxt;
 
-/// Makes a trait a service: its methods can run in another process.
+/// Makes a trait a service, so that its methods can run in another process.
 ///
 /// ```
 /// use lpc::service;
@@ -50,7 +52,7 @@ use crate::ctxt::Ctxt;
 ///     #[lpc(threshold = "64KiB")]
 ///     fn put(&self, name: &str, body: &[u8]) -> Result<DocumentId, StoreError>;
 ///
-///     /// A method with a body is local: it runs at the caller, on top of the others.
+///     /// A method with a body is local: it runs in the caller, on top of the others.
 ///     fn count_all(&self, texts: &[&str]) -> lpc::Result<u64> {
 ///         texts.iter().map(|text| self.count_words(text)).sum()
 ///     }
@@ -61,39 +63,44 @@ use crate::ctxt::Ctxt;
 ///
 /// | for a trait of `fn` | for a trait of `async fn` | |
 /// |---|---|---|
-/// | `Documents` | `Documents` | the trait; its `async fn`s return futures that are `Send`, and it requires `Sync` |
+/// | `Documents` | `Documents` | the trait; its `async fn`s return `Send` futures, and it requires `Sync` |
 /// | `DocumentsService` | `DocumentsService` | names the service where a type is asked for |
 /// | `DocumentsClient`, blocking | `DocumentsClient`, async | implements the trait |
-/// | `DocumentsAsyncClient` | `DocumentsBlockingClient` | the other colour: the same methods, of its own |
+/// | `DocumentsAsyncClient` | `DocumentsBlockingClient` | has the same methods, async or blocking |
 ///
-/// Whatever implements the trait and is `Send + Sync + 'static` can be served. A trait of `fn` can be a `dyn` type, one of
-/// `async fn` cannot.
+/// Any implementation that is `Send + Sync + 'static` can be served. A trait of `fn` can be used as a `dyn`
+/// type, a trait of `async fn` cannot.
 ///
-/// # What a method looks like
+/// The documentation and `cfg`s of the trait and its methods are carried over to what is generated from them.
 ///
-/// It takes `&self`, and returns a `Result<T, E>` whose `E` is made from an `lpc::Error`, because a call
-/// can fail where a local method cannot. Arguments are what one would write anyway: `&str`, `&[u8]`,
-/// `&[T]`, `&Path`, `&T`, `Option<&str>`, `&[&str]`, tuples of these, and owned values; what they are
-/// made of implements serde's traits. Results are owned. All methods are `fn`, or all are `async fn`.
+/// # Methods
 ///
-/// A method with a body is local and is kept as it is: it may be generic, and take and return anything.
-/// (In an async trait an `async fn` with a body becomes a function that returns a `Send` future.)
+/// A method takes `&self` and returns a `Result<T, E>` with `E: From<lpc::Error>`, because a call may fail
+/// where a local method cannot. All methods are `fn`, or all are `async fn`.
+///
+/// Arguments are `&str`, `&[u8]`, `&[T]`, `&Path`, `&T`, `Option<&str>`, `&[&str]`, tuples of these, and
+/// owned values, of any types that implement serde's traits. The implementation borrows `&str` and `&[u8]`
+/// from the received message, and other references from values that are decoded for the call. Results are
+/// owned.
+///
+/// A method with a body is local and is kept as it is: it may be generic, and take and return anything. (In
+/// an async trait, an `async fn` with a body becomes a function that returns a `Send` future.)
 ///
 /// # Attributes
 ///
-/// - `#[service(crate = "path::to::lpc")]` says where the crate is, if not at `::lpc`.
-/// - `#[lpc(threshold = "64KiB")]` on a method says from which size on its arguments and its result
-///   travel through mapped memory; `"off"` and `"always"` are thresholds too.
-/// - `#[lpc(deadline = "5s")]` says how long each of its calls may take: a whole number of `ns`, `us`, `ms`, `s`, `min` or `h`.
-/// - `#[lpc(idempotent)]` says that calling it twice is as good as calling it once, so that a client that reconnects may do so.
-///
-/// Documentation and `cfg`s of trait and methods are carried over to what is generated from them.
+/// - `#[service(crate = "path::to::lpc")]` on the trait: the path of the crate, if it is not `::lpc`.
+/// - `#[lpc(threshold = "64KiB")]` on a method: the size above which its arguments and its result travel
+///   through shared memory. `"off"` and `"always"` are thresholds, too.
+/// - `#[lpc(deadline = "5s")]` on a method: how long each of its calls may take, a whole number of `ns`,
+///   `us`, `ms`, `s`, `min` or `h`.
+/// - `#[lpc(idempotent)]` on a method: to call it twice is as good as to call it once, so a client that
+///   reconnects may do so.
 #[proc_macro_attribute]
 pub fn service(attributes: TokenStream, item: TokenStream) -> TokenStream {
     expand_service(attributes.into(), item.into()).into()
 }
 
-/// [`service`] on the token type that exists outside of a compiler too.
+/// [`service`] on token streams that also exist outside of the compiler.
 fn expand_service(
     attributes: proc_macro2::TokenStream,
     item: proc_macro2::TokenStream,

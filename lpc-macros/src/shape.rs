@@ -1,10 +1,10 @@
-//! How one argument crosses, read off its type as written.
+//! How one argument is sent and lent, read off its type as written.
 //!
-//! The codec lends `&str`, `&[u8]` and whatever implements `Deserialize` with a lifetime by itself: such
-//! a type is [`Shape::Native`], and most arguments are. A reference to anything else (`&Path`, `&Config`,
-//! `&[Row]`) has to be made on the receiving side from a value that is held there for the call:
-//! [`Shape::Lent`]. The other shapes are containers that have such a reference somewhere inside. How
-//! shapes become code is in `expand::shapes`.
+//! The codec by itself lends `&str`, `&[u8]` and all other types that implement `Deserialize` with a
+//! lifetime. Such a type is [`Shape::Native`], and most arguments are. A reference to anything else (`&Path`,
+//! `&Config`, `&[Row]`) has to be made on the receiving side from a value that is held there for the call:
+//! [`Shape::Lent`]. The other shapes are containers that have such a reference somewhere inside. How shapes
+//! become code is in `expand::shapes`.
 
 use syn::visit::{self, Visit};
 use syn::visit_mut::{self, VisitMut};
@@ -12,9 +12,9 @@ use syn::{Expr, GenericArgument, Lifetime, PathArguments, Type, TypePath, TypeRe
 
 /// How a value of one type is sent, held by the receiver, and lent to the implementation.
 pub(crate) enum Shape {
-    /// Goes through serde as it is.
+    /// The type goes through serde as it is.
     Native(Type),
-    /// `&T`, held as what the runtime's `Lend` says for `T`.
+    /// `&T`, held as the runtime's `Lend` says for `T`.
     Lent(Type),
     /// `&T` where `T` borrows itself.
     Reference(Box<Shape>),
@@ -95,7 +95,7 @@ impl Shape {
         }
     }
 
-    /// Whether what is sent differs from what serde would send.
+    /// Whether it is sent in another form than serde's.
     pub(crate) fn has_lent(&self) -> bool {
         match self {
             Self::Native(_) => false,
@@ -133,7 +133,7 @@ enum Container {
     Vec,
 }
 
-/// Sees through `Option<T>` and `Vec<T>`, under their usual paths.
+/// The `T` of `Option<T>` and `Vec<T>`, under their usual paths.
 fn container(path: &TypePath) -> Option<(Container, &Type)> {
     let last = path.path.segments.last()?;
     let container = match last.ident.to_string().as_str() {
@@ -180,7 +180,7 @@ fn borrows(ty: &Type) -> bool {
     borrows.0
 }
 
-/// Turns the method's lifetimes into `'_`: the receiving side has none of their names.
+/// Replaces the method's lifetimes by `'_`, since the receiving side has none of their names.
 struct EraseLifetimes;
 
 impl VisitMut for EraseLifetimes {

@@ -1,4 +1,4 @@
-//! Where generated code claims to come from.
+//! The spans of generated code: where it claims to come from.
 //!
 //! Everything generated is marked as the macro's, so that lints of the user's crate (`dead_code`,
 //! `unused_qualifications`, clippy) leave it alone, and is *located* at what it was made from, so that
@@ -16,14 +16,15 @@ pub(crate) fn local(span: Span) -> Span {
     Span::mixed_site().located_at(span)
 }
 
-/// `ident` where the macro writes it: the name of a generated item, field or method.
+/// `ident` with the macro's span: the name of a generated item, field or method.
 pub(crate) fn as_item(ident: &Ident) -> Ident {
     let mut ident = ident.clone();
     ident.set_span(item(ident.span()));
     ident
 }
 
-/// All of `tokens` as the macro's own, where they are. For tokens that name no locals, as `pub(crate)`.
+/// All of `tokens` as the macro's own, at their locations. It is for tokens that name no locals, such as
+/// `pub(crate)`.
 pub(crate) fn as_items(tokens: TokenStream) -> TokenStream {
     map(tokens, &item)
 }

@@ -12,7 +12,7 @@ use super::work::{self, Batch, Work};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Who makes them: a name of `compare --list`
+    /// The peer that makes them: a name of `compare --list`
     #[arg(long, default_value = "lpc blocking")]
     peer: String,
     /// What is done

@@ -1,8 +1,9 @@
 //! Instructions a call, which nothing else that the machine does can change.
 //!
-//! Both processes run under valgrind's callgrind, each in its own, and on one CPU: there nobody waits by looking, which would be
-//! counted as work. Each peer is run for a short time and, from the start, for a longer one. The further calls of the longer run are what it has more
-//! instructions for, so that starting and ending cancel out.
+//! Both processes run under valgrind's callgrind, each in its own, and on one CPU: there nobody waits by
+//! looking, which would be counted as work. Each peer is run for a short time and, from the start, for a
+//! longer one. The further calls of the longer run are what it has more instructions for, so that starting
+//! and ending cancel out.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -173,8 +174,8 @@ fn explained(error: io::Error) -> io::Error {
     }
 }
 
-/// Until the service is there, which under valgrind takes a second: a client that tries in vain is counted as well. Some services
-/// are not at a place in the file system.
+/// Until the service is there, which under valgrind takes a second: a client that tries in vain is counted as
+/// well. Some services are not at a place in the file system.
 fn await_place(place: &Path, service: &mut Service) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let started = Instant::now();

@@ -3,14 +3,14 @@
 //! # Layout
 //!
 //! - `work`: what is done. `mixed`: its struct.
-//! - `peer`: who does it: the trait that a floor, lpc and a rival implement.
+//! - `peer`: what does it: the trait that a floor, lpc and a rival implement.
 //! - `running`: a service that runs, and a client of it.
 //! - `threads`, `tasks`: callers of clients whose calls block, and of those whose calls are futures.
 //! - `floors`: the least that each way can cost, without lpc.
 //! - `ours`: lpc.
 //! - `rivals`: what a user might pick instead. A file each, behind the feature of that name.
 //! - `report`: the tables. `plot`: the pictures.
-//! - `calls`: one peer alone, for who looks on.
+//! - `calls`: one peer alone, to be watched by another program.
 //! - `instructions`: what a call takes of the CPU, whatever else runs.
 
 pub(crate) mod calls;
@@ -59,7 +59,8 @@ pub(crate) struct Arguments {
     /// Clients at once, where they are the work, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,16,256", value_parser = clap::value_parser!(u64).range(1..))]
     clients: Vec<u64>,
-    /// Beside so many processes that do nothing but use the CPU; several numbers separated by commas: each in turn
+    /// Beside so many processes that do nothing but use the CPU; several numbers separated by commas: each in
+    /// turn
     #[arg(long, value_delimiter = ',', default_value = "0")]
     hogs: Vec<u32>,
     /// Rounds: in each, every peer does every work once, one after the other

@@ -1,4 +1,5 @@
-//! lpc: both drivers, with the quick lane and without, bodies that are copied, read in place, lent, or lent and left alone.
+//! lpc: both drivers, with the quick lane and without, bodies that are copied, read in place, lent, or lent
+//! and left alone.
 #![allow(unsafe_code)] // The promise that `trust` asks for.
 
 use std::path::Path;
@@ -120,7 +121,7 @@ enum Bodies {
     Owned,
     /// Loans.
     Lent,
-    /// Loans whose bytes nobody writes or reads: what is checked is their number.
+    /// Loans whose bytes are neither written nor read: only their number is checked.
     Untouched,
 }
 

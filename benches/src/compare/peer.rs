@@ -1,4 +1,4 @@
-//! Who does the work.
+//! The peers: what does the work.
 
 use std::error::Error;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub(crate) trait Peer: Sync {
     }
 }
 
-/// A client, and who calls it.
+/// A client, and its callers.
 pub(crate) trait Caller {
     /// Does a job for a time. Every answer is checked.
     fn run(&mut self, batch: &Batch) -> Result<Samples>;

@@ -62,7 +62,8 @@ pub(super) fn idle(
     Ok((samples, cpu_ns, grown / job.size))
 }
 
-/// A client of the service at `place`, when there is one: there is no common way in which services say that they are ready.
+/// A client of the service at `place`, when there is one: there is no common way in which services say that
+/// they are ready.
 pub(super) fn connect(
     peer: &dyn Peer,
     place: &Path,

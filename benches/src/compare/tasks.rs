@@ -16,7 +16,8 @@ pub(crate) trait Async: Send + Sync + 'static {
     /// Two integers there, one back.
     fn add(&self, a: u64, b: u64) -> impl Future<Output = Result<u64>> + Send;
 
-    /// Produces `seed`s in `own`, or in as many bytes elsewhere, has the service read them, and returns the sum that it answers.
+    /// Produces `seed`s in `own`, or in as many bytes elsewhere, has the service read them, and returns the
+    /// sum that it answers.
     fn upload(&self, own: &mut [u8], seed: u8) -> impl Future<Output = Result<u64>> + Send;
 
     /// Has the service produce `len` bytes of `seed`, reads them here, and returns their sum.

@@ -14,7 +14,8 @@ pub(crate) trait Blocking: Send + Sync {
     /// Two integers there, one back.
     fn add(&self, a: u64, b: u64) -> Result<u64>;
 
-    /// Produces `seed`s in `own`, or in as many bytes elsewhere, has the service read them, and returns the sum that it answers.
+    /// Produces `seed`s in `own`, or in as many bytes elsewhere, has the service read them, and returns the
+    /// sum that it answers.
     fn upload(&self, own: &mut [u8], seed: u8) -> Result<u64>;
 
     /// Has the service produce `len` bytes of `seed`, reads them here, and returns their sum.

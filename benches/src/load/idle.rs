@@ -26,7 +26,8 @@ pub(super) struct Record {
 /// How long they call before.
 const BUSY: Duration = Duration::from_millis(100);
 
-/// How long after their last call they may still have something to do: give back memory, find that there are no calls.
+/// How long after their last call they may still have something to do: give back memory, find that there are
+/// no calls.
 const SETTLES: Duration = Duration::from_millis(500);
 
 /// Of all these side by side: they are to use nothing.

@@ -1,4 +1,5 @@
-//! What looking for the next message costs and saves beside sleeping at once, while the machine is busy with other things.
+//! What looking for the next message costs and saves beside sleeping at once, while the machine is busy with
+//! other things.
 //!
 //! # Layout
 //!
@@ -197,7 +198,7 @@ fn measure(
                     continue;
                 }
                 bar.set_message(format!("{situation}: {}", both[0].setup));
-                // Whoever comes second finds the machine as the first has left it: take turns.
+                // The second finds the machine as the first has left it, so they take turns.
                 for at in [0, 1].map(|at| (at + round as usize) % 2) {
                     let peer = &mut both[at];
                     let (mut samples, per_s, cpu_ns) = pinned(cpus[0], || peer.measure(*situation, share))

@@ -11,8 +11,8 @@ const TOO_MUCH: f64 = 1.1;
 
 /// All tables of these records, as Markdown.
 ///
-/// A figure is the median of the rounds; a ratio the median of the rounds' ratios, each of looking to sleeping, so that more
-/// than 1 is worse.
+/// A figure is the median of the rounds; a ratio the median of the rounds' ratios, each of looking to
+/// sleeping, so that more than 1 is worse.
 pub(super) fn tables(records: &[Record]) -> String {
     let mut text = String::new();
     for situation in firsts(records.iter().map(|record| &*record.situation)) {
@@ -53,7 +53,8 @@ fn table(records: &[&Record]) -> Table {
     table
 }
 
-/// The median. In bold where it is too much, and so are three quarters of the rounds; with a question mark where these are not.
+/// The median. In bold where it is too much, and so are three quarters of the rounds; with a question mark
+/// where these are not.
 fn ratio(mut ratios: Vec<f64>) -> String {
     ratios.sort_unstable_by(f64::total_cmp);
     let [Some(low), Some(median)] = [0.25, 0.5].map(|at| quantile(&ratios, at)) else { return "-".into() };

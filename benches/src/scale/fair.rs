@@ -23,7 +23,7 @@ pub(super) struct Record {
 /// What is uploaded by a client that floods the server with bodies.
 const BODY: usize = 64 << 10;
 
-/// Beside whom the caller is: what it is called, and how many calls it has under way.
+/// The client beside the caller: its name, and how many calls it has under way.
 fn others(flood: u32) -> [(String, Option<Job>, usize); 4] {
     let [add, upload] = [Call::Add, Call::Upload(BODY)].map(|call| Some(Job::of(call)));
     [

@@ -1,4 +1,5 @@
-//! Many connections of one server: what they cost while nobody calls, how many calls they carry, whether each gets its share.
+//! Many connections of one server: what they cost while nobody calls, how many calls they carry, whether each
+//! gets its share.
 //!
 //! # Layout
 //!

@@ -1,8 +1,9 @@
-//! The idea: a call to another process reads like a call in this one, because the client implements the trait.
+//! The idea: a call to another process reads like a call in this one, because the client implements the
+//! trait.
 //!
-//! The program starts itself a second time as the service, makes three calls to it, and says which way each argument
-//! and each result went: through the socket if small, through shared memory if large. Then it runs the same code
-//! ([`report`]) on an object of its own process.
+//! The program starts itself a second time as the service, makes three calls to it, and says which way each
+//! argument and each result went: through the socket if small, through shared memory if large. Then it runs
+//! the same code ([`report`]) on an object of its own process.
 //!
 //! From top to bottom: the trait and its error, what calls it, what implements it, then the program.
 
@@ -70,7 +71,7 @@ struct Store {
 
 #[derive(Debug)]
 struct Document {
-    /// Kept for whoever looks at the store in a debugger; no method asks for it.
+    /// Kept to be seen in a debugger; no method asks for it.
     _name: String,
     body: Vec<u8>,
 }
@@ -93,8 +94,8 @@ impl Documents for Store {
     }
 }
 
-/// Documents that note which way each call goes. The client is an implementation like others, so it can be wrapped
-/// like others.
+/// Documents that note which way each call goes. The client is an implementation like others, so it can be
+/// wrapped like others.
 struct Watched<'c> {
     client: &'c DocumentsClient,
     routes: Mutex<Vec<Route>>,
@@ -168,7 +169,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the output has read enough.
+        // The reader of the output has read enough.
         Err(Failure::Output { source }) if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "quickstart: {error}");

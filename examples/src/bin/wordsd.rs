@@ -1,13 +1,14 @@
-//! The idea: a daemon. It serves a port for whoever comes, tells the service manager when it is ready, and ends as it should
-//! when it is told to: calls that run are answered first.
+//! The idea: a daemon. It serves a port for any client, tells the service manager when it is ready, and ends
+//! as it should when it is told to: calls that run are answered first.
 //!
 //! ```text
 //! wordsd --port words          serves
 //! wordsd --port words FILE     has the words of a file counted
 //! ```
 //!
-//! A unit for systemd, `~/.config/systemd/user/wordsd.service`. `Type=notify` makes those who need the service wait until
-//! clients are served; `TimeoutStopSec` is longer than the server's `shutdown_timeout`, which is 30 s:
+//! A unit for systemd, `~/.config/systemd/user/wordsd.service`. `Type=notify` makes those who need the
+//! service wait until clients are served; `TimeoutStopSec` is longer than the server's `shutdown_timeout`,
+//! which is 30 s:
 //!
 //! ```text
 //! [Service]
@@ -48,8 +49,8 @@ impl Words for Counter {
 
 /// Counts words, as a service.
 ///
-/// Without FILE it serves until SIGTERM or SIGINT, then answers the calls that run, and ends with exit status 0. With FILE it
-/// asks the server, which has to be able to read the file, and prints the count.
+/// Without FILE it serves until SIGTERM or SIGINT, then answers the calls that run, and ends with exit status
+/// 0. With FILE it asks the server, which has to be able to read the file, and prints the count.
 #[derive(Debug, Parser)]
 #[command(name = "wordsd")]
 struct Args {
@@ -86,7 +87,7 @@ fn serve(port: &Path) -> lpc::Result<()> {
         if signals.next().is_some() {
             handle.shutdown();
         }
-        // Who asks twice means it.
+        // To ask twice means to insist.
         if signals.next().is_some() {
             handle.shutdown_now();
         }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::process::{assert_ends, err, finish, pid, run, search, service_of};
 use crate::tree;
 
-/// More files than fit into all that lies between the walk and somebody who does not read.
+/// More files than fit into all queues between the walk and a reader that does not read.
 const MANY: usize = 6000;
 
 /// A search that has printed a line, and cannot come to its end before more of its output is read.
@@ -37,7 +37,8 @@ fn halfway() -> Halfway {
     Halfway { child, service, stdout, _tree: tree }
 }
 
-/// A search in the middle of a call: it has sent a piece of what it reads from a pipe to a service that stands still.
+/// A search in the middle of a call: it has sent a piece of what it reads from a pipe to a service that
+/// stands still.
 struct MidCall {
     child: Child,
     service: Pid,

@@ -69,7 +69,7 @@ pub(crate) fn service_of(child: &Child) -> Pid {
     Pid::from_raw(children.trim().parse().unwrap())
 }
 
-/// Waits for a process to end. One that nobody has waited for is over, too.
+/// Waits for a process to end. A zombie has ended, too.
 pub(crate) fn assert_ends(pid: Pid) {
     let path = format!("/proc/{pid}/stat");
     eventually("a process is left over", || {

@@ -69,7 +69,8 @@ pub(crate) fn odd() -> TempDir {
     directory
 }
 
-/// Many files in a few directories. With names so long that what is printed of them is more than a pipe takes.
+/// Many files in a few directories. With names so long that what is printed of them is more than a pipe
+/// takes.
 pub(crate) fn many(files: usize) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path(), files);

@@ -24,8 +24,8 @@ pub fn sum_of(len: usize, seed: u8) -> u64 {
     word.wrapping_mul(len as u64 / 8).wrapping_add(u64::from(seed) * (len as u64 % 8))
 }
 
-/// What the bytes of a call are filled with: no call's are those of the call before, and none are 0, which memory may
-/// be without anybody writing to it.
+/// What the bytes of a call are filled with: no call's are those of the call before, and none are 0, which
+/// memory may be without anybody writing to it.
 #[derive(Debug, Default)]
 pub struct Seeds(u8);
 

@@ -31,8 +31,9 @@ const DARK: &str = "
 const LINE: &str = ".line { fill: none; stroke-width: 2; stroke-linejoin: round }";
 
 impl Drawing {
-    /// Of this size, with a title for who cannot see it. The rules of style are for the classes that it uses beside `title`, `panel`,
-    /// `faint`, `grid` and `line`, on a light background and what changes on a dark one.
+    /// A drawing of this size, with a title for readers who cannot see it. The rules of style are for the
+    /// classes that it uses beside `title`, `panel`, `faint`, `grid` and `line`, on a light background and
+    /// what changes on a dark one.
     pub fn new([width, height]: [f64; 2], title: &str, [light, dark]: [&str; 2]) -> Self {
         Self(format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \

@@ -7,7 +7,8 @@
 //! - [`Sizes`]: of which sizes bodies are.
 //! - [`Samples`], [`check`], [`quantile`], [`median`]: times of calls, and what is said of them.
 //! - [`cpu_time`], [`resident_kib`]: what a process uses.
-//! - [`produce`], [`sum`], [`sum_of`], [`Seeds`]: bytes that are written and read, and the proof that they were.
+//! - [`produce`], [`sum`], [`sum_of`], [`Seeds`]: bytes that are written and read, and the proof that they
+//!   were.
 //! - [`Record`], [`Table`]: what is printed.
 //! - [`Scale`], [`Drawing`], [`png`]: what is drawn.
 

@@ -21,7 +21,8 @@ pub enum Pinning {
 }
 
 impl Pinning {
-    /// The CPUs of the caller and of the service, where they have one, or `None` if this process may not use that many.
+    /// The CPUs of the caller and of the service, where they have one, or `None` if this process may not use
+    /// that many.
     ///
     /// # Errors
     ///

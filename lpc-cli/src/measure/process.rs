@@ -42,8 +42,8 @@ impl Service {
         cpu_time(self.0.id())
     }
 
-    /// Makes calls to it, and says what they took: their times, and the CPU time of both processes for each of them, in
-    /// nanoseconds.
+    /// Makes calls to it, and says what they took: their times, and the CPU time of both processes for each
+    /// of them, in nanoseconds.
     ///
     /// # Errors
     ///
@@ -95,8 +95,8 @@ impl Service {
         self.signal(Signal::SIGCONT)
     }
 
-    /// Ends it by a signal, and waits: what runs it can still write down what it has seen, which it cannot when this is dropped. The
-    /// signal is one that no library handles.
+    /// Ends it by a signal, and waits: what runs it can still write down what it has seen, which it cannot
+    /// when this is dropped. The signal is one that no library handles.
     ///
     /// # Errors
     ///

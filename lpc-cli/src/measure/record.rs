@@ -9,7 +9,7 @@ use super::Pinning;
 pub struct Record {
     /// What was done.
     pub work: String,
-    /// By whom.
+    /// The peer that was measured.
     pub peer: String,
     /// Where the two processes ran.
     pub pinning: Pinning,

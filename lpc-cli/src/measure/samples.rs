@@ -15,7 +15,8 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Calls one after the other, each timed: at least one, for at least `share`. A call is given a seed of its own.
+    /// Calls one after the other, each timed: at least one, for at least `share`. A call is given a seed of
+    /// its own.
     ///
     /// # Errors
     ///

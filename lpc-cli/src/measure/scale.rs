@@ -36,7 +36,8 @@ impl Scale {
         if fine.len() > 7 { powers(4).collect() } else { fine }
     }
 
-    /// Times to be marked: 1, 2 and 5 times each power of ten, or these powers alone where those would be more than seven.
+    /// Times to be marked: 1, 2 and 5 times each power of ten, or these powers alone where those would be
+    /// more than seven.
     pub fn times(self) -> Vec<u64> {
         let powers = || (0..18).map(|power| 10_u64.pow(power));
         let fine = powers().flat_map(|power| [1, 2, 5].map(|digit| digit * power));

@@ -5,7 +5,8 @@ use std::io;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-/// The CPU time that a process has used, in user and kernel mode, by threads that have ended too, in nanoseconds.
+/// The CPU time that a process has used, in user and kernel mode, by threads that have ended too, in
+/// nanoseconds.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! Which threshold to set.
 //!
-//! A threshold is set once, but where the two processes run changes from call to call: the better lane depends on that. So the
-//! threshold to recommend is the one that is never far from the better lane: of all thresholds, that whose loss, at the size
-//! and in the pinning where it is greatest, is the smallest.
+//! A threshold is set once, but where the two processes run changes from call to call: the better lane
+//! depends on that. So the threshold to recommend is the one that is never far from the better lane: of all
+//! thresholds, that whose loss, at the size and in the pinning where it is greatest, is the smallest.
 
 use lpc::Threshold;
 use lpc_cli::measure::{Pinning, quantile};
@@ -63,8 +63,8 @@ pub(super) fn worst(threshold: Threshold, of: &[&Comparison]) -> Option<Loss> {
     losses.max_by(|one, other| one.part.total_cmp(&other.part))
 }
 
-/// The threshold whose worst loss is the smallest: a size that was measured, or [`Threshold::OFF`]. Of several such, the one
-/// that loses the least in all, and of those the smallest.
+/// The threshold whose worst loss is the smallest: a size that was measured, or [`Threshold::OFF`]. Of
+/// several such, the one that loses the least in all, and of those the smallest.
 pub(super) fn recommended(of: &[&Comparison]) -> Option<Threshold> {
     let points = || of.iter().flat_map(|comparison| &comparison.median.0);
     let mut candidates: Vec<_> = points().map(|point| Threshold::bytes(point.size)).collect();

@@ -6,8 +6,8 @@ use crate::Result;
 
 /// A way for bodies to the other process, or back.
 pub(super) trait Carrier {
-    /// Has a body of `seed`s carried, as long as `own`, in which it may be produced; returns the sum of what was read on the
-    /// other side.
+    /// Has a body of `seed`s carried, as long as `own`, in which it may be produced; returns the sum of what
+    /// was read on the other side.
     fn carry(&mut self, own: &mut [u8], seed: u8) -> Result<u64>;
 
     /// Whether all bodies went this way.
@@ -20,7 +20,8 @@ pub(super) trait Carrier {
     }
 }
 
-/// A carrier and its other process, which ends with this: first, so that it never sees a carrier that is half gone.
+/// A carrier and its other process, which ends with this: first, so that it never sees a carrier that is half
+/// gone.
 pub(super) struct Opened {
     pub(super) service: Service,
     pub(super) carrier: Box<dyn Carrier>,

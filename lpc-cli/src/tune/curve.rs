@@ -33,9 +33,10 @@ pub(super) enum Crossover {
 impl Curve {
     /// The one split of the sizes that costs the least: the socket below, the mapping lane above.
     ///
-    /// Of curves that cross once that is where they do. Noise makes them cross more often, and then the first or the last
-    /// crossing would be the noise of one size; what counts here is how much would be lost on the wrong side. Between two sizes
-    /// the logarithm of the ratio is taken to be a straight line over that of the size.
+    /// Of curves that cross once that is where they do. Noise makes them cross more often, and then the first
+    /// or the last crossing would be the noise of one size; what counts here is how much would be lost on the
+    /// wrong side. Between two sizes the logarithm of the ratio is taken to be a straight line over that of
+    /// the size.
     pub(super) fn crossover(&self) -> Crossover {
         let Self(points) = self;
         let loss = |split: usize| {

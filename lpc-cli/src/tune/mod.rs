@@ -38,9 +38,10 @@ use crate::{Result, print, say};
 
 /// Finds the threshold that suits this machine: measures both lanes between two processes
 ///
-/// Bodies of each size travel between this process and another one, on the socket lane and on the mapping lane; every byte is
-/// written on one side and read on the other. The report has the cost of each lane by size, the crossover (the size from which
-/// on the mapping lane wins), and the threshold that is never far from the better lane, wherever the two processes run.
+/// Bodies of each size travel between this process and another one, on the socket lane and on the mapping
+/// lane; every byte is written on one side and read on the other. The report has the cost of each lane by
+/// size, the crossover (the size from which on the mapping lane wins), and the threshold that is never far
+/// from the better lane, wherever the two processes run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The first and the last of sizes each twice the one before; units are B, KiB, MiB and GiB
@@ -64,7 +65,8 @@ pub(crate) struct Arguments {
     /// A first impression in seconds: 3 rounds, 3 ms a size
     #[arg(long, conflicts_with_all = ["rounds", "share"])]
     quick: bool,
-    /// Measures, beside the lanes, what the system offers for requests: pipe, sockets, message queues, shared memory
+    /// Measures, beside the lanes, what the system offers for requests: pipe, sockets, message queues, shared
+    /// memory
     #[arg(long)]
     mechanisms: bool,
     /// Draws cost against size into this file, whose name ends in `.svg` or `.png`

@@ -12,7 +12,8 @@ use super::rounds::{Plan, Sample, Way};
 use super::route::{Bodies, Lane, Receiver, Route};
 use super::sketch::sketch;
 
-/// The two lanes side by side: for each pinning, receiver and kind of bodies, in the order in which they were measured.
+/// The two lanes side by side: for each pinning, receiver and kind of bodies, in the order in which they were
+/// measured.
 pub(super) fn comparisons(samples: &[Sample]) -> Vec<Comparison> {
     let of_lanes = samples.iter().filter_map(|sample| match sample.way {
         Way::Lpc(route) => Some((route, &sample.record)),
@@ -115,8 +116,8 @@ fn microseconds(nanoseconds: u64) -> String {
     format!("{:.1}", nanoseconds as f64 / 1e3)
 }
 
-/// Tables of what the system offers, beside lpc's lanes: for each pinning one, with no more than seven sizes. Where a way has a
-/// limit, that stands instead of a figure.
+/// Tables of what the system offers, beside lpc's lanes: for each pinning one, with no more than seven sizes.
+/// Where a way has a limit, that stands instead of a figure.
 pub(super) fn mechanisms(samples: &[Sample], plan: &Plan<'_>) -> String {
     let mut text = "\nWhat the system offers for requests, beside the lanes; every way but lpc's sleeps while it waits\n".to_owned();
     let sizes: Vec<u64> = plan.sizes.iter().copied().step_by(plan.sizes.len().div_ceil(7).max(1)).collect();

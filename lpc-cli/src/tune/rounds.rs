@@ -155,7 +155,8 @@ fn measure_here(
     running.iter().try_for_each(|one| one.opened.carrier.check())
 }
 
-/// A way of the system's that fails is left out from then on, with a word about it: it may be missing here. One of lpc's ends all.
+/// A way of the system's that fails is left out from then on, with a word about it: it may be missing here.
+/// One of lpc's ends all.
 fn passed_over<T>(bar: &ProgressBar, way: Way, done: Result<T>) -> Result<Option<T>> {
     match (done, way) {
         (Ok(done), _) => Ok(Some(done)),

@@ -36,7 +36,7 @@ impl Bodies {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Receiver {
-    /// Bodies are copied out of shared memory before anybody looks at them, which is the default
+    /// Bodies are copied out of shared memory before they are read, which is the default
     Copying,
     /// The sender is trusted (`trust` of the builders): borrowed arguments are read where they are
     Trusting,
@@ -59,7 +59,8 @@ impl Lane {
 }
 
 impl Route {
-    /// What is sent back for a body, or to ask for one, is small and takes the socket, whatever the body takes.
+    /// What is sent back for a body, or to ask for one, is small and takes the socket, whatever the body
+    /// takes.
     pub(super) fn client_threshold(self) -> Threshold {
         if self.bodies == Bodies::Requests { self.lane.threshold() } else { Threshold::OFF }
     }

@@ -1,4 +1,4 @@
-//! The callers' side: a client of each colour.
+//! The clients, one of each colour.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -24,7 +24,7 @@ pub(super) fn definition(names: &Names, client: &Client) -> TokenStream {
     }
 }
 
-/// How a client comes to be, and its remote methods.
+/// The constructors of a client, and its remote methods.
 pub(super) fn methods(names: &Names, client: &Client, service: &Service<'_>) -> TokenStream {
     let (name, trait_name) = (&client.name, &names.trait_name);
     let stub = stub(names, client);
@@ -42,7 +42,7 @@ pub(super) fn methods(names: &Names, client: &Client, service: &Service<'_>) -> 
     }
 }
 
-/// The constructors, and what the runtime constructs by.
+/// The constructors, and the impl by which the runtime constructs a client.
 pub(super) fn stub(names: &Names, client: &Client) -> TokenStream {
     let Names { krate, marker, .. } = names;
     let (name, module) = (&client.name, client.module(krate));
@@ -112,8 +112,8 @@ fn remote(names: &Names, client: &Client, method: &Method<'_>) -> TokenStream {
     let index = marker::index(names, method);
     let encode = encode(names, method);
     let call = quote_spanned!(spans::local(shapes::span_of(method.output))=> call);
-    // An argument that the client owns moves into the closure: what a future holds has to be `Send`, and a
-    // reference to the argument would ask for `Sync`.
+    // An argument that the client owns moves into the closure. The future must be `Send`, and a reference to
+    // the argument would require `Sync`.
     let (move_token, dot_await) = match client.colour {
         Colour::Blocking => (TokenStream::new(), TokenStream::new()),
         Colour::Async if method.arguments.is_empty() => (TokenStream::new(), quote!(.await)),

@@ -1,4 +1,4 @@
-//! The server's side: from a request to a call of the implementation.
+//! The server: from a request to a call of the implementation.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -8,7 +8,7 @@ use crate::ast::Colour;
 use crate::validate::{Method, Service};
 use crate::{attr, spans};
 
-/// Makes whatever implements the trait servable.
+/// The impl by which every implementation of the trait can be served.
 pub(super) fn dispatch(names: &Names, service: &Service<'_>) -> TokenStream {
     let Names { trait_name, .. } = names;
     let arms = service.methods.iter().map(|method| arm(names, method));

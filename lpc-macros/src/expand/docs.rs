@@ -1,4 +1,4 @@
-//! What rustdoc says of generated items.
+//! The documentation of generated items.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
@@ -84,7 +84,7 @@ pub(super) fn underlying(module: &Path) -> TokenStream {
     doc(&format!("The [`Client`]({}::Client) that makes the calls.", path(module)))
 }
 
-/// What follows the user's own words about a method.
+/// The text that follows the user's own documentation of a method.
 pub(super) fn remote(names: &Names, method: &Method<'_>) -> TokenStream {
     let attributes = &method.declared.attributes;
     let (trait_name, ident) = (names.trait_name.unraw(), &method.declared.sig.ident);

@@ -1,5 +1,5 @@
-//! What is emitted beside errors: enough of everything that the rest of the user's crate type-checks, so
-//! that one mistake is one error. Nothing of it will run.
+//! The code that is emitted beside errors: enough of everything that the rest of the user's crate
+//! type-checks, so that one mistake is one error. It never runs.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};

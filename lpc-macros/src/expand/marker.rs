@@ -1,4 +1,4 @@
-//! The type that stands for the service, and what the runtime asks of it: its methods, in order.
+//! The type that represents the service, and its table of methods for the runtime.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
@@ -32,11 +32,12 @@ pub(super) fn methods(names: &Names, service: &Service<'_>) -> TokenStream {
     let implementation = implementation(names, &quote!(&[#(#entries)*]));
     let krate = &names.krate;
     quote_spanned! {names.span()=>
-        // What cannot be decoded is the compiler's to report where it is, and not here as well.
+        // The compiler reports a type that cannot be decoded where it is used, and should not do so here as
+        // well.
         #[allow(unused_imports)]
         use #krate::__private::Unknown as _;
 
-        // The compiler counts, for it alone knows which methods are configured out.
+        // The compiler counts, since only it knows which methods are configured out.
         enum #methods { #(#variants)* }
 
         #implementation
@@ -70,7 +71,7 @@ fn entry(names: &Names, method: &Method<'_>) -> TokenStream {
     quote_spanned!(names.span()=> #(#cfgs)* #krate::Method::new(#name)#threshold #deadline #idempotent.with_form(#form),)
 }
 
-/// The closure that says what crosses.
+/// The closure that returns the method's form.
 fn form(names: &Names, method: &Method<'_>) -> TokenStream {
     let arguments = method.arguments.iter();
     let arguments = arguments.map(|(argument, shape)| shapes::form(names, argument, shape));

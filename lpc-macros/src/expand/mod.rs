@@ -37,20 +37,20 @@ pub(crate) fn service(service: &Service<'_>) -> TokenStream {
     quote!(#trait_def #marker #(#clients)* #hidden)
 }
 
-/// What the parts of the code have to agree on.
+/// What all parts of the generated code share.
 struct Names {
     krate: Path,
     trait_name: Ident,
     /// The visibility of all that users name.
     vis: TokenStream,
-    /// The enum that stands for the service in types.
+    /// The enum that represents the service in types.
     marker: Ident,
     /// The enum of methods, which knows their indices.
     methods: Ident,
     colour: Colour,
     /// Attributes of the trait that are true of everything made from it: `cfg`s, `doc(hidden)`, `allow`s.
     attributes: Vec<Attribute>,
-    /// Whether to silence warnings of deprecation inside of generated code.
+    /// Whether to allow deprecated items inside of generated code.
     is_deprecated: bool,
 }
 
@@ -111,7 +111,7 @@ impl Client {
     }
 }
 
-/// Items that nobody names.
+/// Items that no user names.
 fn hide(names: &Names, items: &TokenStream) -> TokenStream {
     let attributes = &names.attributes;
     let deprecated = names.is_deprecated.then(|| quote!(#[allow(deprecated)]));

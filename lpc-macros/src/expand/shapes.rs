@@ -72,7 +72,7 @@ pub(super) fn form(names: &Names, argument: &Argument, shape: &Shape) -> TokenSt
     quote_spanned!(code.span=> .argument(#name, #ty))
 }
 
-/// A type whose form may be asked for, whatever it is.
+/// Code for the form of a type, which works for any type.
 pub(super) fn known(names: &Names, span: Span, ty: &impl ToTokens) -> TokenStream {
     let krate = &names.krate;
     quote_spanned!(spans::local(span)=> <#krate::__private::Known<#ty>>::TYPE)

@@ -46,7 +46,8 @@ fn return_future(method: &mut TraitItemFn) {
                 let #name = #name;
             }
         });
-        // The user's block stays the one around the user's statements: another would be an unused pair of braces.
+        // The user's block stays the one around the user's statements: another would be an unused pair of
+        // braces.
         let body =
             Block { brace_token: body.brace_token, stmts: held.chain(body.stmts.iter().cloned()).collect() };
         let body = quote_spanned!(span=> async move #body);

@@ -1,4 +1,4 @@
-//! What one remote method has to look like.
+//! Validates one remote method.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::ast::{self, Argument, Colour, Declaration};
 use crate::ctxt::Ctxt;
 use crate::shape::Shape;
 
-/// Names of what every generated client has of its own.
+/// The names of functions that every generated client has.
 const RESERVED: &[&str] = &["connect", "builder", "client", "with_deadline"];
 
 /// Reports one method; `None` if it cannot be called remotely, and then something was reported.

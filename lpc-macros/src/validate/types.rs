@@ -1,5 +1,5 @@
-//! Types that cannot cross, found by their looks. What looks fine and is not (a path to a type without
-//! serde's traits, an alias of something else) is left to the bounds of the runtime's functions.
+//! Finds types that cannot be sent, as far as their syntax shows. The bounds of the runtime's functions find
+//! the others: a type without serde's traits, an alias of something else.
 
 use quote::ToTokens;
 use syn::visit::{self, Visit};

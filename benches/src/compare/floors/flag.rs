@@ -1,5 +1,6 @@
-//! Two numbers there, one back, through one cache line each way, between two tokio runtimes. Who waits looks at the line in
-//! turns with the runtime's other tasks; before it sleeps it says so, and is woken through a socket.
+//! Two numbers there, one back, through one cache line each way, between two tokio runtimes. A waiting side
+//! spins on the line in turns with the runtime's other tasks. Before it sleeps it says so, and is then woken
+//! through a socket.
 
 use std::hint::spin_loop;
 use std::io::{self, Read, Write};

@@ -14,8 +14,8 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 pub(super) fn lend(socket: &UnixStream, len: usize) -> io::Result<MmapMut> {
     let file = make(len)?;
     pass(socket, &file)?;
-    // SAFETY: nobody truncates the file. The other process only reads it, and only between a message that hands the
-    // bytes over and its answer, when this one does not write.
+    // SAFETY: nobody truncates the file. The other process only reads it, and only between a message that
+    // hands the bytes over and its answer, when this one does not write.
     let mapping = unsafe { MmapOptions::new().len(len).map_mut(&file) }?;
     // As lpc does for its own. A kernel without huge pages refuses, which is no harm.
     let _ = mapping.advise(Advice::HugePage);
@@ -57,7 +57,8 @@ pub(super) struct Words(MmapRaw);
 const SMALL: usize = 4096;
 
 impl Words {
-    /// New, all 0, with room for `len` words of 64 bits; the process at the other end of `socket` [joins](Self::join).
+    /// New, all 0, with room for `len` words of 64 bits; the process at the other end of `socket`
+    /// [joins](Self::join).
     pub(super) fn make(socket: &UnixStream, len: usize) -> io::Result<Self> {
         let file = self::make(SMALL + len * size_of::<u64>())?;
         pass(socket, &file)?;
@@ -71,8 +72,8 @@ impl Words {
 
     /// The words of 32 bits, which futexes can be.
     pub(super) fn small(&self) -> &[AtomicU32] {
-        // SAFETY: the first `SMALL` bytes are mapped as long as `self` is, aligned as a page is, and nobody makes the
-        // file shorter. Both processes use them through this function alone, as atomics.
+        // SAFETY: the first `SMALL` bytes are mapped as long as `self` is, aligned as a page is, and nobody
+        // makes the file shorter. Both processes use them through this function alone, as atomics.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), SMALL / size_of::<u32>()) }
     }
 
@@ -112,6 +113,7 @@ pub(super) fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
         _ => None,
     });
     let descriptor = descriptor.ok_or_else(|| io::Error::other("no memory came with the message"))?;
-    // SAFETY: the kernel installed this descriptor for this message a moment ago, and its number went nowhere else.
+    // SAFETY: the kernel installed this descriptor for this message a moment ago, and its number went nowhere
+    // else.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

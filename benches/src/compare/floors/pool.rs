@@ -1,7 +1,8 @@
 //! Large bodies, by each way in which bytes can cross.
 //!
-//! Memory is made once, mapped once on both sides, and used for every call (but for [`Way::Fresh`]). The doorbell is one
-//! small message each way over a Unix stream socket, and both sides look for it before they sleep.
+//! Memory is made once, mapped once on both sides, and used for every call (but for [`Way::Fresh`]). The
+//! doorbell is one small message each way over a Unix stream socket, and both sides look for it before they
+//! sleep.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::AsRawFd;
@@ -27,7 +28,8 @@ enum Way {
     Memcpy,
     /// Sent from private memory, received into private memory.
     Socket,
-    /// Copied from private to shared memory that is new for this call, mapped by the receiver, and read there.
+    /// Copied from private to shared memory that is new for this call, mapped by the receiver, and read
+    /// there.
     Fresh,
     /// Copied from private to shared memory, and from there to private memory.
     CopyCopy,

@@ -1,7 +1,7 @@
 //! Sockets that a tokio runtime watches for reading alone.
 //!
-//! Its own are watched for writing, too: then each message that the other side reads wakes this one, to tell that there is
-//! room for more.
+//! Its own are watched for writing, too: then each message that the other side reads wakes this one, to tell
+//! that there is room for more.
 #![allow(unsafe_code)]
 
 use std::io;

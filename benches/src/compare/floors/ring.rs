@@ -1,4 +1,4 @@
-//! Messages of 64 bytes through rings in shared memory, with a futex for who sleeps.
+//! Messages of 64 bytes through rings in shared memory, with a futex for the side that sleeps.
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -26,8 +26,8 @@ const SLOTS: u32 = 256;
 /// Words of a slot.
 const SLOT: usize = 8;
 
-/// A direction's words that futexes may be, each on a cache line of its own: how many messages were ever written, and
-/// whether the reader sleeps.
+/// A direction's words that futexes may be, each on a cache line of its own: how many messages were ever
+/// written, and whether the reader sleeps.
 const WRITTEN: usize = 0;
 const SLEEPS: usize = 32;
 /// From one direction's words to the other's.

@@ -1,5 +1,5 @@
-//! 64 tokio tasks on one socket: each awaits its own answer, and one more task writes what all have to say and hands out
-//! what a read has brought.
+//! 64 tokio tasks on one socket: each awaits its own answer, and one more task writes what all have to say
+//! and hands out what a read has brought.
 
 use std::future::poll_fn;
 use std::io::{self, Write};
@@ -91,7 +91,8 @@ impl End {
         self.socket.get_ref().write_all(bytes)
     }
 
-    /// Waits until something has come, or there is something else to do: that is asked, and told whom to wake.
+    /// Waits until something has come, or `other` returns true. When this task is about to sleep, `other`
+    /// gets its waker.
     async fn fill(&mut self, mut other: impl FnMut(Option<&Waker>) -> bool) -> io::Result<()> {
         let Self { socket, watch, inbox } = self;
         loop {

@@ -1,7 +1,8 @@
-//! 64 threads on one socket: one writes what all have to say, one reads for all, and each sleeps on a futex of its own.
+//! 64 threads on one socket: one writes what all have to say, one reads for all, and each sleeps on a futex
+//! of its own.
 //!
-//! While callers are about to run, who waits leaves both to the last of them: so calls go out together, and nobody looks
-//! for answers on a CPU that others need.
+//! While other callers are about to run, a caller leaves both to the last of them. So calls go out together,
+//! and no thread spins for answers on a CPU that others need.
 
 use std::io::{self, Write};
 use std::mem;
@@ -61,7 +62,7 @@ struct Client {
     socket: UnixStream,
     watch: Watch,
     calls: Mutex<Calls>,
-    /// Locked by who reads.
+    /// Locked by the thread that reads.
     inbox: Mutex<Inbox>,
     waiters: [Waiter; CALLS],
 }
@@ -113,7 +114,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// Sends what there is to send, unless somebody does: who will send this, too.
+    /// Sends all queued calls, unless another thread is sending and will send these, too.
     fn write<'a>(&'a self, mut calls: MutexGuard<'a, Calls>) -> io::Result<()> {
         if mem::replace(&mut calls.is_written, true) {
             return Ok(());
@@ -155,7 +156,8 @@ impl Client {
         answer.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Sees to it, for who goes away with an answer, that calls are sent and answers read.
+    /// Called by a thread that leaves with its answer: makes another one send the queued calls and read
+    /// answers.
     fn leave<'a>(&'a self, mut calls: MutexGuard<'a, Calls>) -> io::Result<()> {
         if calls.woken > 0 {
             return Ok(());

@@ -13,7 +13,7 @@ const SPIN: Duration = Duration::from_micros(20);
 
 /// One side's view of the page on which both say where they run.
 pub(super) struct Watch {
-    /// `None` for who sleeps at once.
+    /// `None`: sleep at once.
     page: Option<Words>,
     ours: usize,
 }
@@ -46,14 +46,14 @@ impl Watch {
         None
     }
 
-    /// Whether who looks since then is to go on.
+    /// Whether to go on spinning since then.
     pub(super) fn is_worth_it(&self, started: Instant) -> bool {
         let is_apart = |page: &Words| page.small()[1 - self.ours].load(Relaxed) != cpu();
         self.page.as_ref().is_some_and(is_apart) && started.elapsed() < SPIN
     }
 }
 
-/// This thread's CPU, counted from 1: who has not said so yet is on none.
+/// This thread's CPU, counted from 1; 0 before it was asked.
 fn cpu() -> u32 {
     sched_getcpu().map_or(0, |cpu| cpu as u32 + 1)
 }

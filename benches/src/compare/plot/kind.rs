@@ -75,7 +75,7 @@ pub(super) struct Drawn<'a> {
     pub(super) near: Vec<&'a str>,
 }
 
-/// What is drawn of one kind, and who is left out.
+/// What is drawn of one kind, and which peers are left out.
 pub(super) struct Choice<'a> {
     pub(super) kind: Kind,
     pub(super) drawn: Vec<Drawn<'a>>,

@@ -1,4 +1,5 @@
-//! capnp-rpc: Cap'n Proto between two parties over a Unix socket, on a current-thread runtime, since nothing of it is `Send`.
+//! capnp-rpc: Cap'n Proto between two parties over a Unix socket, on a current-thread runtime, since nothing
+//! of it is `Send`.
 
 use std::path::Path;
 use std::rc::Rc;

@@ -1,4 +1,5 @@
-//! ipc-channel: a pair of channels for each call under way, large bodies in the message or in its shared memory.
+//! ipc-channel: a pair of channels for each call under way, large bodies in the message or in its shared
+//! memory.
 
 use std::fs;
 use std::path::Path;
@@ -59,7 +60,8 @@ impl Peer for IpcChannel {
         !self.shares || matches!(job.work, Work::Upload | Work::Download)
     }
 
-    /// One client comes by the name that the library chose, and brings a pair of channels for each that is to be served.
+    /// One client comes by the name that the library chose, and brings a pair of channels for each that is to
+    /// be served.
     fn serve(&self, place: &Path) -> Result<()> {
         let (door, name) = IpcOneShotServer::<IpcReceiver<Served>>::new()?;
         let draft = place.with_extension("draft");

@@ -1,14 +1,15 @@
-//! Several calls in flight on one connection: threads that share one client, and answers in the order of the files.
+//! Several calls in flight on one connection: threads that share one client, and answers in the order of the
+//! files.
 //!
 //! ```text
 //! walk --found--> jobs --> worker --answer--.
-//!   |                      worker --answer---+--> whoever prints
+//!   |                      worker --answer---+--> the printer
 //!   `---pending-------------------------------'
 //! ```
 //!
-//! The walk says of each file where its answer will come from before it hands the file to the workers, so answers can
-//! be taken in order. Both queues are bounded: a walk that is ahead waits, and so do workers whose answers nobody
-//! takes.
+//! The walk says of each file where its answer will come from before it hands the file to the workers, so
+//! answers can be taken in order. Both queues are bounded: a walk that is ahead waits, and so do workers
+//! whose answers nobody takes.
 
 use std::io;
 use std::path::PathBuf;
@@ -98,7 +99,7 @@ impl Crew {
                         (Pending::Awaited(awaited), Some(Job { found, answer }))
                     }
                 };
-                // Nobody listens any more where these fail.
+                // These fail once the receiver is gone.
                 if give_pending.send(pending).is_err() {
                     return;
                 }
@@ -160,7 +161,7 @@ fn work(searcher: &impl Searcher, plan: &Plan, jobs: &Mutex<Receiver<Job>>) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { found, answer }) = job else { return };
-        // Fails if nobody wants to know any more.
+        // This fails once the receiver is gone.
         let _ = answer.send(search(searcher, plan, &mut cutter, found));
     }
 }

@@ -8,8 +8,9 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look, LookSet};
 #[derive(Debug)]
 pub(crate) struct LineCounter {
     regex: Regex,
-    /// Whether a match in a whole text is a match in one line of it. Then the expression runs over the whole text
-    /// and skips lines without a match at its own speed, which is many times that of asking for each line.
+    /// Whether a match in a whole text is a match in one line of it. Then the expression runs over the whole
+    /// text and skips lines without a match at its own speed, which is many times that of asking for each
+    /// line.
     is_within_lines: bool,
 }
 

@@ -1,9 +1,10 @@
 //! The idea: many calls in flight on one connection, to a process that may die.
 //!
-//! `search PATTERN DIR` counts matching lines in each file of a tree, as `LC_ALL=C grep -rcaH -E PATTERN DIR` does.
-//! Regular expressions of strangers and files of strangers meet in a process of their own; this one reads the files
-//! and sends their text. A small file goes through the socket, a larger one through shared memory, and neither side's
-//! code has a word about that. Whatever happens to the service, the program ends with an error instead of a hang.
+//! `search PATTERN DIR` counts matching lines in each file of a tree, as `LC_ALL=C grep -rcaH -E PATTERN DIR`
+//! does. Regular expressions of strangers and files of strangers meet in a process of their own; this one
+//! reads the files and sends their text. A small file goes through the socket, a larger one through shared
+//! memory, and neither side's code has a word about that. Whatever happens to the service, the program ends
+//! with an error instead of a hang.
 //!
 //! # Layout
 //!
@@ -37,11 +38,12 @@ use crate::service::{Patterns, SearchError, Searcher, SearcherClient};
 /// Counts the lines of each file that match a pattern.
 ///
 /// Prints PATH:COUNT for each file, in the order of the paths, and last `total: N`. The counts are those of
-/// `LC_ALL=C grep -rcaE PATTERN DIR`: symbolic links in the tree are not followed, and devices, sockets and pipes
-/// in it are passed over.
+/// `LC_ALL=C grep -rcaE PATTERN DIR`: symbolic links in the tree are not followed, and devices, sockets and
+/// pipes in it are passed over.
 ///
-/// PATTERN is a regular expression of the crate `regex`, which means what it does to `grep -E` in all that both
-/// have; it matches bytes, and never across the end of a line. `(?u)` at its beginning makes it match UTF-8.
+/// PATTERN is a regular expression of the crate `regex`, which means what it does to `grep -E` in all that
+/// both have; it matches bytes, and never across the end of a line. `(?u)` at its beginning makes it match
+/// UTF-8.
 ///
 /// Exit status: 0 if a line matched, 1 if none did, 2 if there was an error.
 #[derive(Debug, Parser)]
@@ -177,7 +179,7 @@ fn search(args: &Args, pattern: &str, searcher: &SearcherClient) -> Result<Summa
     let mut summary = Summary { has_found: false, has_failed: false, is_complete: false };
     match print(&crew, &mut out, &mut summary) {
         Ok(()) => {}
-        // Whoever reads the output has read enough.
+        // The reader of the output has read enough.
         Err(Failure::Output { source }) if source.kind() == io::ErrorKind::BrokenPipe => {
             // Nor would it take what is left.
             let _ = out.into_parts();

@@ -4,8 +4,8 @@ use std::io::{self, Read};
 
 use memchr::memrchr;
 
-/// How much of a file is sent in one call, if its lines let it: enough that the call costs little beside the search,
-/// and little enough that the text is still in the processor's cache when it is searched.
+/// How much of a file is sent in one call, if its lines let it: enough that the call costs little beside the
+/// search, and little enough that the text is still in the processor's cache when it is searched.
 const PIECE: usize = 1 << 20;
 
 /// Cuts files into pieces, in memory that it keeps from one file to the next.

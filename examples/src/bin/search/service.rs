@@ -13,7 +13,8 @@ pub trait Searcher {
     /// Prepares a pattern, once for any number of texts.
     fn compile(&self, pattern: &str) -> Result<PatternId, SearchError>;
 
-    /// Counts the lines of `text` that match. What follows the last line feed is a line, unless it is nothing.
+    /// Counts the lines of `text` that match. What follows the last line feed is a line, unless it is
+    /// nothing.
     fn count_lines(&self, pattern: PatternId, text: &[u8]) -> Result<u64, SearchError>;
 }
 
@@ -28,7 +29,7 @@ pub enum SearchError {
     #[error("{0}")]
     Pattern(String),
 
-    /// Nobody has prepared this pattern.
+    /// This pattern was not prepared.
     #[error("no pattern has the number {}", .0.0)]
     UnknownPattern(PatternId),
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 /// Makes small pictures of large ones.
 #[lpc::service]
 pub trait Thumbnails {
-    /// Scales a picture down until it fits into a square of `side` pixels. One that does so already stays as it is.
+    /// Scales a picture down until it fits into a square of `side` pixels. One that does so already stays as
+    /// it is.
     fn thumbnail(&self, file: Shared<[u8]>, side: u32) -> Result<Thumbnail, DecodeError>;
 }
 
@@ -72,7 +73,8 @@ impl Thumbnails for PnmDecoder {
         let scaled = |len| (u64::from(len) * u64::from(side).min(longer) / longer).max(1) as u32;
         let (width, height) = (scaled(picture.width), scaled(picture.height));
 
-        // Memory that the caller can read. Of the picture itself there is never more here than the reader's buffer.
+        // Memory that the caller can read. Of the picture itself there is never more here than the reader's
+        // buffer.
         let mut pixels = SharedMut::<[[u8; 3]]>::for_caller(width as usize * height as usize);
         let columns: Vec<_> = (0..width).map(|x| share(x, width, picture.width)).collect();
         for (y, row) in (0..height).zip(pixels.chunks_exact_mut(columns.len())) {
@@ -96,8 +98,8 @@ fn share(index: u32, count: u32, len: u32) -> u64 {
     start(index + 1) - start(index)
 }
 
-/// What a decoder with a bug does: where the variable `THUMBNAIL_BUG` says so, and for pictures 13 pixels wide. For the
-/// tests, and for whoever wants to see it.
+/// What a decoder with a bug does: where the variable `THUMBNAIL_BUG` says so, and for pictures 13 pixels
+/// wide. For the tests, and for anybody who wants to see it.
 fn bug(picture: &Picture) -> Option<Thumbnail> {
     match std::env::var("THUMBNAIL_BUG").as_deref() {
         Ok(bug) if picture.width == 13 => match bug {
@@ -137,7 +139,8 @@ impl Picture {
         let height = number(&mut file, "height", Self::MAX_SIDE)?;
         let max = number(&mut file, "maxval", 65535)?;
 
-        // Numbers from a file are hostile: nothing is made of their size before the file has proved to be so large.
+        // Numbers from a file are hostile: nothing is made of their size before the file has proved to be so
+        // large.
         let size = if is_color { 3 } else { 1 } * if max > 255 { 2 } else { 1 };
         let pixels = u64::from(width) * u64::from(height) * size;
         let header = file.get_ref().offset - file.buffer().len() as u64;

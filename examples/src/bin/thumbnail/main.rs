@@ -1,12 +1,13 @@
-//! The idea: a decoder of untrusted files in a process of its own, which a file may break without harm to the others.
+//! The idea: a decoder of untrusted files in a process of its own, which a file may break without harm to the
+//! others.
 //!
-//! `thumbnail IMAGE...` draws pictures in the terminal. This process opens a file and passes its descriptor, without
-//! having read a byte of it; the decoder reads what it needs, and gives pixels back in memory that it shares with this
-//! process. A malformed file is an error of the decoder's. A file that makes it panic or die costs that one picture:
-//! the next is decoded by another decoder.
+//! `thumbnail IMAGE...` draws pictures in the terminal. This process opens a file and passes its descriptor,
+//! without having read a byte of it; the decoder reads what it needs, and gives pixels back in memory that it
+//! shares with this process. A malformed file is an error of the decoder's. A file that makes it panic or die
+//! costs that one picture: the next is decoded by another decoder.
 //!
-//! A process of its own has memory of its own. What else a decoder may do, such as open files, or run for ever, is
-//! for a sandbox and its limits to say, which would go into the [`Command`].
+//! A process of its own has memory of its own. What else a decoder may do, such as open files, or run for
+//! ever, is for a sandbox and its limits to say, which would go into the [`Command`].
 //!
 //! # Layout
 //!
@@ -41,7 +42,8 @@ struct Args {
     #[arg(long)]
     demo: bool,
 
-    /// Draw with plain characters; so it is, too, if the output is no terminal or the variable NO_COLOR is set
+    /// Draw with plain characters; so it is, too, if the output is no terminal or the variable NO_COLOR is
+    /// set
     #[arg(long)]
     ascii: bool,
 
@@ -63,7 +65,7 @@ fn main() -> ExitCode {
         match draw_all(&Args::parse()) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::FAILURE,
-            // Whoever reads the output has read enough.
+            // The reader of the output has read enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(format!("the output cannot be written: {error}")),
         }
@@ -109,7 +111,7 @@ fn complain(what: &impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "thumbnail: {what}");
 }
 
-/// The bytes of a file, to be read by whom they are passed to.
+/// The bytes of a file, for the decoder to read.
 fn open(path: &Path) -> io::Result<Shared<[u8]>> {
     // To open a pipe would be to wait for its other end.
     if !path.metadata()?.is_file() {
@@ -137,7 +139,8 @@ enum PictureError {
     Failed { error: lpc::Error },
 }
 
-/// The other process and the connection to it, where there is one: from the first picture on, and until one breaks it.
+/// The other process and the connection to it, where there is one: from the first picture on, and until one
+/// breaks it.
 #[derive(Default)]
 struct Decoder {
     running: Option<(ThumbnailsClient, Child)>,

@@ -1,4 +1,5 @@
-//! Memory that both processes map: a body is copied in and read in place. A message on a socket hands it over.
+//! Memory that both processes map: a body is copied in and read in place. A message on a socket hands it
+//! over.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};

@@ -1,7 +1,7 @@
 //! What an operating system offers for the same work: each carries requests to another process, without lpc.
 //!
-//! Each sleeps while it waits. The caller writes each byte in memory of its own; the other process reads each byte and
-//! answers with the sum.
+//! Each sleeps while it waits. The caller writes each byte in memory of its own; the other process reads each
+//! byte and answers with the sum.
 //!
 //! # Layout
 //!
@@ -38,11 +38,12 @@ pub(super) trait Mechanism: Sync {
         Ok(None)
     }
 
-    /// Starts `command`, which becomes the other process; no body will be larger than `largest`. Standard input of that process
-    /// ends when this one does.
+    /// Starts `command`, which becomes the other process; no body will be larger than `largest`. Standard
+    /// input of that process ends when this one does.
     fn open(&self, command: &mut Command, largest: usize) -> Result<Opened>;
 
-    /// Is the other process. `place` is the argument of that name that [`open`](Self::open) gave to it, if any.
+    /// Is the other process. `place` is the argument of that name that [`open`](Self::open) gave to it, if
+    /// any.
     fn serve(&self, place: &str, largest: usize) -> Result<()>;
 }
 
@@ -91,7 +92,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The sum of what was read.
 type Answer = [u8; 8];
 
-/// Starts the other process, and drops what was set for its standard streams: its ends of what connects the two.
+/// Starts the other process, and drops what was set for its standard streams: its ends of what connects the
+/// two.
 fn start(command: &mut Command) -> io::Result<Service> {
     let child = command.spawn();
     command.stdin(Stdio::null()).stdout(Stdio::null());

@@ -37,7 +37,7 @@ impl Mechanism for Posix {
         let answers = Named::create(format!("{place}-answers"), size_of::<Answer>())?;
         let service = start(command.arg(format!("--place={place}")).stdin(Stdio::piped()))?;
         let mut queues = PosixCaller { bodies: bodies.open()?, answers: answers.open()? };
-        // It has opened both, so that nobody needs their names any more.
+        // The other process has opened both, so their names are no longer needed.
         queues.answer()?;
         Ok(Opened { carrier: Box::new(queues), service })
     }
@@ -115,12 +115,13 @@ impl Mechanism for SystemV {
         let caller = SystemVCaller { queues, message: Message::with_room(largest.max(size_of::<Answer>())) };
         let [bodies, answers] = queues;
         let place = format!("--place={bodies},{answers}");
-        // A signal from the terminal is for this process alone: the other one removes the queues when this one has ended.
+        // A signal from the terminal is for this process alone: the other one removes the queues when this
+        // one has ended.
         command.process_group(0);
         let (pipe, held) = io::pipe()?;
         let service = start(command.arg(place).stdin(Stdio::piped()).stdout(held))?;
         thread::Builder::new().spawn(move || {
-            // Nothing is written to it: it ends with the other process, for whose answer nobody need wait then.
+            // Nothing is written to it. It ends with the other process, and with it the wait for an answer.
             let _ = { pipe }.read(&mut [0]);
             queues.iter().for_each(|queue| queue.remove());
         })?;

@@ -16,15 +16,15 @@ use zerocopy::IntoBytes;
 
 /// Memory to write to, which the process at the other end maps, too.
 pub(super) fn map_to_write(file: &File, len: usize) -> io::Result<MmapMut> {
-    // SAFETY: nobody makes the file shorter. The other process is this same program: it only reads, and only between a message
-    // that hands bytes over and its answer, when this one does not write.
+    // SAFETY: no process makes the file shorter. The other process is this same program: it only reads, and
+    // only between a message that hands bytes over and its answer, when this one does not write.
     unsafe { MmapOptions::new().len(len).map_mut(file) }
 }
 
 /// Memory to read.
 pub(super) fn map_to_read(file: &File, len: usize) -> io::Result<Mmap> {
-    // SAFETY: nobody makes the file shorter. The other process is this same program: it does not write between a message that
-    // hands bytes over and its answer, which is when they are read here.
+    // SAFETY: no process makes the file shorter. The other process is this same program: it does not write
+    // between a message that hands bytes over and its answer, which is when they are read here.
     unsafe { MmapOptions::new().len(len).map(file) }
 }
 
@@ -73,12 +73,13 @@ impl Queue {
     /// Waits for a message, and says how long it is.
     pub(super) fn receive(self, message: &mut Message) -> io::Result<usize> {
         let room = message.bytes().len();
-        // SAFETY: the kernel writes the kind and at most `room` bytes behind it, which are there; any bytes are numbers.
+        // SAFETY: the kernel writes the kind and at most `room` bytes behind it, which are there; any bytes
+        // are numbers.
         let len = unsafe { libc::msgrcv(self.0, message.0.as_mut_ptr().cast(), room, 0, 0) };
         Ok(Errno::result(len)?.unsigned_abs())
     }
 
-    /// Who waits for a message of it waits no more. It may have been removed already.
+    /// Ends all waits for its messages. It may have been removed already.
     pub(super) fn remove(self) {
         // SAFETY: this command takes no memory.
         unsafe { libc::msgctl(self.0, libc::IPC_RMID, std::ptr::null_mut()) };
@@ -111,7 +112,7 @@ impl Segment {
         // SAFETY: takes no memory.
         let id = Errno::result(unsafe { libc::shmget(libc::IPC_PRIVATE, len, 0o600) })?;
         let attached = Self::attach(id, len);
-        // Linux lets others attach what is removed, as long as somebody has it.
+        // On Linux a removed segment can still be attached, as long as another process has it.
         // SAFETY: this command takes no memory.
         Errno::result(unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) })?;
         Ok((attached?, id))
@@ -133,8 +134,8 @@ impl Deref for Segment {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len` bytes are attached as long as `self` is. The other process is this same program: it writes only when it
-        // is this one's turn to wait.
+        // SAFETY: `len` bytes are attached as long as `self` is. The other process is this same program: it
+        // writes only when it is this one's turn to wait.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

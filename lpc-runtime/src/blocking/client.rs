@@ -19,13 +19,14 @@ use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
 use crate::stats::{Counters, Stats};
 
-/// A connection to a service in another process: what a generated client, such as `DocumentsClient`, is made of.
+/// A connection to a service in another process. A generated client, such as `DocumentsClient`, wraps it, and
+/// returns it from `client()`.
 ///
-/// Clones share the connection, and so may any number of threads: their calls are in flight at once and return in the
-/// order in which they are answered. The connection ends with the last clone.
+/// Clones share the connection, and any number of threads may use it: their calls are in flight at the same
+/// time, and return in the order in which they are answered. The connection ends with the last clone.
 ///
-/// A fork of the process, as fork(2) makes it, cannot use the connection: calls fail with
-/// [`Disconnected`](ErrorKind::Disconnected), and what is dropped there changes nothing here. It can connect anew.
+/// A child of fork(2) cannot use the connection: calls fail with [`Disconnected`](ErrorKind::Disconnected),
+/// and what it drops changes nothing in its parent. It can make a connection of its own.
 #[derive(Clone)]
 pub struct Client {
     channel: Arc<Channel>,
@@ -58,21 +59,22 @@ impl Client {
         Self { channel: Arc::new(channel), deadline: None }
     }
 
-    /// The same connection for calls that each end within `time`: with their result, or with
+    /// The same connection with a deadline for each call: it ends within `time`, with its result or with
     /// [`TimedOut`](ErrorKind::TimedOut). See the generated clients' `with_deadline`.
     #[must_use]
     pub fn with_deadline(&self, time: Duration) -> Self {
         Self { deadline: Some(time), ..self.clone() }
     }
 
-    /// What went through which lane so far.
+    /// How many calls and bytes have taken which lane so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.channel.counters().read()
     }
 
-    /// Whether calls can be made at the moment. On a client that [reconnects](ClientBuilder::reconnect) the next call makes
-    /// a new connection where there is none.
+    /// Whether there is a connection at the moment. If there is none, a client that
+    /// [reconnects](ClientBuilder::reconnect) makes one for its next call; on any other client all calls
+    /// fail.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         match &*self.channel {
@@ -81,8 +83,8 @@ impl Client {
         }
     }
 
-    /// Bytes of one encoded body of arguments at most: the narrower of what client and server were built with. A few of
-    /// them are taken by the lengths that are encoded along.
+    /// The largest body of encoded arguments, in bytes: the lower of both sides' `max_message`. The lengths
+    /// of strings and sequences are part of it.
     #[must_use]
     pub fn max_message(&self) -> u64 {
         match &*self.channel {
@@ -91,8 +93,8 @@ impl Client {
         }
     }
 
-    /// `len` values in memory that the service can read, to be filled and passed as an argument: see
-    /// [`Shared`](crate::Shared).
+    /// Takes a loan: `len` values in memory that the service can read, to be filled and passed as an
+    /// argument. See [`Shared`](crate::Shared).
     ///
     /// ```
     /// # use lpc::{Shared, service};
@@ -109,15 +111,16 @@ impl Client {
     /// # Ok::<(), lpc::Error>(())
     /// ```
     ///
-    /// Their content is whatever this connection left there, so write them all. Where the system has no memory or
-    /// descriptor to share, they are in private memory, and are copied when they are passed.
+    /// Their content is what an earlier use left there, so write all of them. If the system has no shared
+    /// memory or descriptor for them, they are in private memory, and are copied when they are passed.
     ///
     /// # Errors
     ///
-    /// - [`TooLarge`](ErrorKind::TooLarge): they are more than the connection's `pool_limit`.
-    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): it has no room for them at the moment, nor while this waited
-    ///   (`at_quota`); or the system has no memory at all.
-    /// - [`TimedOut`](ErrorKind::TimedOut): nor until the [deadline](Self::with_deadline).
+    /// - [`TooLarge`](ErrorKind::TooLarge): the values are larger than the connection's `pool_limit`.
+    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): the pool had no room for them while this waited
+    ///   (`at_quota`), or the system has no memory at all.
+    /// - [`TimedOut`](ErrorKind::TimedOut): the pool had no room for them until the
+    ///   [deadline](Self::with_deadline).
     /// - [`Disconnected`](ErrorKind::Disconnected): the connection is over.
     pub fn loan<T: Plain>(&self, len: usize) -> Result<SharedMut<[T]>> {
         let deadline = reply::from_now(self.deadline);
@@ -127,7 +130,7 @@ impl Client {
         }
     }
 
-    /// Calls a method of the service's table. For generated code.
+    /// Calls a method of the service's table. It is for generated code.
     #[doc(hidden)]
     pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> R {
         let outcome = match &*self.channel {
@@ -168,13 +171,15 @@ impl<C: Stub> ClientBuilder<C> {
     ///
     /// # Errors
     ///
-    /// - [`NotFound`](ErrorKind::NotFound): nobody serves the port.
-    /// - [`WrongService`](ErrorKind::WrongService): somebody serves something else there.
-    /// - [`Protocol`](ErrorKind::Protocol): what answers does not speak this version of lpc.
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): one side does not [accept](Self::accept) the other's user.
-    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): the server has as many connections as it may.
-    /// - [`TimedOut`](ErrorKind::TimedOut): it does not answer.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or `LPC_THRESHOLD` no threshold.
+    /// - [`NotFound`](ErrorKind::NotFound): no server listens at the port.
+    /// - [`WrongService`](ErrorKind::WrongService): the server there has another service.
+    /// - [`Protocol`](ErrorKind::Protocol): the server does not speak this version of lpc.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): one side does not [accept](Self::accept) the
+    ///   other's user.
+    /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): the server has reached a limit of connections.
+    /// - [`TimedOut`](ErrorKind::TimedOut): the server did not answer within `handshake_timeout`.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path, or the
+    ///   environment variable `LPC_THRESHOLD` is no threshold.
     pub fn connect(self, port: impl AsRef<Path>) -> Result<C> {
         let (port, service) = (Port::new(port)?, Description::of::<C::Service>());
         let counters = Arc::new(Counters::default());
@@ -193,11 +198,12 @@ impl<C: Stub> ClientBuilder<C> {
         Ok(C::from_client(Client::of(channel)))
     }
 
-    /// Connects through a stream whose other end somebody serves, of a connected pair for one.
+    /// Connects through a stream whose other end is served by
+    /// [`serve_stream`](crate::blocking::ServerBuilder::serve_stream), such as one of a connected pair.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// Like [`connect`](Self::connect).
     pub fn connect_stream(self, stream: UnixStream) -> Result<C> {
         self.config.refuse_reconnect()?;
         stream.set_nonblocking(false)?;
@@ -206,16 +212,17 @@ impl<C: Stub> ClientBuilder<C> {
         Ok(C::from_client(Client::of(Channel::Once(connection))))
     }
 
-    /// Starts `command` with one end of a connected pair as its standard input, and connects through the other. The
-    /// child serves with [`serve_parent`](super::serve_parent), or that of the async side.
+    /// Starts `command` with one end of a connected pair as its standard input, and connects through the
+    /// other. The child serves with [`serve_parent`](super::serve_parent), or that of the async side.
     ///
-    /// No name is involved, so nobody else can connect. When the last clone of the client is dropped, or this process
-    /// ends, the child's `serve_parent` returns: drop the client before waiting for the child.
+    /// No name is involved, so no other process can connect. When the last clone of the client is dropped, or
+    /// this process ends, the child's `serve_parent` returns. So drop the client before you wait for the
+    /// child.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect), and [`Io`](ErrorKind::Io) where the command does not start. A child that does
-    /// not serve is killed.
+    /// Like [`connect`](Self::connect), and [`Io`](ErrorKind::Io) if the command does not start. A child that
+    /// does not serve is killed.
     pub fn spawn(self, command: &mut Command) -> Result<(C, Child)> {
         let (stream, mut child) = crate::child::spawn(command)?;
         match self.connect_stream(stream) {
@@ -230,13 +237,14 @@ impl<C: Stub> ClientBuilder<C> {
         }
     }
 
-    /// Serves `service` on a thread of this process and connects to it: the whole way of a call, for tests.
+    /// Serves `service` on a thread of this process and connects to it. It is for tests: calls take the same
+    /// way as between processes.
     ///
     /// The thread ends when the last clone of the client is dropped.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// Like [`connect`](Self::connect).
     pub fn in_process<S>(self, service: S) -> Result<C>
     where
         Dispatcher: Dispatch<C::Service, S>,

@@ -1,4 +1,4 @@
-//! The blocking server: takes connections, and gives each a thread to lead it.
+//! The blocking server: it accepts connections, and gives each a thread to lead it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -29,9 +29,9 @@ use crate::stats::{Counters, Stats};
 use crate::sys::socket::{self, Wait};
 use crate::sys::{notify, retry};
 
-/// A blocking server that holds its port and has not begun to serve.
+/// A blocking server that holds its port and does not serve yet.
 ///
-/// See the [module](super) for an example, and [`ServerBuilder`] for the knobs.
+/// See the [module](super) for an example, and [`ServerBuilder`] for the settings.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
@@ -41,7 +41,7 @@ pub struct Server {
     handle: Handle,
 }
 
-/// Watches and stops a server, from any thread.
+/// A handle to a server, by which any thread can watch and stop it.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Control>);
 
@@ -61,7 +61,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// As [`ServerBuilder::bind`](crate::config::ServerBuilder::bind).
+    /// Those of [`ServerBuilder::bind`](crate::config::ServerBuilder::bind).
     pub fn bind(port: impl AsRef<Path>) -> Result<Self> {
         Self::builder().bind(port)
     }
@@ -69,18 +69,18 @@ impl Server {
     /// The listening socket that the service manager opened for this process (systemd.socket(5),
     /// `LISTEN_FDS`): the first one that is a Unix stream socket.
     ///
-    /// It takes `LISTEN_FDS` and its like out of the environment, so that no child believes they are meant
-    /// for it. Call it where nothing else of the process uses the environment, best at the start: see
+    /// It removes `LISTEN_FDS` and related variables from the environment, so that no child takes them for
+    /// its own. Call it while no other thread uses the environment, best at the start: see
     /// [`std::env::remove_var`].
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where there is none.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is none.
     pub fn from_env() -> Result<Self> {
         Self::builder().from_env()
     }
 
-    /// All knobs.
+    /// A builder with the default settings.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::new()
     }
@@ -90,28 +90,28 @@ impl Server {
         Ok(Self { listener, stop, config, handle: Handle::new(Some(wake)) })
     }
 
-    /// Watches and stops this server while it serves.
+    /// A handle to watch and stop this server while it serves.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Serves until [`Handle::shutdown`] is called and the last running call has been answered, or has had
-    /// its time ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)). A call that still
-    /// runs then goes on on its thread, unheard, and so `service` may outlive this.
+    /// Serves until [`Handle::shutdown`] is called and all running calls have been answered, or
+    /// [`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout) has passed. A call that still
+    /// runs then goes on on its thread, and its result is dropped; so `service` may live longer than this
+    /// function runs.
     ///
-    /// Once clients are served the service manager is told, where there is one that wants to know: see
+    /// The service manager, if there is one, is notified once clients are served: see
     /// [`systemd_notify`](crate::config::ServerBuilder::systemd_notify).
     ///
-    /// `service` is an implementation of a trait marked `#[service]`; each connection calls it from threads
-    /// of its own. A type that implements several such traits says which one with `serve::<DocumentsService,
-    /// _>(…)`.
+    /// `service` is an implementation of a `#[service]` trait. Each connection calls it from threads of its
+    /// own. A type that implements several such traits says which one with `serve::<DocumentsService, _>(…)`.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where `LPC_THRESHOLD` is no threshold, and
-    /// [`Io`](ErrorKind::Io) where the listening socket fails for good. What goes wrong with one connection
-    /// ends that connection, and is logged with `tracing`.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the environment variable `LPC_THRESHOLD` is no threshold,
+    /// and [`Io`](ErrorKind::Io) if the listening socket fails for good. A failure of one connection ends
+    /// that connection, and is logged with `tracing`.
     pub fn serve<M: Service, S: Send + Sync + 'static>(self, service: S) -> Result<()>
     where
         Dispatcher: Dispatch<M, S>,
@@ -119,11 +119,11 @@ impl Server {
         self.serve_arc::<M, S>(Arc::new(service))
     }
 
-    /// As [`serve`](Self::serve), with an implementation that this process uses as well.
+    /// Like [`serve`](Self::serve), with an implementation that this process uses as well.
     ///
     /// # Errors
     ///
-    /// As [`serve`](Self::serve).
+    /// Those of [`serve`](Self::serve).
     pub fn serve_arc<M: Service, S: Send + Sync + 'static>(self, service: Arc<S>) -> Result<()>
     where
         Dispatcher: Dispatch<M, S>,
@@ -245,13 +245,13 @@ where
     Served::new(Description::of::<M>(), config, dispatch).map(Arc::new)
 }
 
-/// Serves the process that started this one, over the connection that it left on standard input, until it
-/// hangs up and the last running call is over. See
-/// [`ClientBuilder::spawn`](crate::config::ClientBuilder::spawn).
+/// Serves the process that started this one with
+/// [`ClientBuilder::spawn`](crate::config::ClientBuilder::spawn), until that hangs up and the last running
+/// call has ended. The connection is this process's standard input.
 ///
 /// # Errors
 ///
-/// As [`ServerBuilder::serve_parent`](crate::config::ServerBuilder::serve_parent).
+/// Those of [`ServerBuilder::serve_parent`](crate::config::ServerBuilder::serve_parent).
 pub fn serve_parent<M: Service, S: Send + Sync + 'static>(service: S) -> Result<()>
 where
     Dispatcher: Dispatch<M, S>,
@@ -260,20 +260,21 @@ where
 }
 
 impl ServerBuilder {
-    /// Takes hold of a [`Port`], a name or an absolute path. Clients can connect from now on; they are
+    /// Takes hold of a [`Port`], a name or an absolute path. From now on clients can connect; they are
     /// answered once [`Server::serve`] is called.
     ///
-    /// The socket has mode 0600, and clients of other users are turned away, unless
+    /// The socket has mode 0600, and clients of other users are refused, unless
     /// [`socket_mode`](Self::socket_mode) and [`accept`](Self::accept) say otherwise. A lock file `PATH.lock`
-    /// stays beside it. Where this process is killed, a fork of it, as fork(2) makes it, still holds the
-    /// port, until it ends or executes a program.
+    /// stays beside it. If this process is killed while a child of fork(2) lives, the child still holds the
+    /// port until it ends or executes a program.
     ///
     /// # Errors
     ///
     /// - [`AddrInUse`](ErrorKind::AddrInUse): another server holds the port.
-    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): its directory is not ours alone, or its lock file another user's.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): that is no port, or a name with a mode of its own, or `LPC_THRESHOLD` no
-    ///   threshold.
+    /// - [`PermissionDenied`](ErrorKind::PermissionDenied): another user can enter the directory of a name,
+    ///   or owns the lock file.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path; or it is a
+    ///   name and `socket_mode` is set; or the environment variable `LPC_THRESHOLD` is no threshold.
     pub fn bind(self, port: impl AsRef<Path>) -> Result<Server> {
         // What is wrong with the environment is better said before anybody connects.
         self.config.thresholds(&[])?;
@@ -284,17 +285,18 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// As [`Server::from_env`].
+    /// Those of [`Server::from_env`].
     pub fn from_env(self) -> Result<Server> {
         Server::new(Listener::Inherited(crate::port::inherited()?), self.config)
     }
 
-    /// Serves one connection, whose other end somebody connects through, until that hangs up and the last
-    /// running call is over.
+    /// Serves one connection, until its client hangs up and the last running call has ended. The client
+    /// connects through the other end with
+    /// [`connect_stream`](crate::blocking::ClientBuilder::connect_stream).
     ///
     /// # Errors
     ///
-    /// What went wrong in the handshake. Whatever ends the connection later is logged.
+    /// The failure of the handshake. Whatever ends the connection later is logged.
     pub fn serve_stream<M: Service, S: Send + Sync + 'static>(
         self,
         stream: UnixStream,
@@ -317,7 +319,7 @@ impl ServerBuilder {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) where this process was not started that way, and as
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if this process was not started that way, and those of
     /// [`serve_stream`](Self::serve_stream).
     pub fn serve_parent<M: Service, S: Send + Sync + 'static>(self, service: S) -> Result<()>
     where
@@ -337,21 +339,21 @@ impl Handle {
         }))
     }
 
-    /// What went through which lane so far, on all connections.
+    /// How many calls and bytes have taken which lane so far, on all connections.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.counters.read()
     }
 
-    /// How many connections there are, those with a pending handshake included.
+    /// How many connections there are, including those with a pending handshake.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.admission.count()
     }
 
-    /// Stops the server: no connection is taken and nothing is received any more; the calls that have arrived
-    /// are answered. Its `serve` returns when they are, or when they have had their time
-    /// ([`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout)).
+    /// Shuts the server down gracefully. It accepts no connection and receives nothing any more, and answers
+    /// the calls that have arrived. Its `serve` returns once it has, or after
+    /// [`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout).
     pub fn shutdown(&self) {
         if let Some(wake) = self.0.wake.as_ref().filter(|_| self.0.admission.stop_receiving()) {
             // Its end of the stream is what the other end becomes readable by.
@@ -359,8 +361,8 @@ impl Handle {
         }
     }
 
-    /// Stops the server at once: as [`shutdown`](Self::shutdown), but calls that run are not waited for, nor
-    /// answered.
+    /// Stops the server at once. It is like [`shutdown`](Self::shutdown), but running calls are neither
+    /// waited for nor answered.
     pub fn shutdown_now(&self) {
         self.shutdown();
         self.0.admission.close();

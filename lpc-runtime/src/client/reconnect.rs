@@ -1,4 +1,4 @@
-//! [`Reconnect`]: how a client comes by another connection when it has lost the one it had.
+//! [`Reconnect`]: how a client connects again when it has lost its connection.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lpc_core::{Error, ErrorKind, Method, Progress};
 
-/// How a client reconnects: how often it tries, how long it pauses in between, and who is told.
+/// How a client reconnects: how long it tries, how long it pauses in between, and which calls it repeats.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -23,12 +23,13 @@ use lpc_core::{Error, ErrorKind, Method, Progress};
 /// # Ok::<(), lpc::Error>(())
 /// ```
 ///
-/// A connection is made when a call needs it: by the caller, or where that is a task, by a task of its own in the runtime of
-/// the first connection, for all callers and whatever deadlines they have. Pauses grow from 10 ms to 1 s, by a factor of two, and each is
-/// shortened by a random part of up to a half, so that many clients of a server that starts again do not come all at once.
+/// A connection is made when a call needs one, by the calling thread. An async client has a task of its own
+/// for it, in the runtime of the first connection, which goes on for other callers when the first one's
+/// deadline has passed. Pauses double from 10 ms to 1 s. Each is shortened by a random part of up to one
+/// half, so that the clients of a restarted server do not all come at once.
 ///
-/// What is called again: a call that was not sent, for certain, and a call of a method marked `#[lpc(idempotent)]` of which
-/// nothing is known. Nothing else.
+/// A call is repeated if it was certainly not sent, or if its method is marked `#[lpc(idempotent)]` and the
+/// call may have run. No other call is.
 #[derive(Clone)]
 pub struct Reconnect {
     first_pause: Duration,
@@ -44,13 +45,13 @@ type OnEvent = dyn Fn(&ConnectionEvent<'_>) + Send + Sync;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum ConnectionEvent<'e> {
-    /// It is over. Said once of each connection.
+    /// The connection is over. This is reported once for each connection.
     Lost(&'e Error),
-    /// A new one could not be made. There is another try, after this pause.
+    /// A new connection could not be made. The next attempt follows after this pause.
     Failed(&'e Error, Duration),
-    /// There is a new one.
+    /// A new connection was made.
     Connected,
-    /// Nor was there one in the time that [`Reconnect::give_up_after`] gives. The next call tries again.
+    /// No connection could be made within [`Reconnect::give_up_after`]. The next call tries again.
     GaveUp(&'e Error),
 }
 
@@ -67,31 +68,31 @@ impl Default for Reconnect {
 }
 
 impl Reconnect {
-    /// How long a call waits for a new connection. Default: 10 s; a call's deadline goes before.
+    /// How long a call waits for a new connection. Default: 10 s. The call's own deadline takes precedence.
     #[must_use]
     pub fn give_up_after(mut self, time: Duration) -> Self {
         self.give_up_after = time;
         self
     }
 
-    /// The first pause between two tries, and the longest. Default: 10 ms and 1 s.
+    /// The first pause between two attempts, and the longest. Default: 10 ms and 1 s.
     #[must_use]
     pub fn pauses(mut self, first: Duration, max: Duration) -> Self {
-        // Without any, this process would do nothing else.
+        // Without a pause, this process would do nothing else.
         self.first_pause = first.max(Duration::from_millis(1));
         self.max_pause = max.max(self.first_pause);
         self
     }
 
-    /// How often one call is made again at most. Default: 3.
+    /// How often one call is repeated at most. Default: 3.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
     }
 
-    /// Has `on_event` told what happens, on the thread or in the task that connects. It should be quick, and must
-    /// not call through this client.
+    /// Calls `on_event` when a connection is lost or made, on the thread or in the task that connects. It
+    /// should be quick, and must not call through this client.
     #[must_use]
     pub fn on_event(mut self, on_event: impl Fn(&ConnectionEvent<'_>) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(on_event));
@@ -115,7 +116,7 @@ impl fmt::Debug for Reconnect {
     }
 }
 
-/// One call's tries.
+/// The retries of one call.
 #[derive(Debug)]
 pub(crate) struct Retries {
     left: u32,
@@ -127,7 +128,7 @@ impl Retries {
         Self { left: policy.retries, is_idempotent: method.is_idempotent() }
     }
 
-    /// Whether a call that failed so is made again.
+    /// Whether a call that failed with this error is repeated.
     pub(crate) fn again(&mut self, error: &Error) -> bool {
         let may = error.is_disconnected()
             && (error.progress() == Progress::NotSent
@@ -140,14 +141,14 @@ impl Retries {
     }
 }
 
-/// The tries for one connection.
+/// The attempts at one connection.
 #[derive(Debug)]
 pub(crate) struct Dialling<'p> {
     policy: &'p Reconnect,
     pause: Duration,
     /// When the policy gives up.
     until: Option<Instant>,
-    /// Of the call that needs the connection.
+    /// The deadline of the call that needs the connection.
     deadline: Option<Instant>,
 }
 
@@ -157,17 +158,17 @@ impl<'p> Dialling<'p> {
         Self { policy, pause: policy.first_pause, until, deadline }
     }
 
-    /// How long the tries may take yet.
+    /// The time left for further attempts; `None`: no limit.
     pub(crate) fn left(&self) -> Option<Duration> {
         let until = self.until.into_iter().chain(self.deadline).min();
         until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// A try failed. Says how long to pause before the next one.
+    /// Takes note of a failed attempt. Returns how long to pause before the next one.
     ///
     /// # Errors
     ///
-    /// There is none.
+    /// If there is no next one.
     pub(crate) fn failed(&mut self, error: Error) -> Result<Duration, Error> {
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let message = format!("no new connection to the server before the call's deadline: {error}");

@@ -1,4 +1,4 @@
-//! [`Context`]: what an implementation can know of the call that it answers.
+//! [`Context`]: what an implementation can learn about the call that it answers.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
@@ -13,7 +13,7 @@ use crate::connection::link::Link;
 use crate::credentials::Credentials;
 use crate::server::wakers::Wakers;
 
-/// The call that is being answered: who calls, how long they wait, and whether they still do.
+/// The call that an implementation answers: its caller, its deadline, and whether it was cancelled.
 ///
 /// ```
 /// use lpc::{Context, service};
@@ -30,7 +30,7 @@ use crate::server::wakers::Wakers;
 ///         let context = Context::current();
 ///         let mut sum = 0_u64;
 ///         for part in numbers.chunks(1 << 16) {
-///             context.check()?; // nobody waits any more: stop here
+///             context.check()?; // an error once the call is cancelled
 ///             sum = part.iter().fold(sum, |sum, number| sum.wrapping_add(*number));
 ///         }
 ///         Ok(sum)
@@ -39,62 +39,63 @@ use crate::server::wakers::Wakers;
 ///
 /// let sums = SumsClient::builder().in_process(Careful)?;
 /// assert_eq!(sums.sum(&[2, 3])?, 5);
-/// assert_eq!(Careful.sum(&[2, 3])?, 5); // called directly: nobody cancels it
+/// assert_eq!(Careful.sum(&[2, 3])?, 5); // called directly: it is never cancelled
 /// # Ok::<(), lpc::Error>(())
 /// ```
 ///
 /// A call is cancelled when its deadline passes, its future is dropped, or its caller is gone. An `async fn`
-/// is then dropped at its next `await`, as it would be in the caller's process; a `fn` runs on unless it
-/// asks. What an `async fn` hands to other tasks or threads can take a clone along.
+/// is then dropped at its next `await`, as it would be in the caller's process. A `fn` runs on unless it
+/// asks. An `async fn` can give a clone to the tasks or threads that it starts.
 #[derive(Clone, Debug)]
 pub struct Context(Option<Arc<Running>>);
 
 impl Context {
-    /// The context of the call that this thread or task is answering; outside of a call one that nobody
-    /// cancels.
+    /// The context of the call that this thread or task is answering. Outside of a call, it is one that is
+    /// never cancelled.
     ///
-    /// Other threads and tasks that an implementation starts are outside.
+    /// Other threads and tasks that an implementation starts are outside of the call.
     #[must_use]
     pub fn current() -> Self {
         // At the end of its thread, too: in what a destructor calls then, no call is being answered.
         Self(CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default())
     }
 
-    /// Who calls; `None` outside of a call.
+    /// The caller's credentials; `None` outside of a call.
     #[must_use]
     pub fn peer(&self) -> Option<Credentials> {
         Some(self.0.as_ref()?.peer)
     }
 
-    /// When the caller stops waiting, if ever.
+    /// The deadline of the call, if it has one.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.0.as_ref()?.deadline
     }
 
-    /// How long the caller still waits, where there is a deadline: to be passed on to services that are
-    /// called in turn.
+    /// The time left until the deadline, if there is one. Pass it on when the implementation calls other
+    /// services.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         Some(self.deadline()?.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether nobody waits for the result any more.
+    /// Whether the call was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.as_ref().is_some_and(|running| running.is_cancelled())
     }
 
-    /// Goes on as long as somebody waits for the result.
+    /// Checks that the call was not cancelled.
     ///
     /// # Errors
     ///
-    /// [`Cancelled`](ErrorKind::Cancelled), to be returned.
+    /// [`Cancelled`](ErrorKind::Cancelled), for the implementation to return.
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() { Err(cancelled(Progress::Ran)) } else { Ok(()) }
     }
 
-    /// Sleeps on this thread until the call is cancelled, or this time is over. Whether it was cancelled.
+    /// Sleeps on this thread until the call is cancelled, or `time` has passed. Returns whether it was
+    /// cancelled.
     #[must_use]
     pub fn wait_cancelled(&self, time: Duration) -> bool {
         let Some(running) = &self.0 else {
@@ -116,15 +117,15 @@ impl Context {
         running.is_cancelled()
     }
 
-    /// Waits until the call is cancelled: for tasks that an implementation has started.
+    /// Waits until the call is cancelled. It is for tasks that an implementation starts.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime with time enabled, where the call has a deadline.
+    /// Outside of a tokio runtime with time enabled, if the call has a deadline.
     ///
     /// # Cancel safety
     ///
-    /// It may be dropped and waited for again.
+    /// The future may be dropped and made again.
     #[cfg(feature = "tokio")]
     pub async fn cancelled(&self) {
         let Some(running) = &self.0 else { return std::future::pending().await };

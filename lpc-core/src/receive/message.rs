@@ -50,7 +50,7 @@ pub enum Incoming<'a, F> {
     },
     /// The peer adds an object. Its range has been checked against the limits, not against the descriptor.
     Object {
-        /// Its number, with the bit [`OBJECT`]: a free slot until now.
+        /// Its number, with the bit [`OBJECT`](crate::frame::OBJECT): a free slot until now.
         number: u32,
         /// Where the range begins in the file. Any byte will do, not only the first of a page.
         offset: u64,

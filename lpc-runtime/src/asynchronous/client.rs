@@ -7,6 +7,8 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(doc)]
+use lpc_core::ErrorKind;
 use lpc_core::{Result, Service};
 
 use super::caller::{Connected, Connection, dial};

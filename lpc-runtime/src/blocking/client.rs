@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+#[cfg(doc)]
+use lpc_core::ErrorKind;
 use lpc_core::{Result, Service};
 
 use super::caller::{Connection, dial};

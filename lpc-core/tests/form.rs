@@ -1,4 +1,5 @@
-//! What forms say of types, against a file: a change there means that two builds stop understanding each other.
+//! What forms say of types, against a file: a change there means that two builds stop understanding each
+//! other.
 //!
 //! `GOLDEN=overwrite cargo test -p lpc-core --test form` writes it anew.
 

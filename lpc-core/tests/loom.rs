@@ -188,8 +188,8 @@ fn a_segment_withdrawn_while_it_is_used_goes_when_it_is_not() {
 /// Slots of a ring: the least that can be full, and used again.
 const SLOTS: u64 = 2;
 
-/// One side's memory of the quick lane: its words, and for each slot a cell of which loom sees whether it is read while it is
-/// written, or without an order.
+/// One side's memory of the quick lane: its words, and for each slot a cell of which loom sees whether it is
+/// read while it is written, or without an order.
 struct Memory {
     taken: AtomicU64,
     asleep: AtomicU64,

@@ -380,7 +380,8 @@ proptest! {
     fn what_comes_out_is_what_went_in(has_ring: bool, steps in prop::collection::vec(step(), 0..120)) {
         let mut world = World::new(has_ring);
         for step in steps {
-            // With a ring that was announced to a peer that has it mapped already, its descriptor is not lost.
+            // With a ring that was announced to a peer that has it mapped already, its descriptor is not
+            // lost.
             let passes = world.has_ring && world.gone == 0;
             let step = match step {
                 Step::Finish(WriteOutcome::Short) if passes => Step::Finish(WriteOutcome::OutOfTime),
@@ -395,7 +396,8 @@ proptest! {
         world.settle();
     }
 
-    /// Whoever gives up gets back what never goes out, and nothing is sent any more; positions stay right.
+    /// A caller that gives up gets back what is never sent, and nothing is sent any more. Positions stay
+    /// right.
     #[test]
     fn what_is_given_up_is_given_back(steps in prop::collection::vec(step(), 0..60), cut in 1_usize..10_000) {
         let mut world = World::new(false);

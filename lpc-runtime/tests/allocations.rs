@@ -75,8 +75,8 @@ const CALLS: u64 = 1000;
 /// What a thread that comes late to a connection takes, and the like: a few, whatever the number of calls.
 const SLACK: u64 = CALLS / 10;
 
-/// Rounds of calls, of which that counts which took the least: on a busy machine a call may be held up, and then other threads come to
-/// the connection.
+/// Rounds of calls, of which that counts which took the least: on a busy machine a call may be held up, and
+/// then other threads come to the connection.
 const ROUNDS: usize = 5;
 
 /// The least by which these counts grow from one to the next.

@@ -87,8 +87,8 @@ fn room_that_comes_back_is_enough_where_it_is_enough() {
     });
 }
 
-/// The server has no quota, so that bodies are sent again, and a limit that only one of the objects fits, so that their
-/// numbers change hands.
+/// The server has no quota, so that bodies are sent again, and a limit that only one of the objects fits, so
+/// that their numbers change hands.
 #[test]
 fn a_body_that_is_sent_again_refers_to_what_it_did() {
     let (ours, theirs) = UnixStream::pair().unwrap();

@@ -1,4 +1,5 @@
-//! Every form of argument crosses a connection and arrives as it was sent, for each colour of service and client.
+//! Every form of argument crosses a connection and arrives as it was sent, for each colour of service and
+//! client.
 
 #![cfg(feature = "tokio")]
 #![allow(missing_docs, clippy::ptr_arg, clippy::unwrap_used)]

@@ -1,4 +1,5 @@
-//! Client and server of two versions of one service: what is the same on both sides works, whatever else differs.
+//! Client and server of two versions of one service: what is the same on both sides works, whatever else
+//! differs.
 #![cfg(feature = "tokio")]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 

@@ -1,4 +1,5 @@
-//! Whatever a peer sends, a [`Receiver`] gives out nothing that it should not, and holds no more than arrived.
+//! Whatever a peer sends, a [`Receiver`] gives out nothing that it should not, and holds no more than
+//! arrived.
 
 use std::collections::BTreeMap;
 

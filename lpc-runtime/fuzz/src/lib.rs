@@ -4,9 +4,9 @@
 //! RUSTC_BOOTSTRAP=1 cargo fuzz run frames fuzz/corpus/frames fuzz/seeds/frames    # in lpc-runtime
 //! ```
 //!
-//! The variable lets a stable compiler build with the sanitizer. What the fuzzer finds goes to `corpus`, which stays where
-//! it is found, and what makes it stop to `artifacts`; from there it is copied to `seeds`, once it is mended. All seeds are
-//! run by `cargo test -p lpc-runtime --test fuzz` as well, without a fuzzer.
+//! The variable lets a stable compiler build with the sanitizer. What the fuzzer finds goes to `corpus`,
+//! which stays where it is found, and what makes it stop to `artifacts`; from there it is copied to `seeds`,
+//! once it is mended. All seeds are run by `cargo test -p lpc-runtime --test fuzz` as well, without a fuzzer.
 //!
 //! # Layout
 //!

@@ -1,8 +1,9 @@
-//! A client and a server in memory, which call, answer, lend and give back in any order, until one of them comes to lie.
+//! A client and a server in memory, which call, answer, lend and give back in any order, until one of them
+//! comes to lie.
 //!
-//! While both are honest nobody is accused, and every reply is that of its call. Whatever they say, no two blocks that
-//! are in use overlap, no side holds more than its limits, and a violation ends the connection, after which everything is
-//! back.
+//! While both are honest nobody is accused, and every reply is that of its call. Whatever they say, no two
+//! blocks that are in use overlap, no side holds more than its limits, and a violation ends the connection,
+//! after which everything is back.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -9,8 +9,8 @@ pub(crate) struct Piece<'a> {
     pub(crate) is_lossy: bool,
 }
 
-/// The pieces that the fuzzer's bytes stand for: of each a byte that says how many descriptors (2 bits), whether one is
-/// lost (1 bit) and how many bytes (5 bits, or all set and two bytes more), then the bytes.
+/// The pieces that the fuzzer's bytes stand for: of each a byte that says how many descriptors (2 bits),
+/// whether one is lost (1 bit) and how many bytes (5 bits, or all set and two bytes more), then the bytes.
 pub(crate) fn pieces(mut data: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     std::iter::from_fn(move || {
         let (&control, rest) = data.split_first()?;

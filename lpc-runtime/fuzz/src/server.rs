@@ -1,4 +1,5 @@
-//! A server that runs, in this process, and a client that sends it anything: it answers or hangs up, and nothing panics.
+//! A server that runs, in this process, and a client that sends it anything: it answers or hangs up, and
+//! nothing panics.
 //!
 //! To be run with `-detect_leaks=0`: threads of the server that wait for more work are taken for leaks.
 

@@ -1,4 +1,5 @@
-//! Bytes are a value or an error, the same wherever they stand, and what is borrowed from changing memory stays as it is.
+//! Bytes are a value or an error, the same wherever they stand, and what is borrowed from changing memory
+//! stays as it is.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};

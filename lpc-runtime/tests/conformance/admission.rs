@@ -1,4 +1,4 @@
-//! Who gets into a server, how many at once, and how the server ends.
+//! Admission: which clients get into a server, how many at once, and how the server ends.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

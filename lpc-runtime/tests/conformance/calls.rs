@@ -204,7 +204,8 @@ fn calls_are_answered_out_of_order() {
     }
 }
 
-/// A method that always was quick may be the one that waits this time: the connection must go on all the same.
+/// A method that always was quick may be the one that waits this time: the connection must go on all the
+/// same.
 #[test]
 fn a_quick_method_that_waits_for_once_holds_up_nobody() {
     for setup in pairs::all() {

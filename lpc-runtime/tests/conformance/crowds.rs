@@ -1,4 +1,5 @@
-//! Many threads of one client, of which each leaves sending and reading to others, where those cannot go on: nobody is forgotten.
+//! Many threads of one client, of which each leaves sending and reading to others, where those cannot go on:
+//! nobody is forgotten.
 
 use std::io::{ErrorKind::WouldBlock, Read, Write};
 use std::net::Shutdown;
@@ -78,11 +79,11 @@ const ROUNDS: usize = 3;
 fn setups() -> impl Iterator<Item = Setup> {
     let pairs = pairs::all().into_iter().filter(|setup| setup.way == Way::Pair && !setup.quick_lane);
     let pairs = pairs.map(|setup| Setup { threshold: Threshold::OFF, max_concurrent_calls: 128, ..setup });
-    // Who comes first is the scheduler's choice.
+    // The order of the callers is up to the scheduler.
     pairs.flat_map(|setup| vec![setup; ROUNDS])
 }
 
-/// Whoever has to send what the others have left.
+/// The caller that has to flush what the others have enqueued is no exception.
 #[test]
 fn a_server_that_reads_nothing_holds_none_of_a_crowd_beyond_its_deadline() {
     const CALLERS: usize = 120;

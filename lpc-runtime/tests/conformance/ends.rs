@@ -26,9 +26,9 @@ fn shutdown_answers_what_runs_and_then_closes() {
                 std::thread::yield_now();
             }
             server.shutdown();
-            // One call more must not cost the one that runs its answer. It fails at once, or where another caller was
-            // about to send it, with the end of the connection; unless it came into the server's ring before who reads
-            // that heard of the shutdown.
+            // One call more must not cost the one that runs its answer. It fails at once, or where another
+            // caller was about to send it, with the end of the connection; unless it came into the server's
+            // ring before who reads that heard of the shutdown.
             let late = scope.spawn(|| client.echo(b"too late"));
             while !late.is_finished() && client.stats().calls < 2 {
                 std::thread::yield_now();

@@ -483,7 +483,8 @@ fn what_the_client_kept_is_not_written_to_after_the_connection_is_over() {
             let cut = stream.try_clone().unwrap();
             let client = setup.connect_stream(stream);
             kept = Some(client.lend(How::Loan, 50_000, 1).unwrap());
-            // Two calls run when the connection ends. The first cannot be answered; the second makes its result after.
+            // Two calls run when the connection ends. The first cannot be answered; the second makes its
+            // result after.
             let calls = [1, 2].map(|key| {
                 let client = client.clone();
                 scope.spawn(move || client.lend_after(key, 50_000, 9))

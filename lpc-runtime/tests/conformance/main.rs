@@ -1,12 +1,14 @@
-//! What every client may expect of every server: each behaviour once, over all pairs of drivers, lanes and ways to
-//! connect.
+//! What every client may expect of every server: each behaviour once, over all pairs of drivers, lanes and
+//! ways to connect.
 //!
 //! # Layout
 //!
-//! - `probe`: one service as an `fn` trait and as an `async fn` trait of the same name, and its implementation.
+//! - `probe`: one service as an `fn` trait and as an `async fn` trait of the same name, and its
+//!   implementation.
 //! - `pairs`: all ways to get a client of it.
 //! - `calls`, `ends`: the behaviours.
-//! - `deadlines`: calls that are cancelled, by hand or by the clock, and what the implementation can know of it.
+//! - `deadlines`: calls that are cancelled, by hand or by the clock, and what the implementation can know of
+//!   it.
 //! - `reconnecting`: clients that outlive their server.
 //! - `admission`: who gets in, how many at once, and how a server ends.
 //! - `loans`: values in shared memory: where they may stand, where they are, how long they stay.

@@ -58,7 +58,8 @@ pub struct Setup {
     pub quick_lane: bool,
 }
 
-/// Every combination of drivers and ways, without the quick lane and with it, and else with the default settings.
+/// Every combination of drivers and ways, without the quick lane and with it, and else with the default
+/// settings.
 pub fn all() -> Vec<Setup> {
     let mut setups = Vec::new();
     for client in [Driver::Blocking, Driver::Tokio] {

@@ -520,7 +520,7 @@ fn a_loan_that_is_kept_keeps_its_segment_and_no_other() {
         unmapped(1, &setup);
         assert!(kept.iter().all(|byte| *byte == 5));
         assert!(client.turn_all(from_ref(&kept)).unwrap()[0] == kept);
-        // Whose loan only the service has.
+        // Now only the service holds the loan.
         drop(kept);
         let left = if setup.trust { 1 } else { 0 };
         unmapped(left, &setup);

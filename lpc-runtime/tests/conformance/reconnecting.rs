@@ -136,7 +136,8 @@ fn nobody_there_ends_a_call_in_bounded_time_and_the_next_tries_again() {
     }
 }
 
-/// A client that has lost its server, and whoever serves its port now and has not answered yet. What happened.
+/// A client that has lost its server, and whoever serves its port now and has not answered yet. What
+/// happened.
 fn kept_waiting(directory: &Path) -> (AnyClient, UnixListener, UnixStream, Arc<Mutex<Vec<String>>>) {
     let port = directory.join("probe");
     let (reconnect, events) = policy();

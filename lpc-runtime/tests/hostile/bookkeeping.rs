@@ -31,7 +31,7 @@ attacks! { Greeted;
         peer.send(&frame::retire(3).repeat(2));
     };
     a_flood_of_retires: both, CutOff(Protocol), |peer| flood(peer, &frame::retire(1));
-    /// Whoever cannot read a segment may say so before it can know that the segment is gone.
+    /// A peer that cannot read a segment may say so before it can know that the segment is gone.
     a_refusal_of_a_segment_that_never_was: both, Borne, |peer| peer.send(&frame::refuse(5));
     a_refusal_of_an_object: both, Borne, |peer| peer.send(&frame::refuse(OBJECT));
     a_refusal_of_no_number: both, CutOff(Protocol), |peer| {

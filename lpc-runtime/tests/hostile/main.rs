@@ -1,18 +1,19 @@
-//! What hostile peers do, done to real processes: each attack to a server, to a client, or to both, of either driver.
+//! What hostile peers do, done to real processes: each attack to a server, to a client, or to both, of either
+//! driver.
 //!
 //! Whatever the attack is, the same has to hold, and [`siege`] checks it:
 //!
 //! - An honest peer of the same process is answered, correctly and within a second, all the while.
-//! - The offender is disconnected, or its own calls fail, or it did nothing wrong and is served. A server logs the reason for
-//!   which it disconnects.
+//! - The offender is disconnected, or its own calls fail, or it did nothing wrong and is served. A server
+//!   logs the reason for which it disconnects.
 //! - The process then holds as many descriptors, mappings, threads and bytes of memory as before.
 //! - Nothing in it has panicked, and it ends when it is told to.
 //!
-//! An attack is one entry of a table: its name, whom it is done to, how it has to end, and what it does. Each table is a
-//! module: `segments` and `objects` (descriptors that are no honest memory), `descriptors` (floods of them), `framing`,
-//! `handshake`, `decoding` (values that are none), `blocks` (places that are nowhere), `bookkeeping` (frames about what is not
-//! there), `replies`, `calls`. What takes a process of its own limits stands with the other `processes` tests: `bombs`, `scarce`,
-//! `scribbled`.
+//! An attack is one entry of a table: its name, whom it is done to, how it has to end, and what it does. Each
+//! table is a module: `segments` and `objects` (descriptors that are no honest memory), `descriptors` (floods
+//! of them), `framing`, `handshake`, `decoding` (values that are none), `blocks` (places that are nowhere),
+//! `bookkeeping` (frames about what is not there), `replies`, `calls`. What takes a process of its own limits
+//! stands with the other `processes` tests: `bombs`, `scarce`, `scribbled`.
 //!
 //! `kills` has processes killed while they and others call.
 //!

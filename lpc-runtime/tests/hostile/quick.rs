@@ -1,4 +1,5 @@
-//! Rings that are no honest memory, or hold what no ring may, and frames that come another way than they should.
+//! Rings that are no honest memory, or hold what no ring may, and frames that come another way than they
+//! should.
 
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;

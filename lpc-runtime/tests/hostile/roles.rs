@@ -100,7 +100,8 @@ pub struct Honest {
     heart: Heart,
 }
 
-/// Within this an honest peer is answered, whatever others do, not counting the time for which the machine runs something else.
+/// Within this an honest peer is answered, whatever others do, not counting the time for which the machine
+/// runs something else.
 const SOON: Duration = Duration::from_secs(1);
 
 impl Honest {
@@ -136,7 +137,8 @@ impl Honest {
     }
 }
 
-/// A thread that wants to run every [`BEAT`], and counts for how long it could not: nobody else of this machine could, then.
+/// A thread that wants to run every [`BEAT`], and counts for how long it could not: nobody else of this
+/// machine could, then.
 struct Heart {
     thread: JoinHandle<()>,
     /// In microseconds.

@@ -1,4 +1,5 @@
-//! Segments that are no honest memory: truncated or not sealed against it, of another size or kind, or too large.
+//! Segments that are no honest memory: truncated or not sealed against it, of another size or kind, or too
+//! large.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::OwnedFd;

@@ -32,7 +32,8 @@ impl Attack {
         }
     }
 
-    /// A server says why it disconnects whom, and disconnects nobody else. Of those who do not get in it names one in a second.
+    /// A server says why it disconnects whom, and disconnects nobody else. Of those who do not get in it
+    /// names one in a second.
     fn check_log(&self, log: &[String]) {
         let closed = log::count(log, "connection closed");
         let refused = log::count(log, "connection refused");
@@ -267,15 +268,15 @@ pub struct Holdings {
     memory: u64,
 }
 
-/// Threads of a blocking server that wait for work before they end: as many as calls of one connection run at once, and who
-/// reads it.
+/// Threads of a blocking server that wait for work before they end: as many as calls of one connection run at
+/// once, and who reads it.
 const WORKERS: usize = 17;
 
 /// Mappings that the allocator and the C library may split.
 const SPLITS: usize = 8;
 
-/// Memory that the allocator may not give back, because something small stands behind it: as much as a server reads ahead for
-/// each attacker.
+/// Memory that the allocator may not give back, because something small stands behind it: as much as a server
+/// reads ahead for each attacker.
 const SLACK: u64 = (ATTACKERS as u64) << 20;
 
 impl Holdings {

@@ -36,7 +36,8 @@ fn connections_that_came_and_went_leave_no_descriptor_and_no_mapping() {
     }
 }
 
-/// Whether a process has no number left for a descriptor. It may have inherited some with numbers over the limit.
+/// Whether a process has no number left for a descriptor. It may have inherited some with numbers over the
+/// limit.
 fn is_full(id: u32, limit: usize) -> bool {
     (0..limit).all(|number| std::fs::symlink_metadata(format!("/proc/{id}/fd/{number}")).is_ok())
 }

@@ -13,8 +13,9 @@ fn with_threshold(role: &str, driver: Driver, threshold: Option<&str>) -> Comman
     command
 }
 
-/// Each line: what the threshold was set by; the lanes of arguments and results of 1, 99, 100 and 20,000 bytes (a
-/// length and, in results, the variant `Ok` come on top); those of methods with a threshold of their own.
+/// Each line: what the threshold was set by; the lanes of arguments and results of 1, 99, 100 and 20,000
+/// bytes (a length and, in results, the variant `Ok` come on top); those of methods with a threshold of their
+/// own.
 #[test]
 fn the_environment_sets_the_threshold_where_no_code_does() {
     for driver in DRIVERS {

@@ -34,9 +34,9 @@ impl After {
     }
 }
 
-/// Each call with each errno that is tried. Not among them: what cannot be while a server calls and is called (socketpair(2)),
-/// EAGAIN of a socket that has room, after which epoll(7) rightly reports nothing, and what is a panic by the documentation, as
-/// of a `Shared` whose file cannot be read.
+/// Each call with each errno that is tried. Not among them: what cannot be while a server calls and is called
+/// (socketpair(2)), EAGAIN of a socket that has room, after which epoll(7) rightly reports nothing, and what
+/// is a panic by the documentation, as of a `Shared` whose file cannot be read.
 const FAULTS: [(&str, Errno, After); 39] = {
     use After::{New, Unharmed, Usable};
     [
@@ -110,7 +110,8 @@ fn knobs(is_quick: bool) -> Knobs {
     Knobs { is_quick, ..Knobs::default() }
 }
 
-/// What comes of the load while nothing fails, and, where that is fine, of calls that the quick lane is to take or not.
+/// What comes of the load while nothing fails, and, where that is fine, of calls that the quick lane is to
+/// take or not.
 fn state(client: &AnyVault, is_quick: bool) -> String {
     match load(client, || ()).as_str() {
         "fine" => match has_lane(client) {
@@ -127,8 +128,8 @@ const CALLERS: u64 = 3;
 /// What of each size a caller calls.
 const ROUNDS: u64 = 4;
 
-/// Calls with everything that there is, from several threads, once they are there and `begin` was called. Says "fine" or
-/// which kinds of errors there were; a wrong result is a panic.
+/// Calls with everything that there is, from several threads, once they are there and `begin` was called.
+/// Says "fine" or which kinds of errors there were; a wrong result is a panic.
 fn load(client: &AnyVault, begin: impl FnOnce()) -> String {
     let barrier = Barrier::new(CALLERS as usize + 1);
     let mut kinds: Vec<String> = thread::scope(|scope| {
@@ -230,7 +231,7 @@ fn a_server_whose_system_calls_fail_goes_on_when_they_do_not() {
 
 #[test]
 fn a_client_whose_system_calls_fail_goes_on_when_they_do_not() {
-    // Whoever wants no quick lane has none.
+    // A client that does not ask for the quick lane has none.
     let vaults = DRIVERS.map(|driver| (driver, Vault::start(driver, knobs(true))));
     every_fault(|driver, fault, is_quick, after| {
         let (_, vault) = vaults.iter().find(|(server, _)| *server == driver).expect("one of each driver");

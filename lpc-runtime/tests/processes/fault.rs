@@ -1,7 +1,8 @@
 //! System calls of this process that fail when they are told to.
 //!
-//! The process puts a seccomp filter on all of its threads that reports some system calls to a supervisor: a thread that was
-//! there before, and is not filtered itself (seccomp_unotify(2)). It lets each go on, but for those that are to fail.
+//! The process puts a seccomp filter on all of its threads that reports some system calls to a supervisor: a
+//! thread that was there before, and is not filtered itself (seccomp_unotify(2)). It lets each go on, but for
+//! those that are to fail.
 #![allow(
     unsafe_code,
     reason = "nothing else makes system calls fail, and no crate that the project uses has this"
@@ -117,8 +118,9 @@ pub fn disarm() {
     say(format_args!("failed {}", FAILED.load(SeqCst)));
 }
 
-/// Reports the calls of the fault to a supervisor, in this thread and all that it starts. The filter stays for good: it is
-/// inherited by threads, and cannot be taken off. A panic is said, unless it is a caller's own.
+/// Reports the calls of the fault to a supervisor, in this thread and all that it starts. The filter stays
+/// for good: it is inherited by threads, and cannot be taken off. A panic is said, unless it is a caller's
+/// own.
 pub fn supervise() -> io::Result<()> {
     std::panic::set_hook(Box::new(|panic| {
         if thread::current().name() != Some(CALLER) {
@@ -126,8 +128,8 @@ pub fn supervise() -> io::Result<()> {
         }
     }));
     let fault = Fault::decode(&variable(FAULT));
-    // Made before the filter, so that it is not filtered. It waits for no lock that a thread may hold which waits for it: it
-    // allocates nothing, and even the listener it gets without a futex.
+    // Made before the filter, so that it is not filtered. It waits for no lock that a thread may hold which
+    // waits for it: it allocates nothing, and even the listener it gets without a futex.
     thread::spawn(move || {
         IS_READY.store(true, SeqCst);
         while LISTENER.load(SeqCst) < 0 {
@@ -135,7 +137,8 @@ pub fn supervise() -> io::Result<()> {
         }
         answer(LISTENER.load(SeqCst), fault);
     });
-    // The beginning of a thread frees memory: nobody may hold the allocator's lock then who waits for this thread.
+    // The beginning of a thread frees memory: nobody may hold the allocator's lock then who waits for this
+    // thread.
     while !IS_READY.load(SeqCst) {
         thread::sleep(Duration::from_millis(1));
     }

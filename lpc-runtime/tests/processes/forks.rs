@@ -26,8 +26,8 @@ pub fn forked(driver: Driver) -> lpc::Result<()> {
     let other = AnyClient::connect(driver, &format!("{port}.serving"))?;
     other.length(b"served")?;
 
-    // SAFETY: what the fork runs takes no lock that another thread has here: the other threads wait in system calls, and
-    // the C library sees to those of the allocator.
+    // SAFETY: what the fork runs takes no lock that another thread has here: the other threads wait in system
+    // calls, and the C library sees to those of the allocator.
     match unsafe { fork() }.map_err(std::io::Error::from)? {
         ForkResult::Child => {
             let result = catch_unwind(AssertUnwindSafe(|| {

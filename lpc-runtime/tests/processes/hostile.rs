@@ -224,7 +224,8 @@ impl Peer {
         Some((header, body))
     }
 
-    /// What a client passes to the method `look`, or a server's answer to its call: in the frame, or in this block.
+    /// What a client passes to the method `look`, or a server's answer to its call: in the frame, or in this
+    /// block.
     pub fn thing(&mut self, thing: &[u8], block: Option<BlockRef>, loans: &[BlockRef]) -> Vec<u8> {
         match self.role {
             Role::Client => self.frame("look", thing, block, loans),
@@ -369,7 +370,8 @@ impl Peer {
         }
     }
 
-    /// Whether the other side closes the connection, whatever it says first. For a stranger, who knows no frames.
+    /// Whether the other side closes the connection, whatever it says first. For a stranger, who knows no
+    /// frames.
     pub fn is_turned_away(&mut self) -> bool {
         let mut bytes = [0; 4096];
         loop {

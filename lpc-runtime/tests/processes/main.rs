@@ -1,13 +1,13 @@
-//! What takes real processes and their environment: children, names, `LPC_THRESHOLD`, sockets of the service manager,
-//! and running out of descriptors.
+//! What takes real processes and their environment: children, names, `LPC_THRESHOLD`, sockets of the service
+//! manager, and running out of descriptors.
 //!
 //! # Layout
 //!
 //! - `service`: one service as an `fn` trait and as an `async fn` trait, and clients of both drivers.
 //! - `roles`: what this program does as the other process.
 //! - `process`: starts this program again in a role, and talks with it.
-//! - `children`, `names`, `environment`, `descriptors`, `users`, `manager` (what a service manager is told), `forks`: the
-//!   tests.
+//! - `children`, `names`, `environment`, `descriptors`, `users`, `manager` (what a service manager is told),
+//!   `forks`: the tests.
 //! - `vault`: the service of the tests about shared memory, which are:
 //!   - `scarce`: no descriptor or address space is left;
 //!   - `failing`: system calls fail, one at a time;
@@ -15,8 +15,8 @@
 //!   - `killed`: one side is killed;
 //!   - `files`: files and sealed memory, passed on;
 //!   - `steady`: once warm, calls share no more memory;
-//!   - `forged`, `scribbled`, `bombs`: peers that speak the protocol by hand (`hostile`), to do harm; more of them, one by
-//!     one, in the `hostile` tests.
+//!   - `forged`, `scribbled`, `bombs`: peers that speak the protocol by hand (`hostile`), to do harm; more of
+//!     them, one by one, in the `hostile` tests.
 #![cfg(feature = "tokio")]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 

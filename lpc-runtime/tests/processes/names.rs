@@ -197,9 +197,10 @@ fn a_listening_socket_of_the_service_manager_outlives_its_async_server() {
     outlives_its_server(Driver::Tokio);
 }
 
-// FAILS, and is right to: `blocking::Handle::shutdown` wakes its thread in accept(2) by shutdown(2) of the listening
-// socket. That socket is the service manager's as well, and is of no use to anybody from then on: the next client is
-// refused, and no server is started for it. An inherited listener needs to be woken in another way.
+// FAILS, and is right to: `blocking::Handle::shutdown` wakes its thread in accept(2) by shutdown(2) of the
+// listening socket. That socket is the service manager's as well, and is of no use to anybody from then on:
+// the next client is refused, and no server is started for it. An inherited listener needs to be woken in
+// another way.
 #[test]
 fn a_listening_socket_of_the_service_manager_outlives_its_blocking_server() {
     outlives_its_server(Driver::Blocking);

@@ -1,5 +1,5 @@
-//! The quick lane, where a system call fails that its beginning takes, or no descriptor or quota is left for it: then all goes
-//! through the socket, as without it, and nobody is told.
+//! The quick lane, where a system call fails that its beginning takes, or no descriptor or quota is left for
+//! it: then all goes through the socket, as without it, and nobody is told.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Stdio;
@@ -44,8 +44,8 @@ pub fn has_lane(client: &AnyVault) -> lpc::Result<bool> {
     Ok(is_sent)
 }
 
-/// Checks with each call of each kind failing, one at a time until there is none, and then with all of them failing. The check
-/// says how many failed. All that are wrong are told together.
+/// Checks with each call of each kind failing, one at a time until there is none, and then with all of them
+/// failing. The check says how many failed. All that are wrong are told together.
 fn each_failure(check: impl Fn(Driver, Fault) -> u64) {
     if !is_permitted() {
         return;
@@ -149,7 +149,8 @@ fn taken<T>(id: u32, action: impl FnOnce() -> T) -> (T, usize) {
     (result, settled(id) - before)
 }
 
-/// To begin it a server needs two beside the connection's own: the one that it gets, and the one that it makes meanwhile.
+/// To begin it a server needs two beside the connection's own: the one that it gets, and the one that it
+/// makes meanwhile.
 #[test]
 fn a_server_without_descriptors_for_it_answers_through_the_socket() {
     for (client, server) in pairs() {

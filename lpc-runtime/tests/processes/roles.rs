@@ -228,7 +228,8 @@ fn nonsense(driver: Driver) -> lpc::Result<()> {
     Ok(())
 }
 
-/// Connects, calls and disconnects 200 times, and says what this process held after the first time and the last.
+/// Connects, calls and disconnects 200 times, and says what this process held after the first time and the
+/// last.
 fn rounds(driver: Driver) -> lpc::Result<()> {
     let port = variable(PORT);
     let round = || -> lpc::Result<()> {

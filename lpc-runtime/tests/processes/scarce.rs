@@ -32,8 +32,8 @@ fn a_server_without_descriptors_gets_large_bodies_through_the_socket() {
     }
 }
 
-/// Segments that the peer cannot read count in the pool until they are retired. A client that keeps its memory for long
-/// must not wait for that.
+/// Segments that the peer cannot read count in the pool until they are retired. A client that keeps its
+/// memory for long must not wait for that.
 #[test]
 fn large_bodies_take_the_socket_when_no_segment_of_the_whole_pool_can_be_read() {
     for (client, server) in pairs() {
@@ -196,7 +196,8 @@ fn calls() -> [(&'static str, Call); 5] {
 
 #[test]
 fn a_client_without_address_space_sends_large_bodies_all_the_same() {
-    // (A tokio client copies what the socket does not take at once, for which there would have to be room, too.)
+    // (A tokio client copies what the socket does not take at once, for which there would have to be room,
+    // too.)
     for (client, server) in pairs().filter(|(client, _)| *client == Driver::Blocking) {
         let vault = Vault::start(server, Knobs::default());
         let script = r#"ulimit -v 2000000; exec "$0" "$@""#;
@@ -228,8 +229,9 @@ pub fn client_without_memory(driver: Driver) -> lpc::Result<()> {
     Ok(())
 }
 
-/// Segments double, so that a pool which is used up is in pieces, none of which takes a body that is almost as large as
-/// all of it. Nothing is in use that could come back, so a caller who waited would wait until memory is given back.
+/// Segments double, so that a pool which is used up is in pieces, none of which takes a body that is almost
+/// as large as all of it. Nothing is in use that could come back, so a caller who waited would wait until
+/// memory is given back.
 #[test]
 fn a_body_almost_as_large_as_the_pool_is_sent_although_that_is_in_pieces() {
     for (client, server) in pairs() {

@@ -123,7 +123,8 @@ impl Memory {
         for (offset, byte) in bytes.iter().enumerate() {
             // SAFETY: in bounds by the check above.
             let place = unsafe { self.0.as_mut_ptr().add(at + offset) };
-            // SAFETY: mapped writable, and one thread of this process writes at a time, with no reference to it.
+            // SAFETY: mapped writable, and one thread of this process writes at a time, with no reference to
+            // it.
             unsafe { place.write_volatile(*byte) };
         }
     }

@@ -83,7 +83,8 @@ pub fn serve_everybody(driver: Driver) -> lpc::Result<()> {
     }
 }
 
-/// Role: connects as that user, again and again, and says nothing to the server. Says how many connections it is left.
+/// Role: connects as that user, again and again, and says nothing to the server. Says how many connections it
+/// is left.
 pub fn besiege(_: Driver) -> lpc::Result<()> {
     setuid(Uid::from_raw(STRANGER)).map_err(std::io::Error::from)?;
     let mut streams: Vec<UnixStream> = Vec::new();

@@ -322,7 +322,8 @@ macro_rules! with_knobs {
             builder = builder.handshake_timeout(HASTE).pool_idle_timeout(HASTE / 40);
         }
         if $knobs.is_trusting {
-            // SAFETY: only processes of these tests connect, and those that meet such a peer keep to the rules.
+            // SAFETY: only processes of these tests connect, and those that meet such a peer keep to the
+            // rules.
             builder = unsafe { builder.trust(|_| true) };
         }
         builder

@@ -6,7 +6,7 @@ use crate::frame::CallId;
 use crate::receive::Violation;
 use crate::run_queue::{Bounds, Cancelled, Cost, RunQueue};
 
-/// The types of whoever drives a [`Desk`].
+/// The types of a driver of [`Desk`].
 pub trait Driver {
     /// A call that has arrived: what is run.
     type Call;
@@ -90,7 +90,7 @@ pub struct Next<D: Driver> {
     pub call: Option<D::Call>,
     /// Others may run beside it: [`Desk::start_next`] has them.
     pub has_more: bool,
-    /// To be held by whoever ended the call.
+    /// To be held by the thread or task that ended the call.
     pub receive: Option<D::Receive>,
 }
 

@@ -152,7 +152,7 @@ impl<C, H: Clone> RunQueue<C, H> {
         Some(call)
     }
 
-    /// Nobody waits for the answer of a call any more.
+    /// The client has cancelled a call.
     pub fn cancel(&mut self, id: CallId) -> Cancelled<C, H> {
         let Some(handle) = self.place(id).map(|place| &self.handles[place]) else {
             return Cancelled::Nothing;
@@ -166,7 +166,7 @@ impl<C, H: Clone> RunQueue<C, H> {
         Cancelled::Waiting(call)
     }
 
-    /// Nobody waits for any answer any more: takes out the calls that wait, and gives the handles of those
+    /// The connection is over: takes out the calls that wait, and gives the handles of those
     /// that run.
     pub fn cancel_all(&mut self) -> (Vec<C>, Vec<H>) {
         let waiting = std::mem::take(&mut self.waiting);
@@ -281,7 +281,7 @@ mod tests {
         let cost = |copied| Cost { held: 0, copied };
         assert!(queue.arrive(id(1), (), cost(11), 'a').unwrap().is_some());
         assert!(queue.arrive(id(2), (), cost(1), 'b').unwrap().is_none());
-        // Whatever it takes: nobody overtakes.
+        // Whatever it takes: no call overtakes another.
         assert!(queue.arrive(id(3), (), FREE, 'c').unwrap().is_none());
         assert_eq!(done(&mut queue, 1, cost(11)), Some('b'));
         assert_eq!(queue.start_next(), Some('c'));

@@ -25,7 +25,6 @@ use super::spinning::Ahead;
 use super::stream::Stream;
 use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
-use crate::credentials::Credentials;
 use crate::generated::{Reply, Request};
 use crate::maintenance::{self, Tend};
 use crate::server::admission::Permit;
@@ -61,13 +60,8 @@ enum Flush {
 }
 
 impl<D: Implementation> Connection<D> {
-    pub(super) fn new(
-        link: Arc<Link>,
-        peer: Credentials,
-        served: Arc<Served<D>>,
-        permit: Permit,
-    ) -> Arc<Self> {
-        let desk = Desk::new(&served, peer, &link, permit);
+    pub(super) fn new(link: Arc<Link>, served: Arc<Served<D>>, permit: Permit) -> Arc<Self> {
+        let desk = Desk::new(&served, &link, permit);
         let connection = Arc::new(Self { link: AsyncLink::new(link), served, ended: Notify::new(), desk });
         connection.link().tended_by(maintenance::weak(&connection));
         connection
@@ -138,7 +132,7 @@ impl<D: Implementation> Connection<D> {
         if self.desk.hung_up(self.link(), inbox) {
             return Ok(());
         }
-        self.until(Desk::is_idle).await;
+        self.until(Desk::is_drained).await;
         if self.link().is_broken() {
             return Ok(());
         }
@@ -160,8 +154,8 @@ impl<D: Implementation> Connection<D> {
         self.link.flush().map_err(ends::broken)
     }
 
-    /// Waits until it is so, or nobody is there any more for whom it matters: nobody receives meanwhile, and
-    /// would notice.
+    /// Waits until it is so, or the connection is over. Whether the client is still there is looked at here,
+    /// since nothing is received meanwhile.
     async fn until(&self, is_so: impl Fn(&Desk) -> bool) {
         loop {
             let ended = self.ended.notified();
@@ -284,7 +278,7 @@ impl<D: Implementation> Tend for Connection<D> {
 /// under way does not keep one with a single call waiting for all of them.
 const IN_A_ROW: u32 = 16;
 
-/// How often a connection that nobody reads is looked after.
+/// How often a connection is looked at while nothing is received.
 const LOOK: Duration = Duration::from_secs(1);
 
 struct CloseOnDrop<'c, D: Implementation>(&'c Connection<D>);

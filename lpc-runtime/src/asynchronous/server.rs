@@ -18,7 +18,6 @@ use super::{ServerBuilder, greeting};
 use crate::config::Config;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
-use crate::credentials::Credentials;
 use crate::generated::{AsyncDispatch, Description, Dispatcher, Reply, Request};
 use crate::port::{Listener, Port};
 use crate::server::admission::{self, Admission, Permit};
@@ -145,7 +144,7 @@ impl Server {
         if config.systemd_notify {
             notify::tell(notify::STOPPING);
         }
-        // A client that connects from now on is told that nobody serves.
+        // A client that connects from now on is refused by the system.
         drop(listener);
         handle.shutdown();
         let finished = async { while connections.join_next().await.is_some() {} };
@@ -174,12 +173,12 @@ async fn accept<D: Implementation>(
             Ok((stream, _)) => match stream.into_std().and_then(Stream::new) {
                 Ok(stream) => Arc::new(stream),
                 Err(error) => {
-                    admission.complain(service, &error.into());
+                    admission.log_refusal(service, None, &error.into());
                     continue;
                 }
             },
             Err(error) if crate::port::is_passing(&error) => {
-                admission.complain(service, &error.into());
+                admission.log_refusal(service, None, &error.into());
                 tokio::time::sleep(admission::PAUSE).await;
                 continue;
             }
@@ -192,6 +191,7 @@ async fn accept<D: Implementation>(
             tokio::time::sleep(admission::FULL_PAUSE).await;
         }
         let Some(permit) = admission.admit(&stream, service, config) else { continue };
+        let peer = permit.peer();
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
         connections.spawn(async move {
             match greet(&stream, &served, &config, &control, permit).await {
@@ -199,7 +199,7 @@ async fn accept<D: Implementation>(
                     // It has been logged.
                     let _ = connection.serve(&stream, inbox).await;
                 }
-                Err(error) => control.admission.complain(service, &error),
+                Err(error) => control.admission.log_refusal(service, Some(peer), &error),
             }
         });
     }
@@ -215,12 +215,11 @@ async fn greet<D: Implementation>(
 ) -> Result<(Arc<Connection<D>>, Inbox)> {
     let limits = greeting::greet_client(stream, &served.hello, config, &permit).await?;
     let is_trusted = config.trusts(&**stream);
-    let peer = Credentials::of_peer(&**stream)?;
-    let settings = served.settings(limits, peer.uid(), config);
+    let settings = served.settings(limits, permit.peer().uid(), config);
     let link = Link::new(Arc::clone(stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
     permit.established(&link);
     let inbox = Inbox::new(Role::Server, config.limits, is_trusted, &link);
-    Ok((Connection::new(link, peer, Arc::clone(served), permit), inbox))
+    Ok((Connection::new(link, Arc::clone(served), permit), inbox))
 }
 
 /// An implementation `S` of the service `M`.

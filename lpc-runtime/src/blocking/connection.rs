@@ -21,7 +21,6 @@ use super::guard::Guard;
 use super::workers::{IDLE, TICK, Work, Workers};
 use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
-use crate::credentials::Credentials;
 use crate::generated::{Reply, Request};
 use crate::maintenance::{self, Tend};
 use crate::server::admission::Permit;
@@ -55,13 +54,8 @@ enum Flush {
 }
 
 impl Connection {
-    pub(super) fn new(
-        link: Arc<Link>,
-        peer: Credentials,
-        served: Arc<Served<Dispatch>>,
-        permit: Permit,
-    ) -> Arc<Self> {
-        let desk = Desk::new(&served, peer, &link, permit);
+    pub(super) fn new(link: Arc<Link>, served: Arc<Served<Dispatch>>, permit: Permit) -> Arc<Self> {
+        let desk = Desk::new(&served, &link, permit);
         let (busy, running) = (AtomicU32::new(IDLE), AtomicU16::new(0));
         let connection = Arc::new_cyclic(|this| {
             let guard = Guard::new(this.clone());

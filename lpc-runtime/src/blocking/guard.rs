@@ -1,4 +1,4 @@
-//! [`Guard`]: looks whether the client is still there, while nobody receives.
+//! [`Guard`]: looks whether the client is still there, while the receive half is parked.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};

@@ -19,7 +19,6 @@ use super::{ServerBuilder, greeting};
 use crate::config::Config;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
-use crate::credentials::Credentials;
 use crate::generated::{Description, Dispatch, Dispatcher};
 use crate::port::{Listener, Port};
 use crate::server::admission::{self, Admission, Permit};
@@ -137,7 +136,7 @@ impl Server {
         if config.systemd_notify {
             notify::tell(notify::STOPPING);
         }
-        // A client that connects from now on is told that nobody serves.
+        // A client that connects from now on is refused by the system.
         drop(listener);
         handle.shutdown();
         if !handle.0.admission.wait(Some(config.shutdown_timeout)) {
@@ -179,7 +178,7 @@ fn accept(
             // The client has left again.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) if crate::port::is_passing(&error) => {
-                admission.complain(service, &error.into());
+                admission.log_refusal(service, None, &error.into());
                 if stops_within(admission::PAUSE)? {
                     return Ok(());
                 }
@@ -196,18 +195,19 @@ fn accept(
             }
         }
         let Some(permit) = admission.admit(&stream, service, config) else { continue };
+        let peer = permit.peer();
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
         let accepted = Arc::clone(&stream);
         let spawned = thread::Builder::new().name("lpc-connection".into()).spawn(move || {
             if let Err(error) = lead(accepted, &served, &config, &control, permit) {
-                control.admission.complain(service, &error);
+                control.admission.log_refusal(service, Some(peer), &error);
             }
         });
         if let Err(error) = spawned {
             let message = format!("no thread for a connection: {error}");
             let reason = Error::new(ErrorKind::ResourceExhausted, message);
             crate::handshake::refuse(&*stream, &reason);
-            admission.complain(service, &reason);
+            admission.log_refusal(service, Some(peer), &reason);
         }
     }
 }
@@ -222,12 +222,11 @@ fn lead(
 ) -> Result<()> {
     let limits = greeting::greet_client(&stream, &served.hello, config, &permit)?;
     let is_trusted = config.trusts(&*stream);
-    let peer = Credentials::of_peer(&*stream)?;
-    let settings = served.settings(limits, peer.uid(), config);
+    let settings = served.settings(limits, permit.peer().uid(), config);
     let link = Link::new(stream, Wait::Sleep, settings, Arc::clone(&control.counters));
     permit.established(&link);
     let inbox = Box::new(Inbox::new(Role::Server, config.limits, is_trusted, &link));
-    let connection = Connection::new(link, peer, Arc::clone(served), permit);
+    let connection = Connection::new(link, Arc::clone(served), permit);
     control.workers.watch(&connection);
     connection.work(Some(inbox), &control.workers);
     Ok(())

@@ -1,4 +1,4 @@
-//! [`Workers`]: the threads of a server, and the watch that nobody waits behind a slow call.
+//! [`Workers`]: the threads of a server, and the watch for calls that hold up those behind them.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -86,8 +86,8 @@ impl Workers {
         lock(&self.watch.connections).iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Marks a connection whose leader runs a call itself. Without the mark nobody would read on if that call
-    /// takes unexpectedly long.
+    /// Marks a connection whose leader runs a call itself. Without the mark no thread would receive if that
+    /// call takes unexpectedly long.
     pub(super) fn begin(self: &Arc<Self>, busy: &AtomicU32) {
         busy.store(self.watch.tick.load(Relaxed), SeqCst);
         // Pairs with the watcher, which stores `asleep` and then looks at `busy`: one of the two sees the

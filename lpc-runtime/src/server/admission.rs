@@ -27,7 +27,7 @@ pub(crate) type Socket = dyn AsFd + Send + Sync;
 pub(crate) struct Admission {
     birth: Birth,
     state: Mutex<State>,
-    /// Signalled when the last permit is dropped, or nobody is to wait for that any more.
+    /// Signalled when the last permit is dropped, or that is not to be waited for any more.
     empty: Condvar,
     refusals: Mutex<RefusalLog>,
 }
@@ -77,11 +77,11 @@ impl RefusalLog {
 #[derive(Debug)]
 pub(crate) struct Permit {
     admission: Arc<Admission>,
-    user: u32,
+    peer: Credentials,
     number: u64,
 }
 
-/// Pause before the next look where `max_handshakes` are pending: the end of a handshake wakes nobody.
+/// Pause before the next look where `max_handshakes` are pending: the end of a handshake wakes no thread.
 pub(crate) const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// Pause before the next accept where the system has no descriptor for another connection.
@@ -119,13 +119,14 @@ impl Admission {
     fn evict(&self, evicted: &Evicted, service: Description, config: &Config) {
         let socket = self.state().connections.get(&evicted.number).and_then(|permit| permit.socket.upgrade());
         let reason = too_many_pending("there are".into(), config.max_handshakes);
-        if let Some(socket) = socket {
+        if let Some(socket) = &socket {
             if !evicted.is_greeted {
-                handshake::refuse(&*socket, &reason);
+                handshake::refuse(&**socket, &reason);
             }
-            socket::shutdown(&*socket, Shutdown::Both);
+            socket::shutdown(&**socket, Shutdown::Both);
         }
-        self.complain(service, &reason);
+        let peer = socket.and_then(|socket| Credentials::of_peer(&*socket).ok());
+        self.log_refusal(service, peer, &reason);
     }
 
     /// Admits a client that has connected to a port, or tells it why not.
@@ -135,28 +136,28 @@ impl Admission {
         service: Description,
         config: &Config,
     ) -> Option<Permit> {
-        let admitted = Credentials::of_peer(&**stream).and_then(|peer| {
+        let peer = Credentials::of_peer(&**stream);
+        let admitted = peer.clone().and_then(|peer| {
             config.check_peer(&peer, Role::Client)?;
             if config.is_open_to_others() {
                 self.reserve_share(peer.uid(), service, config)?;
             }
-            self.enter(stream, peer.uid(), Some(config))
+            self.enter(stream, peer, Some(config))
         });
         admitted
             .inspect_err(|reason| {
                 handshake::refuse(&**stream, reason);
-                self.complain(service, reason);
+                self.log_refusal(service, peer.ok(), reason);
             })
             .ok()
     }
 
-    /// Admits a connection that somebody else has made.
+    /// Admits a connection that was handed over: the limits are for ports.
     pub(crate) fn adopt<S: AsFd + Send + Sync + 'static>(
         self: &Arc<Self>,
         stream: &Arc<S>,
     ) -> Result<Permit> {
-        let peer = Credentials::of_peer(&**stream)?;
-        self.enter(stream, peer.uid(), None)
+        self.enter(stream, Credentials::of_peer(&**stream)?, None)
     }
 
     /// Keeps room for the handshakes of other users: a user that has its share evicts a handshake of its own.
@@ -176,9 +177,10 @@ impl Admission {
     fn enter<S: AsFd + Send + Sync + 'static>(
         self: &Arc<Self>,
         stream: &Arc<S>,
-        user: u32,
+        peer: Credentials,
         limits: Option<&Config>,
     ) -> Result<Permit> {
+        let user = peer.uid();
         let mut state = self.state();
         let of_user = state.users.get(&user).copied().unwrap_or(0);
         if let Some(limits) = limits {
@@ -207,7 +209,7 @@ impl Admission {
             socket::shutdown(&*socket, Shutdown::Both);
         }
         drop(state);
-        Ok(Permit { admission: Arc::clone(self), user, number })
+        Ok(Permit { admission: Arc::clone(self), peer, number })
     }
 
     /// How many connections there are.
@@ -287,15 +289,17 @@ impl Admission {
         }
     }
 
-    /// Logs why a client was refused: one in a second, and how many others there were.
-    pub(crate) fn complain(&self, service: Description, reason: &Error) {
+    /// Logs why a client did not become a connection: one warning in a second, and how many others there
+    /// were.
+    pub(crate) fn log_refusal(&self, service: Description, peer: Option<Credentials>, reason: &Error) {
+        let (pid, uid) = (peer.map(|peer| peer.pid()), peer.map(|peer| peer.uid()));
         if reason.is_disconnected() {
-            tracing::debug!(service = service.name, error = %reason, "connection ended");
+            tracing::debug!(service = service.name, pid, uid, error = %reason, "connection ended");
             return;
         }
         let others = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).may_log(Instant::now());
         if let Some(others) = others {
-            tracing::warn!(service = service.name, error = %reason, others, "connection refused");
+            tracing::warn!(service = service.name, pid, uid, error = %reason, others, "connection refused");
         }
     }
 
@@ -311,13 +315,18 @@ fn too_many_pending(whose: String, count: usize) -> Error {
 }
 
 impl Permit {
+    /// The client.
+    pub(crate) fn peer(&self) -> Credentials {
+        self.peer
+    }
+
     /// The server is about to send its hello.
     ///
     /// # Errors
     ///
     /// The handshake has been evicted, and the client been told.
     pub(crate) fn greet(&self) -> Result<()> {
-        if self.admission.state().pending.greet(self.user, self.number) {
+        if self.admission.state().pending.greet(self.peer.uid(), self.number) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Disconnected, "the handshake was evicted for others"))
@@ -332,7 +341,7 @@ impl Permit {
     /// The handshake is complete.
     pub(crate) fn established(&self, link: &Arc<Link>) {
         let mut state = self.admission.state();
-        state.pending.remove(self.user, self.number);
+        state.pending.remove(self.peer.uid(), self.number);
         if let Some(permit) = state.connections.get_mut(&self.number) {
             permit.link = Arc::downgrade(link);
         }
@@ -347,12 +356,12 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.admission.state();
-        state.pending.remove(self.user, self.number);
+        state.pending.remove(self.peer.uid(), self.number);
         state.connections.remove(&self.number);
-        if let Some(count) = state.users.get_mut(&self.user) {
+        if let Some(count) = state.users.get_mut(&self.peer.uid()) {
             *count -= 1;
             if *count == 0 {
-                state.users.remove(&self.user);
+                state.users.remove(&self.peer.uid());
             }
         }
         if state.connections.is_empty() {

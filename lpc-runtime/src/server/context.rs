@@ -133,9 +133,10 @@ impl Context {
     }
 }
 
-/// The error of a call that nobody waits for.
+/// The error of a call that was cancelled.
 pub(crate) fn cancelled(progress: Progress) -> Error {
-    Error::new(ErrorKind::Cancelled, "nobody waits for the result any more").with_progress(progress)
+    Error::new(ErrorKind::Cancelled, "the call was cancelled: its caller does not wait for the result")
+        .with_progress(progress)
 }
 
 /// A call that a server is answering.

@@ -31,7 +31,6 @@ use crate::sys::socket;
 /// The calls of one connection: those that run, those that wait to, and the results that the client has not
 /// read yet.
 pub(crate) struct Desk {
-    peer: Credentials,
     service: Description,
     state: Mutex<State>,
     end: End,
@@ -71,7 +70,7 @@ pub(crate) struct Call {
 pub(crate) enum Step {
     /// Nothing more.
     Done,
-    /// Nothing more: a call that runs has been told that nobody waits for it.
+    /// Nothing more: a call that runs has been told that it was cancelled.
     Cancelled,
     /// To run this call.
     Run(Call),
@@ -124,10 +123,10 @@ pub(crate) enum Answer {
 }
 
 impl Desk {
-    pub(crate) fn new<D: ?Sized>(served: &Served<D>, peer: Credentials, link: &Link, permit: Permit) -> Self {
+    pub(crate) fn new<D: ?Sized>(served: &Served<D>, link: &Link, permit: Permit) -> Self {
         let bounds = Bounds { running: served.max_calls, copied: link.limits().pool, ..Bounds::default() };
         let state = State { desk: core::Desk::new(bounds), spare: Vec::new() };
-        Self { peer, service: served.service, state: Mutex::new(state), end: End::default(), permit }
+        Self { service: served.service, state: Mutex::new(state), end: End::default(), permit }
     }
 
     /// Does what a message of the client says.
@@ -155,7 +154,7 @@ impl Desk {
                 if state.desk.is_over() {
                     return Err(Error::new(ErrorKind::Disconnected, "the connection is over"));
                 }
-                let running = state.context(link, self.peer, deadline);
+                let running = state.context(link, self.permit.peer(), deadline);
                 let call = Call { id, method, is_busy, body, running: Arc::clone(&running) };
                 let Some(call) = state.desk.arrive(id, running, call.cost(), call)? else {
                     return Ok(Step::Waits);
@@ -212,7 +211,7 @@ impl Desk {
     ) -> Answered {
         let outcome = outcome.unwrap_or_else(|panic| Err(served.panicked(call.method, panic)));
         let outcome = outcome.map_err(|error| call.body.explain(error));
-        // Whatever it is, nobody waits for it.
+        // Whatever it is, the client does not wait for it.
         let outcome = if call.running.is_cancelled() { Err(cancelled(Progress::Ran)) } else { outcome };
         Answered::new(link, call, outcome)
     }
@@ -269,6 +268,12 @@ impl Desk {
         self.state().desk.may_receive(is_congested)
     }
 
+    /// Whether the client sends nothing more, and every call is answered.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.state().desk.is_drained()
+    }
+
     /// Whether every call is answered.
     pub(crate) fn is_idle(&self) -> bool {
         self.state().desk.is_idle()
@@ -310,16 +315,16 @@ impl Desk {
         is_over
     }
 
-    /// The connection is over: nobody waits for anything any more.
+    /// The connection is over: whatever runs or waits is cancelled.
     pub(crate) fn end(&self) {
         let remains = self.state().desk.end();
         remains.running.iter().for_each(|running| running.cancel());
     }
 
-    /// Logs why the connection is over, once, though several calls may run into it.
+    /// Logs why the connection is over: the first cause, of several that calls may run into.
     pub(crate) fn log_end(&self, cause: &Cause<'_>) {
         let calls = || self.state().desk.unanswered();
-        self.end.log(self.service, self.peer, self.permit.is_shutdown(), cause, calls);
+        self.end.log(self.service, &self.permit, cause, calls);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -358,7 +363,7 @@ impl Call {
         Cost { held: self.body.held_len(), copied: self.body.copied_len() }
     }
 
-    /// The answer of a call that nobody waits for any more, which is not to run.
+    /// The answer of a call that was cancelled before it ran.
     pub(crate) fn refused(self, link: &Link) -> Answered {
         Answered::new(link, self, Err(cancelled(Progress::NotSent)))
     }

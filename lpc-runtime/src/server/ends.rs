@@ -8,8 +8,8 @@ use lpc_core::ring::RingViolation;
 use lpc_core::{Error, ErrorKind};
 
 use crate::config::Config;
-use crate::credentials::Credentials;
 use crate::generated::Description;
+use crate::server::admission::Permit;
 
 /// Why a connection is over.
 pub(crate) enum Cause<'e> {
@@ -30,21 +30,21 @@ impl End {
     pub(crate) fn log(
         &self,
         service: Description,
-        peer: Credentials,
-        is_shutdown: bool,
+        permit: &Permit,
         cause: &Cause<'_>,
         calls: impl FnOnce() -> usize,
     ) {
         if self.is_logged.swap(true, Relaxed) {
             return;
         }
-        let (service, pid, uid, calls) = (service.name, peer.pid(), peer.uid(), calls());
+        let (service, peer, calls) = (service.name, permit.peer(), calls());
+        let (pid, uid) = (peer.pid(), peer.uid());
         match cause {
             Cause::Error(error) if !error.is_disconnected() => {
                 tracing::warn!(service, pid, uid, calls, %error, "connection closed");
             }
             // Whatever a shutdown has cut off.
-            _ if is_shutdown => {
+            _ if permit.is_shutdown() => {
                 tracing::debug!(service, pid, uid, calls, error = SHUTDOWN, "connection ended");
             }
             Cause::Error(error) => tracing::debug!(service, pid, uid, calls, %error, "connection ended"),
@@ -64,7 +64,7 @@ pub(crate) fn broken(error: io::Error) -> Error {
         return Violation::from(*violation).into();
     }
     let message = match error.kind() {
-        // The first of those who run into the client's end may be a call that is answered.
+        // The first to run into the client's end may be a call that is answered.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => HUNG_UP.to_owned(),
         _ => format!("the client does not take its replies: {error}"),
     };

@@ -1,4 +1,4 @@
-//! [`Wakers`]: those who wait for one event, each as long as it waits.
+//! [`Wakers`]: of the tasks and threads that wait for one event, each as long as it waits.
 
 use std::mem;
 use std::task::Waker;

@@ -13,12 +13,12 @@
 //! frame::seal(&mut bytes, CallId::new(1), frame::Body::Inline, &[]);
 //!
 //! // ... is what a server takes off it.
-//! let mut receiver = Receiver::<()>::new(Role::Server, Limits::default());
+//! let mut receiver: Receiver<()> = Receiver::new(Role::Server, Limits::default());
 //! receiver.space()[..bytes.len()].copy_from_slice(&bytes);
 //! receiver.received(bytes.len(), [], false)?;
-//! let Some(Incoming::Call { call, method, payload, .. }) = receiver.next()? else { panic!("one call was sent") };
+//! let Some(Incoming::Call { call, method, payload, .. }) = receiver.next(Vec::with_capacity)? else { panic!("one call was sent") };
 //! assert_eq!((call, method), (CallId::new(1), 7));
-//! assert!(matches!(payload, Payload::Inline(b"argument")));
+//! assert!(matches!(payload, Payload::Inline(body) if body == b"argument"));
 //! # Ok::<(), lpc_core::receive::Violation>(())
 //! ```
 //!

@@ -81,6 +81,30 @@ pub trait Peers {
     fn load(&self, offset: usize) -> u64;
 }
 
+/// The memory of a side that has no quick lane: there is none.
+#[derive(Clone, Copy, Debug)]
+pub enum NoRing {}
+
+impl Own for NoRing {
+    fn write(&self, _: usize, _: &[u8]) {
+        match *self {}
+    }
+
+    fn store(&self, _: usize, _: u64) {
+        match *self {}
+    }
+}
+
+impl Peers for NoRing {
+    fn read(&self, _: usize, _: &mut [u8]) {
+        match *self {}
+    }
+
+    fn load(&self, _: usize) -> u64 {
+        match *self {}
+    }
+}
+
 /// The peer broke the rules of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingViolation {
@@ -222,15 +246,13 @@ pub struct Consumer<O, P> {
     asleep: u64,
 }
 
-/// What was found in a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// A frame of this length.
-    Frame(usize),
-    /// One that there is no space for.
-    NoSpace,
-    /// None.
-    Nothing,
+/// The next frame in a ring, of which the first bytes have been read. It is there until it is [taken](Self::take).
+#[derive(Debug)]
+pub struct Found<'a, O, P> {
+    consumer: &'a mut Consumer<O, P>,
+    start: [u8; START],
+    /// With its header.
+    len: usize,
 }
 
 impl<O: Own, P: Peers> Consumer<O, P> {
@@ -251,41 +273,26 @@ impl<O: Own, P: Peers> Consumer<O, P> {
         self.peers.load(slot_at(self.taken, self.slots)) == self.taken + 1
     }
 
-    /// Moves the next frame to the start of `space`, which has at least a header's length.
+    /// The next frame, if there is one.
     ///
     /// # Errors
     ///
     /// The frame is longer than any can be.
-    pub fn take(&mut self, space: &mut [u8]) -> Result<Taken, RingViolation> {
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<Found<'_, O, P>>, RingViolation> {
         if !self.is_ready() {
-            return Ok(Taken::Nothing);
+            return Ok(None);
         }
-        let first = slot_at(self.taken, self.slots) + STAMP;
         // All of a small frame, most often, and the line of memory is here.
         let mut start = [0; START];
-        self.peers.read(first, &mut start);
+        self.peers.read(slot_at(self.taken, self.slots) + STAMP, &mut start);
         // From the copy, which is what will be parsed.
         let [l0, l1, l2, l3, ..] = start;
         let len = u64::from(u32::from_le_bytes([l0, l1, l2, l3])) + Header::LEN as u64;
         if len > MAX_FRAME as u64 {
             return Err(RingViolation::TooLong(len));
         }
-        let len = len as usize;
-        let Some(frame) = space.get_mut(..len) else { return Ok(Taken::NoSpace) };
-        match frame.split_at_mut_checked(START) {
-            None => frame.copy_from_slice(&start[..len]),
-            Some((begin, rest)) => {
-                begin.copy_from_slice(&start);
-                let (here, others) = rest.split_at_mut(rest.len().min(PIECE - START));
-                self.peers.read(first + START, here);
-                for (number, piece) in (self.taken + 1..).zip(others.chunks_mut(PIECE)) {
-                    self.peers.read(slot_at(number, self.slots) + STAMP, piece);
-                }
-            }
-        }
-        self.taken += slots_of(len);
-        self.own.store(TAKEN_AT, self.taken);
-        Ok(Taken::Frame(len))
+        Ok(Some(Found { consumer: self, start, len: len as usize }))
     }
 
     /// Says that this side goes to sleep, until the peer rings; `false` where there is a frame now.
@@ -308,6 +315,44 @@ impl<O: Own, P: Peers> Consumer<O, P> {
             self.asleep += 1;
             self.own.store(ASLEEP_AT, self.asleep);
         }
+    }
+}
+
+impl<O: Own, P: Peers> Found<'_, O, P> {
+    /// The bytes of its header.
+    #[must_use]
+    #[inline]
+    pub fn header(&self) -> &[u8; Header::LEN] {
+        self.start.first_chunk().expect("a header is no longer than that")
+    }
+
+    /// Takes the frame, and puts the bytes behind its header at the end of `into`.
+    #[inline]
+    pub fn take(self, into: &mut Vec<u8>) {
+        let Self { consumer, start, len } = &self;
+        match len.checked_sub(START) {
+            None | Some(0) => into.extend_from_slice(&start[Header::LEN..*len]),
+            Some(more) => {
+                into.extend_from_slice(&start[Header::LEN..]);
+                let at = into.len();
+                into.resize(at + more, 0);
+                let slots = consumer.slots;
+                let (here, others) = into[at..].split_at_mut(more.min(PIECE - START));
+                consumer.peers.read(slot_at(consumer.taken, slots) + STAMP + START, here);
+                for (number, piece) in (consumer.taken + 1..).zip(others.chunks_mut(PIECE)) {
+                    consumer.peers.read(slot_at(number, slots) + STAMP, piece);
+                }
+            }
+        }
+        self.skip();
+    }
+
+    /// Takes the frame without what stands behind its header.
+    #[inline]
+    pub fn skip(self) {
+        let Self { consumer, len, .. } = self;
+        consumer.taken += slots_of(len);
+        consumer.own.store(TAKEN_AT, consumer.taken);
     }
 }
 

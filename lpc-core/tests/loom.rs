@@ -15,7 +15,7 @@ use loom::thread::{self, Thread};
 use lpc_core::arena::{Arena, PAGE};
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::ledger::{Lease, Ledger};
-use lpc_core::ring::{Consumer, Own, Peers, Producer, Taken};
+use lpc_core::ring::{Consumer, Own, Peers, Producer};
 
 /// A segment of two pages, of which loom sees whether two threads write to one at once, or without an order.
 #[derive(Debug)]
@@ -287,18 +287,23 @@ fn small(number: u64) -> Vec<u8> {
     frame
 }
 
+/// The next frame's number, if there is one.
+fn take(consumer: &mut Consumer<Side, Side>) -> Option<u64> {
+    let found = consumer.next().unwrap()?;
+    let number = u64::from_le_bytes(*found.header().last_chunk().unwrap());
+    found.take(&mut Vec::new());
+    Some(number)
+}
+
 /// The next frame's number, however long that takes.
 fn receive(consumer: &mut Consumer<Side, Side>, bells: &Bells) -> u64 {
-    let mut space = [0; 16];
     loop {
-        match consumer.take(&mut space).unwrap() {
-            Taken::Frame(16) => return u64::from_le_bytes(space[8..].try_into().unwrap()),
-            Taken::Nothing if consumer.sleep() => {
-                bells.hear();
-                consumer.wake();
-            }
-            Taken::Nothing => {}
-            other => panic!("{other:?}"),
+        if let Some(number) = take(consumer) {
+            return number;
+        }
+        if consumer.sleep() {
+            bells.hear();
+            consumer.wake();
         }
     }
 }
@@ -339,15 +344,14 @@ fn a_slot_is_written_again_only_after_it_was_read() {
     loom::model(|| {
         let (mut producer, mut consumer) = ring();
         let receiver = thread::spawn(move || {
-            let mut space = [0; 16];
             let mut next = 1;
             while next <= 3 {
-                match consumer.take(&mut space).unwrap() {
-                    Taken::Frame(16) => {
-                        assert_eq!(u64::from_le_bytes(space[8..].try_into().unwrap()), next);
+                match take(&mut consumer) {
+                    Some(number) => {
+                        assert_eq!(number, next);
                         next += 1;
                     }
-                    _ => thread::yield_now(),
+                    None => thread::yield_now(),
                 }
             }
         });

@@ -266,9 +266,9 @@ impl View {
     }
 
     /// `None` where it stands in memory that cannot be read.
-    fn arrived(&self, payload: Payload<'_>) -> Option<Arrived> {
+    fn arrived(&self, payload: Payload<Vec<u8>>) -> Option<Arrived> {
         match payload {
-            Payload::Inline(bytes) => Some(Arrived::Copied(bytes.to_vec())),
+            Payload::Inline(bytes) => Some(Arrived::Copied(bytes)),
             Payload::Block(block) => self.find(block).map(Arrived::Mapped),
         }
     }
@@ -361,7 +361,7 @@ impl Client {
 
     fn receive(&mut self, wire: &mut Wire, len: usize, loses: bool) {
         transfer(wire, &mut self.receiver, len, loses);
-        while let Some(incoming) = self.receiver.next().expect("an honest server") {
+        while let Some(incoming) = self.receiver.next(Vec::with_capacity).expect("an honest server") {
             let (call, reply) = match incoming {
                 Incoming::Segment { number, descriptor, .. } => {
                     self.view.segments.insert(number, descriptor);
@@ -457,7 +457,7 @@ struct Server {
 impl Server {
     fn receive(&mut self, wire: &mut Wire, len: usize, loses: bool) {
         transfer(wire, &mut self.receiver, len, loses);
-        while let Some(incoming) = self.receiver.next().expect("an honest client") {
+        while let Some(incoming) = self.receiver.next(Vec::with_capacity).expect("an honest client") {
             match incoming {
                 Incoming::Segment { number, descriptor, .. } => {
                     self.view.segments.insert(number, descriptor);

@@ -1,43 +1,21 @@
 //! The rings of the quick lane between two ends in one thread, and against a peer that writes what it likes.
 
-use std::cell::RefCell;
+#[path = "support/memory.rs"]
+mod memory;
+
 use std::collections::VecDeque;
-use std::rc::Rc;
 
 use lpc_core::frame::{self, Body, CallId, Header};
-use lpc_core::ring::{Consumer, LEN, MAX_FRAME, Own, Peers, Producer, RingViolation, SLOTS, Taken};
+use lpc_core::ring::{Consumer, LEN, MAX_FRAME, Own, Producer, RingViolation, SLOTS};
+use memory::Memory;
 use proptest::prelude::*;
 
-/// The memory of one side.
-#[derive(Clone)]
-struct Memory(Rc<RefCell<Vec<u8>>>);
-
-impl Memory {
-    fn new() -> Self {
-        Self(Rc::new(RefCell::new(vec![0; LEN])))
-    }
-}
-
-impl Own for Memory {
-    fn write(&self, offset: usize, bytes: &[u8]) {
-        self.0.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn store(&self, offset: usize, value: u64) {
-        self.write(offset, &value.to_le_bytes());
-    }
-}
-
-impl Peers for Memory {
-    fn read(&self, offset: usize, into: &mut [u8]) {
-        into.copy_from_slice(&self.0.borrow()[offset..offset + into.len()]);
-    }
-
-    fn load(&self, offset: usize) -> u64 {
-        let mut word = [0; 8];
-        self.read(offset, &mut word);
-        u64::from_le_bytes(word)
-    }
+/// The next frame, as a whole; `None` where there is none.
+fn take(consumer: &mut Consumer<Memory, Memory>) -> Result<Option<Vec<u8>>, RingViolation> {
+    let Some(found) = consumer.next()? else { return Ok(None) };
+    let mut frame = found.header().to_vec();
+    found.take(&mut frame);
+    Ok(Some(frame))
 }
 
 type Ends = (Producer<Memory, Memory>, Consumer<Memory, Memory>);
@@ -67,7 +45,6 @@ proptest! {
     ) {
         let ((mut producer, mut consumer), ..) = ends(1 << slots);
         let mut sent = VecDeque::new();
-        let mut space = vec![0; MAX_FRAME];
         for step in steps {
             match step {
                 Some((len, fill)) => {
@@ -76,11 +53,7 @@ proptest! {
                         sent.push_back(frame);
                     }
                 }
-                None => match (sent.pop_front(), consumer.take(&mut space).unwrap()) {
-                    (Some(frame), Taken::Frame(len)) => assert_eq!(frame, space[..len]),
-                    (None, Taken::Nothing) => {}
-                    other => panic!("{other:?}"),
-                },
+                None => assert_eq!(take(&mut consumer).unwrap(), sent.pop_front()),
             }
             assert_eq!(consumer.is_ready(), !sent.is_empty());
             assert_eq!(producer.is_empty().unwrap(), sent.is_empty());
@@ -102,15 +75,14 @@ proptest! {
         for (slot, stamp) in stamps {
             senders.store(4096 + slot as usize * 256, stamp);
         }
-        let mut space = vec![0; MAX_FRAME];
         for len in lens {
             let before = consumer.taken();
-            match consumer.take(&mut space) {
-                Ok(Taken::Frame(len)) => {
-                    assert!((Header::LEN..=MAX_FRAME).contains(&len));
+            match take(&mut consumer) {
+                Ok(Some(frame)) => {
+                    assert!((Header::LEN..=MAX_FRAME).contains(&frame.len()));
                     assert!(consumer.taken() > before);
                 }
-                Ok(Taken::Nothing | Taken::NoSpace) | Err(_) => assert_eq!(consumer.taken(), before),
+                Ok(None) | Err(_) => assert_eq!(consumer.taken(), before),
             }
             let written = producer.written();
             if let Ok(true) = producer.put(&vec![0; len]) {
@@ -128,14 +100,13 @@ fn a_full_ring_takes_one_more_frame_and_is_used_again_when_it_is_empty() {
     while producer.put(&small).unwrap() {}
     assert_eq!(producer.written(), SLOTS - 1);
     producer.put_last(&frame(16, 8)).unwrap();
-    let mut space = [0; MAX_FRAME];
     for _ in 0..SLOTS {
         assert!(!producer.is_empty().unwrap());
         assert!(!producer.put(&frame(MAX_FRAME, 1)).unwrap() || consumer.taken() > 16);
         if producer.written() > SLOTS {
             return;
         }
-        assert!(matches!(consumer.take(&mut space), Ok(Taken::Frame(40 | 16))));
+        assert!(matches!(take(&mut consumer).unwrap().unwrap().len(), 40 | 16));
     }
     panic!("it has room again");
 }
@@ -145,20 +116,19 @@ fn a_frame_that_is_too_large_is_not_sent() {
     let ((mut producer, mut consumer), ..) = ends(SLOTS);
     assert!(!producer.put(&frame(MAX_FRAME + 1, 1)).unwrap());
     assert!(producer.put(&frame(MAX_FRAME, 1)).unwrap());
-    let mut space = [0; MAX_FRAME];
-    assert_eq!(consumer.take(&mut space[..MAX_FRAME - 1]).unwrap(), Taken::NoSpace);
-    assert_eq!(consumer.take(&mut space).unwrap(), Taken::Frame(MAX_FRAME));
+    assert!(consumer.next().unwrap().is_some() && consumer.is_ready(), "it is there until it is taken");
+    assert_eq!(take(&mut consumer).unwrap().unwrap().len(), MAX_FRAME);
 }
 
 #[test]
 fn a_receiver_that_sleeps_is_woken_once_for_each_sleep() {
     let ((mut producer, mut consumer), ..) = ends(SLOTS);
-    let (small, mut space) = (frame(16, 1), [0; 64]);
+    let small = frame(16, 1);
     assert!(producer.put(&small).unwrap());
     assert!(!producer.has_to_wake(), "it has never slept");
     assert!(!consumer.sleep(), "there is something");
     assert!(!producer.has_to_wake());
-    assert_eq!(consumer.take(&mut space).unwrap(), Taken::Frame(16));
+    assert_eq!(take(&mut consumer).unwrap().unwrap(), small);
     for _ in 0..2 {
         assert!(consumer.sleep());
         assert!(!producer.has_to_wake(), "nothing was sent");
@@ -166,7 +136,7 @@ fn a_receiver_that_sleeps_is_woken_once_for_each_sleep() {
         assert!(producer.has_to_wake());
         assert!(producer.put(&small).unwrap());
         assert!(!producer.has_to_wake(), "it has been woken");
-        while consumer.take(&mut space).unwrap() != Taken::Nothing {}
+        while take(&mut consumer).unwrap().is_some() {}
         // The second time without a word that it woke up.
     }
     consumer.wake();
@@ -191,5 +161,5 @@ fn a_peer_that_lies_is_found_out() {
 
     senders.write(4096 + 8, &u32::MAX.to_le_bytes());
     let long = u64::from(u32::MAX) + Header::LEN as u64;
-    assert_eq!(consumer.take(&mut [0; MAX_FRAME]), Err(RingViolation::TooLong(long)));
+    assert_eq!(take(&mut consumer), Err(RingViolation::TooLong(long)));
 }

@@ -1,49 +1,16 @@
 //! The sending half: what comes out of socket and ring, against a model of what went in.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::cell::RefCell;
-use std::rc::Rc;
+#[path = "support/memory.rs"]
+mod memory;
 
 use lpc_core::frame::{self, CallId, Flags, Header, Kind};
-use lpc_core::receive::{Incoming, Receiver, Role, Source};
-use lpc_core::ring::{Consumer, Own, Peers, Producer, Taken};
-use lpc_core::send::{
-    AfterWrite, Announced, Batch, MUCH, NoRing, Over, Sender, StreamPosition, WriteOutcome,
-};
+use lpc_core::receive::{Incoming, Receiver, Role};
+use lpc_core::ring::{Consumer, NoRing, Own, Producer};
+use lpc_core::send::{AfterWrite, Announced, Batch, MUCH, Over, Sender, StreamPosition, WriteOutcome};
 use lpc_core::{Limits, send};
+use memory::Memory;
 use proptest::prelude::*;
-
-/// One side's memory for the quick lane.
-#[derive(Clone, Debug)]
-struct Memory(Rc<RefCell<Vec<u8>>>);
-
-impl Memory {
-    fn new() -> Self {
-        Self(Rc::new(RefCell::new(vec![0; lpc_core::ring::LEN])))
-    }
-}
-
-impl Own for Memory {
-    fn write(&self, offset: usize, bytes: &[u8]) {
-        self.0.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
-    }
-
-    fn store(&self, offset: usize, value: u64) {
-        self.write(offset, &value.to_le_bytes());
-    }
-}
-
-impl Peers for Memory {
-    fn read(&self, offset: usize, into: &mut [u8]) {
-        into.copy_from_slice(&self.0.borrow()[offset..offset + into.len()]);
-    }
-
-    fn load(&self, offset: usize) -> u64 {
-        let mut word = [0; 8];
-        self.read(offset, &mut word);
-        u64::from_le_bytes(word)
-    }
-}
 
 /// Slots of the ring: few, so that it is full at times. A frame takes 17 at most.
 const SLOTS: u64 = 32;
@@ -73,8 +40,7 @@ struct World {
     /// What went through the socket and was not received yet: bytes, and descriptors at their places.
     wire: Vec<u8>,
     descriptors: Vec<(usize, u64)>,
-    receiver: Receiver<u64>,
-    consumer: Consumer<Memory, Memory>,
+    receiver: Receiver<u64, Memory, Memory>,
     is_asleep: bool,
     /// What was sent, with where it ends.
     sent: Vec<(Seen, Option<StreamPosition>)>,
@@ -120,14 +86,13 @@ impl World {
         if has_ring {
             sender.use_ring(Producer::new(own.clone(), peers.clone(), SLOTS), Some(u64::MAX)).unwrap();
             sender.ring_is_mapped();
-            receiver.ring_is_mapped();
+            receiver.read_ring(Consumer::new(peers, own, SLOTS));
         }
         Self {
             sender,
             wire: Vec::new(),
             descriptors: Vec::new(),
             receiver,
-            consumer: Consumer::new(peers, own, SLOTS),
             is_asleep: false,
             sent: Vec::new(),
             seen: Vec::new(),
@@ -204,7 +169,7 @@ impl World {
             Step::Resume => self.sender.resume(),
             Step::Receive(len) => self.receive(len),
             Step::TakeRing => self.take_ring(),
-            Step::Sleep => self.is_asleep = self.consumer.sleep(),
+            Step::Sleep => self.is_asleep = self.receiver.sleep(),
         }
     }
 
@@ -277,17 +242,13 @@ impl World {
     }
 
     fn take_ring(&mut self) {
-        self.consumer.wake();
+        self.receiver.wake();
         self.is_asleep = false;
-        while self.receiver.source() == Source::Ring {
-            let Taken::Frame(len) = self.consumer.take(self.receiver.ring_space()).unwrap() else { break };
-            self.receiver.received_in_ring(len);
-            self.look();
-        }
+        self.look();
     }
 
     fn look(&mut self) {
-        while let Some(incoming) = self.receiver.next().unwrap() {
+        while let Some(incoming) = self.receiver.next(Vec::with_capacity).unwrap() {
             match incoming {
                 Incoming::Reply { call, payload: lpc_core::receive::Payload::Inline(body), .. } => {
                     assert!(body.iter().all(|byte| *byte == call.as_u64() as u8));

@@ -6,8 +6,10 @@ use crate::error::Error;
 use crate::frame::{BlockRef, CallId};
 
 /// A message of the peer, its form checked.
+///
+/// `F` is a descriptor, `B` the bytes of a body.
 #[derive(Debug)]
-pub enum Incoming<'a, F> {
+pub enum Incoming<F, B> {
     /// To a server: a method is called.
     Call {
         /// Its id, for the reply.
@@ -19,7 +21,7 @@ pub enum Incoming<'a, F> {
         /// How long the caller still waits.
         time_left: Option<Duration>,
         /// The arguments.
-        payload: Payload<'a>,
+        payload: Payload<B>,
         /// What is lent with them: each inside the bounds of an announced segment or object.
         loans: Vec<BlockRef>,
     },
@@ -28,7 +30,7 @@ pub enum Incoming<'a, F> {
         /// The call's id; whether it waits is for [`Calls`](crate::calls::Calls) to say.
         call: CallId,
         /// The result.
-        payload: Payload<'a>,
+        payload: Payload<B>,
         /// What is lent with it: each inside the bounds of an announced segment or object.
         loans: Vec<BlockRef>,
     },
@@ -105,6 +107,12 @@ pub enum Incoming<'a, F> {
     },
     /// What the peer sends goes on in the ring.
     Switch,
+    /// No message, but the end of them: this side [stops receiving](super::Entrance), and has taken all that it takes from the
+    /// ring. The peer is to be told with Closing.
+    Drained {
+        /// How many slots of the peer's ring were taken.
+        taken: u64,
+    },
     /// The peer runs on this CPU, or did a moment ago: a hint.
     At {
         /// Its number.
@@ -114,9 +122,9 @@ pub enum Incoming<'a, F> {
 
 /// The body of a call or a reply.
 #[derive(Debug)]
-pub enum Payload<'a> {
-    /// It came through the socket.
-    Inline(&'a [u8]),
+pub enum Payload<B> {
+    /// It came in the frame.
+    Inline(B),
     /// It stands in the peer's pool, inside the bounds of an announced segment.
     Block(BlockRef),
 }

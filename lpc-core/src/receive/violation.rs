@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use super::{Role, is_object};
+use super::Role;
+use super::announced::is_object;
 use crate::error::Error;
 use crate::frame::{BadHeader, BlockRef, CallId, Kind, OBJECT};
 use crate::ring::RingViolation;

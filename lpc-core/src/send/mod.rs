@@ -5,7 +5,8 @@
 //!
 //! ```
 //! use lpc_core::frame::{self, CallId};
-//! use lpc_core::send::{AfterWrite, NoRing, Sender, WriteOutcome};
+//! use lpc_core::ring::NoRing;
+//! use lpc_core::send::{AfterWrite, Sender, WriteOutcome};
 //!
 //! let mut sender = Sender::<(), NoRing, NoRing>::new();
 //! let first = sender.enqueue(&frame::cancel(CallId::new(1)))?;
@@ -78,30 +79,6 @@ pub enum Over {
     /// What the peer says of its ring cannot be.
     #[error(transparent)]
     Ring(RingViolation),
-}
-
-/// The memory of a connection without a quick lane.
-#[derive(Clone, Copy, Debug)]
-pub enum NoRing {}
-
-impl Own for NoRing {
-    fn write(&self, _: usize, _: &[u8]) {
-        match *self {}
-    }
-
-    fn store(&self, _: usize, _: u64) {
-        match *self {}
-    }
-}
-
-impl Peers for NoRing {
-    fn read(&self, _: usize, _: &mut [u8]) {
-        match *self {}
-    }
-
-    fn load(&self, _: usize) -> u64 {
-        match *self {}
-    }
 }
 
 impl<D, O: Own, P: Peers> Sender<D, O, P> {

@@ -138,7 +138,7 @@ fn the_time_left_arrives_behind_whatever_else_a_call_has() {
     for body in [Body::Inline, Body::Mapped(block)] {
         for loans in [&[][..], &[block; 2]] {
             for left in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-                let mut receiver = Receiver::new(Role::Server, limits());
+                let mut receiver: Receiver<()> = Receiver::new(Role::Server, limits());
                 let mut call = Vec::new();
                 frame::begin_call(&mut call, 3);
                 call.extend_from_slice(b"abc");
@@ -147,8 +147,10 @@ fn the_time_left_arrives_behind_whatever_else_a_call_has() {
                 let bytes = [&frame::segment(0, PAGE)[..], &call].concat();
                 receiver.space()[..bytes.len()].copy_from_slice(&bytes);
                 receiver.received(bytes.len(), [()], false).unwrap();
-                assert!(matches!(receiver.next(), Ok(Some(Incoming::Segment { .. }))));
-                let Ok(Some(Incoming::Call { time_left, payload, loans: seen, .. })) = receiver.next() else {
+                assert!(matches!(receiver.next(Vec::with_capacity), Ok(Some(Incoming::Segment { .. }))));
+                let Ok(Some(Incoming::Call { time_left, payload, loans: seen, .. })) =
+                    receiver.next(Vec::with_capacity)
+                else {
                     panic!("one call was sent")
                 };
                 assert_eq!(time_left, Some(left.min(Duration::from_nanos(u64::MAX))));
@@ -175,14 +177,14 @@ fn a_call_too_short_for_its_time_left_is_refused() {
 fn the_hint_that_other_calls_wait_arrives_on_either_lane() {
     for is_mapped in [false, true] {
         for flag in [0, BUSY] {
-            let mut receiver = Receiver::new(Role::Server, limits());
+            let mut receiver: Receiver<()> = Receiver::new(Role::Server, limits());
             let block = BlockRef { segment: 0, page: 0, len: 3 }.encode();
             let flags = if is_mapped { MAPPED | flag } else { flag };
             let bytes = [&frame::segment(0, PAGE)[..], &raw(CALL, flags, 1, &block)].concat();
             receiver.space()[..bytes.len()].copy_from_slice(&bytes);
             receiver.received(bytes.len(), [()], false).unwrap();
-            assert!(matches!(receiver.next(), Ok(Some(Incoming::Segment { .. }))));
-            let Ok(Some(Incoming::Call { is_busy, payload, .. })) = receiver.next() else {
+            assert!(matches!(receiver.next(Vec::with_capacity), Ok(Some(Incoming::Segment { .. }))));
+            let Ok(Some(Incoming::Call { is_busy, payload, .. })) = receiver.next(Vec::with_capacity) else {
                 panic!("one call was sent")
             };
             assert_eq!(is_busy, flag == BUSY);

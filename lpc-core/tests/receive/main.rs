@@ -5,6 +5,8 @@ mod buffer;
 mod descriptors;
 mod frames;
 mod memory;
+#[path = "../support/memory.rs"]
+mod memory_of_ring;
 mod quick_lane;
 mod streams;
 
@@ -118,6 +120,7 @@ enum Seen {
     Closing { taken: u64 },
     Ring { descriptor: Option<u32> },
     Switch,
+    Drained { taken: u64 },
     At { cpu: u64 },
 }
 
@@ -127,8 +130,8 @@ enum SeenBody {
     Block(BlockRef),
 }
 
-impl From<Incoming<'_, u32>> for Seen {
-    fn from(incoming: Incoming<'_, u32>) -> Self {
+impl From<Incoming<u32, Vec<u8>>> for Seen {
+    fn from(incoming: Incoming<u32, Vec<u8>>) -> Self {
         match incoming {
             Incoming::Call { call, method, payload, loans, .. } => {
                 Self::Call { call: call.as_u64(), method, body: payload.into(), loans }
@@ -155,15 +158,16 @@ impl From<Incoming<'_, u32>> for Seen {
             Incoming::Closing { taken } => Self::Closing { taken },
             Incoming::Ring { descriptor } => Self::Ring { descriptor },
             Incoming::Switch => Self::Switch,
+            Incoming::Drained { taken } => Self::Drained { taken },
             Incoming::At { cpu } => Self::At { cpu },
         }
     }
 }
 
-impl From<Payload<'_>> for SeenBody {
-    fn from(payload: Payload<'_>) -> Self {
+impl From<Payload<Vec<u8>>> for SeenBody {
+    fn from(payload: Payload<Vec<u8>>) -> Self {
         match payload {
-            Payload::Inline(bytes) => Self::Inline(bytes.to_vec()),
+            Payload::Inline(bytes) => Self::Inline(bytes),
             Payload::Block(block) => Self::Block(block),
         }
     }
@@ -216,7 +220,7 @@ impl Driver {
     fn drain(&mut self) -> Result<(), Violation> {
         loop {
             let has_next = self.receiver.has_next();
-            let Some(incoming) = self.receiver.next()? else {
+            let Some(incoming) = self.receiver.next(Vec::with_capacity)? else {
                 assert!(!has_next, "a frame is there and was not given");
                 return Ok(());
             };

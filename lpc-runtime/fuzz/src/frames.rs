@@ -7,8 +7,9 @@ use lpc_core::Limits;
 use lpc_core::arena::PAGE;
 use lpc_core::frame::{BlockRef, Header, MAX_LOANS, OBJECT};
 use lpc_core::receive::{Incoming, Payload, Receiver, Role, Source, Violation};
-use lpc_core::ring::MAX_FRAME;
+use lpc_core::ring::{Consumer, MAX_FRAME, Producer, SLOTS};
 
+use super::memory::Memory;
 use super::pieces::{Piece, pieces};
 
 /// A byte that chooses the role and the limits, then pieces.
@@ -52,7 +53,10 @@ const BUFFER: usize = 32 << 10;
 
 /// A receiver, and what is known of what it was given and gave.
 struct Peer {
-    receiver: Receiver<u32>,
+    receiver: Receiver<u32, Memory, Memory>,
+    /// The sending end of the ring that it reads.
+    ring: Producer<Memory, Memory>,
+    consumer: Option<Consumer<Memory, Memory>>,
     limits: Limits,
     arrived: usize,
     /// The next descriptor's number.
@@ -67,8 +71,11 @@ struct Peer {
 
 impl Peer {
     fn new(role: Role, limits: Limits) -> Self {
+        let (own, peers) = (Memory::new(), Memory::new());
         Self {
             receiver: Receiver::new(role, limits),
+            ring: Producer::new(peers.clone(), own.clone(), SLOTS),
+            consumer: Some(Consumer::new(own, peers, SLOTS)),
             limits,
             arrived: 0,
             next: 0,
@@ -89,8 +96,7 @@ impl Peer {
             if self.receiver.source() == Source::Ring
                 && let Some(frame) = frame_in(bytes)
             {
-                self.receiver.ring_space()[..frame.len()].copy_from_slice(frame);
-                self.receiver.received_in_ring(frame.len());
+                assert_eq!(self.ring.put(frame), Ok(true), "all that was in it was taken");
                 bytes = &bytes[frame.len()..];
                 if let Err(violation) = self.take() {
                     self.messages.push(violation.to_string());
@@ -116,10 +122,10 @@ impl Peer {
     }
 
     fn take(&mut self) -> Result<(), Violation> {
-        let Self { receiver, limits, next, due, announced, has_ring, messages, .. } = self;
+        let Self { receiver, limits, next, due, announced, has_ring, consumer, messages, .. } = self;
         loop {
             let has_next = receiver.has_next();
-            let Some(incoming) = receiver.next()? else {
+            let Some(incoming) = receiver.next(Vec::with_capacity)? else {
                 assert!(!has_next || *has_ring, "it said that it has one");
                 return Ok(());
             };
@@ -156,7 +162,7 @@ impl Peer {
                         assert!((*due..*next).contains(&descriptor), "{descriptor} is given out twice");
                         *due = descriptor + 1;
                     }
-                    receiver.ring_is_mapped();
+                    receiver.read_ring(consumer.take().expect("a ring is announced once"));
                     *has_ring = true;
                 }
                 Incoming::Retire { number } => assert!(announced.remove(&number).is_some()),

@@ -21,6 +21,8 @@
 
 pub mod frames;
 pub mod handshake;
+#[path = "../../../lpc-core/tests/support/memory.rs"]
+mod memory;
 pub mod pair;
 mod pieces;
 pub mod server;

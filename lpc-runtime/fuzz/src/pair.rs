@@ -407,10 +407,10 @@ enum Received {
     Block(BlockRef),
 }
 
-impl From<Payload<'_>> for Received {
-    fn from(payload: Payload<'_>) -> Self {
+impl From<Payload<Vec<u8>>> for Received {
+    fn from(payload: Payload<Vec<u8>>) -> Self {
         match payload {
-            Payload::Inline(bytes) => Self::Inline(bytes.to_vec()),
+            Payload::Inline(bytes) => Self::Inline(bytes),
             Payload::Block(block) => Self::Block(block),
         }
     }
@@ -596,7 +596,7 @@ impl Pair {
 
     /// What comes to the client; whether there was something.
     fn next_of_client(&mut self) -> Result<bool, Violation> {
-        let Some(incoming) = self.client.receiver.next()? else { return Ok(false) };
+        let Some(incoming) = self.client.receiver.next(Vec::with_capacity)? else { return Ok(false) };
         match incoming {
             Incoming::Reply { call, payload, loans } => {
                 let payload = payload.into();
@@ -627,7 +627,7 @@ impl Pair {
 
     /// What comes to the server; whether there was something.
     fn next_of_server(&mut self) -> Result<bool, Violation> {
-        let Some(incoming) = self.server.receiver.next()? else { return Ok(false) };
+        let Some(incoming) = self.server.receiver.next(Vec::with_capacity)? else { return Ok(false) };
         match incoming {
             Incoming::Call { call, payload, loans, .. } => {
                 let payload = payload.into();
@@ -713,7 +713,7 @@ enum News {
 }
 
 impl News {
-    fn of(incoming: Incoming<'_, Arc<Memory>>) -> Self {
+    fn of(incoming: Incoming<Arc<Memory>, Vec<u8>>) -> Self {
         match incoming {
             Incoming::Segment { number, len, descriptor } => {
                 // As a driver checks the descriptor itself.

@@ -122,7 +122,7 @@ pub(super) async fn receive(
                 inbox.wake_up();
                 let filled = match handed {
                     Handed::GoOn(look) => look.go_on(stream, &mut inbox).await?,
-                    Handed::Receive if inbox.read_ring()? => {
+                    Handed::Receive if inbox.poll_ring() => {
                         consume_budget().await;
                         Filled::Some
                     }

@@ -171,7 +171,7 @@ pub(super) async fn fill(
             None => look.go_on(socket, inbox).await?,
         },
         // A peer that always has something in its ring does not keep the thread from others.
-        None if inbox.read_ring()? => {
+        None if inbox.poll_ring() => {
             consume_budget().await;
             Filled::Some
         }

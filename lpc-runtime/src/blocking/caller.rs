@@ -381,8 +381,6 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<Option<Result<Arrived>>> {
         let mut own = Own { call: Some(call), answer: None };
-        // Nobody may have received for a while.
-        inbox.begin_anew();
         loop {
             let handed = self.session.hand_out(inbox, &mut own)?;
             // The end of sending may be an answer, too.

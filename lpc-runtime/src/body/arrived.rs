@@ -117,7 +117,7 @@ impl Announced {
     /// A body with its loans.
     pub(crate) fn body(
         &self,
-        payload: Payload<'_>,
+        payload: Payload<Buffer>,
         loans: &[BlockRef],
         counters: &Tally,
     ) -> Result<Arrived, Unreadable> {
@@ -125,7 +125,7 @@ impl Announced {
         let bytes = match payload {
             Payload::Inline(bytes) => {
                 counters.received(Lane::Socket, bytes.len());
-                Bytes::Copied(Buffer::copy_of(bytes))
+                Bytes::Copied(bytes)
             }
             Payload::Block(block) => {
                 let segment = self.segment(block.segment).ok_or(Unreadable)?;

@@ -1,5 +1,6 @@
 //! [`Inbox`]: takes messages off the socket.
 
+use std::hint::spin_loop;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,14 +8,15 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lpc_core::frame::{self, CallId, OBJECT};
-use lpc_core::receive::{Incoming, Receiver, Role, Source, Violation};
+use lpc_core::receive::{Incoming, Receiver, Role, Source, StallTimer};
 use lpc_core::{Error, ErrorKind, Limits};
 use nix::poll::PollFlags;
 
 use crate::body::arrived::{Announced, Arrived, Unreadable};
 use crate::connection::link::Link;
-use crate::connection::ring::{self, PeersRing, Read, Reading};
+use crate::connection::ring::{self, OwnRing, PeersRing};
 use crate::connection::waiting::Watch;
+use crate::memory::buffer::Buffer;
 use crate::memory::peer::{Object, Segment};
 use crate::memory::quota::{Charge, Quota};
 use crate::stats::Tally;
@@ -23,7 +25,7 @@ use crate::sys::socket::{self, Control, Received, Wait};
 /// The receiving side of a connection: one thread or task holds it at a time.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    receiver: Receiver<OwnedFd>,
+    receiver: Receiver<OwnedFd, OwnRing, PeersRing>,
     control: Control,
     descriptors: Vec<OwnedFd>,
     announced: Announced,
@@ -35,15 +37,17 @@ pub(crate) struct Inbox {
     live: Arc<Quota>,
     link: Weak<Link>,
     counters: Arc<Tally>,
-    /// When the message began to arrive of which there is only a part.
-    begun: Option<Instant>,
+    /// Of a message of which there is only a part.
+    stall: StallTimer,
     /// How long a receive sleeps at most, as the kernel knows it.
     sleep: Option<Duration>,
     /// The last one slept as long as that.
     overslept: bool,
     watch: Watch,
-    /// The peer's ring.
-    ring: Option<Reading>,
+    /// Frames of the ring that were counted.
+    counted: u64,
+    /// Frames up to which they are taken now.
+    batch_end: u64,
     /// A descriptor has not come that a frame should have brought.
     has_lost: bool,
 }
@@ -78,7 +82,7 @@ impl Inbox {
     pub(crate) fn new(role: Role, limits: Limits, is_trusted: bool, link: &Arc<Link>) -> Self {
         let limits = Limits { quick_lane: link.limits().quick_lane, ..limits };
         Self {
-            receiver: Receiver::new(role, limits),
+            receiver: Receiver::new(role, limits).with_entrance(Arc::clone(link.entrance())),
             control: Control::new(),
             descriptors: Vec::new(),
             announced: Announced::new(limits.pool, Arc::downgrade(link)),
@@ -87,18 +91,19 @@ impl Inbox {
             live: Quota::new(u64::from(limits.max_objects) * 4),
             link: Arc::downgrade(link),
             counters: Arc::clone(link.counters()),
-            begun: None,
+            stall: StallTimer::default(),
             sleep: None,
             overslept: false,
             watch: Watch::new(link.spin()),
-            ring: None,
+            counted: 0,
+            batch_end: BATCH,
             has_lost: false,
         }
     }
 
     /// Receives once, from the ring if that is where the peer sends to, and has sent something.
     pub(crate) fn fill(&mut self, socket: impl AsFd, wait: Wait) -> Result<Filled, FillError> {
-        if self.read_ring()? {
+        if self.poll_ring() {
             return Ok(Filled::Some);
         }
         let space = self.receiver.space();
@@ -117,7 +122,13 @@ impl Inbox {
         let Received { len, is_short } = received;
         if len == 0 {
             // What it has sent before stands in the ring.
-            return if self.read_ring()? { Ok(Filled::Some) } else { Ok(self.end_ring()) };
+            if self.poll_ring() {
+                return Ok(Filled::Some);
+            }
+            if let Some(taken) = self.receiver.end() {
+                self.tell_closing(taken);
+            }
+            return Ok(Filled::End);
         }
         // A receive stops behind bytes that came with descriptors, whatever follows them.
         let is_all = len < room && self.descriptors.is_empty() && !is_short;
@@ -140,7 +151,7 @@ impl Inbox {
     ) -> Result<Filled, FillError> {
         let left =
             |until: Option<Instant>| until.map(|until| until.saturating_duration_since(Instant::now()));
-        if self.read_ring()? {
+        if self.poll_ring() {
             return Ok(Filled::Some);
         }
         if self.receiver.is_between_frames() {
@@ -165,7 +176,9 @@ impl Inbox {
         }
         let stalled = self.stalled_at(stall);
         let until = deadline.into_iter().chain(stalled).min();
-        if self.wait(socket, left(until))? {
+        let waited = self.wait(socket, left(until));
+        self.stall.pause(Instant::now());
+        if waited? {
             return self.try_fill(socket, Wait::Never);
         }
         if until == stalled { Err(FillError::Peer(stopped(stall))) } else { Ok(Filled::Nothing) }
@@ -184,7 +197,7 @@ impl Inbox {
     /// Whether others than its task may look for the peer's next frame: nothing has half arrived.
     #[cfg(feature = "tokio")]
     pub(crate) fn may_be_left(&self) -> bool {
-        self.receiver.source() != Source::Aside && self.receiver.is_drained()
+        self.receiver.is_drained()
     }
 
     /// Whether the peer's next frame comes through its ring.
@@ -195,53 +208,20 @@ impl Inbox {
 
     /// Has the peer wake this side through the socket; `false` where there is something in the ring.
     pub(crate) fn fall_asleep(&mut self) -> bool {
-        match &mut self.ring {
-            Some(ring) if self.receiver.source() == Source::Ring => ring.sleep(),
-            _ => true,
-        }
+        self.receiver.sleep()
     }
 
     /// This side looks at the ring again by itself.
     pub(crate) fn wake_up(&mut self) {
-        if let Some(ring) = &mut self.ring {
-            ring.wake();
-        }
+        self.receiver.wake();
     }
 
-    /// Takes what is in the ring, if that is where the peer's next frame comes from.
+    /// Whether there is something in the peer's ring, if that is where its next frame comes from. Some of what there is may be
+    /// [taken](Self::next) now, and not all: a peer that goes on sending keeps nobody from looking at the time.
     #[inline]
-    pub(crate) fn read_ring(&mut self) -> Result<bool, FillError> {
-        if self.receiver.source() == Source::Ring { self.take_from_ring() } else { Ok(false) }
-    }
-
-    fn take_from_ring(&mut self) -> Result<bool, FillError> {
-        let Some(ring) = &mut self.ring else { return Ok(false) };
-        let read = ring
-            .read(&mut self.receiver)
-            .map_err(|violation| FillError::Peer(Violation::from(violation).into()))?;
-        match read {
-            Read::Some(frames) => self.counters.received_in_ring(frames),
-            // Before it sends anything but bells through the socket, the peer says so in the ring.
-            Read::Nothing if !ring.is_over() => {
-                self.receiver.check_turn().map_err(|violation| FillError::Peer(violation.into()))?;
-            }
-            Read::Nothing => {}
-            Read::Over { frames, taken } => {
-                self.counters.received_in_ring(frames);
-                self.tell_closing(taken);
-            }
-        }
-        Ok(!self.receiver.is_between_frames())
-    }
-
-    /// The peer's end of the stream.
-    fn end_ring(&mut self) -> Filled {
-        if let Some(ring) = &mut self.ring
-            && let Some(taken) = ring.end_if_stopping()
-        {
-            self.tell_closing(taken);
-        }
-        Filled::End
+    pub(crate) fn poll_ring(&mut self) -> bool {
+        self.batch_end = self.counted + BATCH;
+        self.receiver.source() == Source::Ring && self.receiver.has_next()
     }
 
     /// Says that nothing more is received, and how much of the ring was taken.
@@ -276,10 +256,13 @@ impl Inbox {
     /// Tries to receive a few times in a row: reading the clock after each try would take a sixth of the time.
     pub(crate) fn try_fill_some(&mut self, socket: impl AsFd) -> Result<Filled, FillError> {
         if self.receiver.source() == Source::Ring {
-            if let Some(ring) = &self.ring {
-                ring.wait_a_moment();
+            for _ in 0..RING_TRIES {
+                if self.receiver.has_next() {
+                    break;
+                }
+                spin_loop();
             }
-            return Ok(if self.read_ring()? { Filled::Some } else { Filled::Nothing });
+            return Ok(if self.poll_ring() { Filled::Some } else { Filled::Nothing });
         }
         for _ in 0..TRIES - 1 {
             let filled = self.try_fill(socket.as_fd(), Wait::Never)?;
@@ -325,17 +308,13 @@ impl Inbox {
         }
     }
 
-    /// Does not count the time in which nobody read.
-    pub(crate) fn begin_anew(&mut self) {
-        self.begun = None;
-    }
-
     /// When a message that has begun to arrive has taken too long.
     pub(crate) fn stalled_at(&mut self, stall: Duration) -> Option<Instant> {
         if self.receiver.is_drained() {
+            self.stall.reset();
             return None;
         }
-        self.begun.get_or_insert_with(Instant::now).checked_add(stall)
+        self.stall.wait(Instant::now(), stall)
     }
 
     /// Has the next receive sleep no longer than that. One that sleeps shorter is right, too: what is set is changed as seldom as
@@ -354,11 +333,17 @@ impl Inbox {
         socket::set_receive_timeout(socket, time)
     }
 
-    /// The next message that has arrived as a whole.
+    /// The next message that has arrived as a whole. Where there is none, or many came in a row, it is to be
+    /// [received](Self::fill) first.
     pub(crate) fn next(&mut self) -> Result<Option<Message>, Error> {
         loop {
-            let Some(incoming) = self.receiver.next()? else { return Ok(None) };
-            self.begun = None;
+            if self.counted >= self.batch_end && self.receiver.source() == Source::Ring {
+                return Ok(None);
+            }
+            let next = self.receiver.next(Buffer::with_room);
+            self.count_frames();
+            let Some(incoming) = next? else { return Ok(None) };
+            self.stall.reset();
             match incoming {
                 Incoming::Segment { number, len, descriptor } => self.add_segment(number, len, descriptor)?,
                 Incoming::Object { number, offset, len, descriptor } => {
@@ -396,8 +381,23 @@ impl Inbox {
                 Incoming::Cancel { call } => return Ok(Some(Message::Cancel { call })),
                 Incoming::Closing { taken } => return Ok(Some(Message::Closing { taken })),
                 Incoming::Ring { descriptor } => self.add_ring(descriptor)?,
-                Incoming::Switch => self.enter_ring(),
+                Incoming::Switch => {
+                    if let Some(link) = self.link.upgrade() {
+                        link.ring_is_mapped();
+                    }
+                }
+                Incoming::Drained { taken } => self.tell_closing(taken),
             }
+        }
+    }
+
+    /// Counts what was taken from the ring.
+    #[inline]
+    fn count_frames(&mut self) {
+        let frames = self.receiver.frames_of_ring();
+        if frames != self.counted {
+            self.counters.received_in_ring(frames - self.counted);
+            self.counted = frames;
         }
     }
 
@@ -414,7 +414,7 @@ impl Inbox {
 
     /// What the end of the stream means here: an error where it cuts a message in two.
     pub(crate) fn ended(&self) -> Result<(), Error> {
-        if self.receiver.is_drained() && self.receiver.source() != Source::Aside {
+        if self.receiver.is_drained() {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Disconnected, "the other side hung up in the middle of a message"))
@@ -467,21 +467,10 @@ impl Inbox {
                 return Ok(());
             }
         };
-        self.ring = self.link.upgrade().and_then(|link| link.take_ring(peers));
-        if self.ring.is_some() {
-            self.receiver.ring_is_mapped();
+        if let Some(ring) = self.link.upgrade().and_then(|link| link.take_ring(peers)) {
+            self.receiver.read_ring(ring);
         }
         Ok(())
-    }
-
-    /// What the peer sends goes on in its ring.
-    fn enter_ring(&mut self) {
-        let may = self.link.upgrade().is_some_and(|link| link.enter_ring());
-        if let Some(ring) = &mut self.ring
-            && !may
-        {
-            ring.end();
-        }
     }
 
     fn charge(&self, len: u64) -> Result<Option<Charge>, ()> {
@@ -544,6 +533,12 @@ impl Inbox {
 
 /// Tries to receive between two looks at the clock: about a microsecond.
 const TRIES: u32 = 4;
+
+/// Looks at the ring between two looks at the clock.
+const RING_TRIES: u32 = 32;
+
+/// Frames that are taken from the ring in a row.
+const BATCH: u64 = 128;
 
 /// Times below which a receive is told to sleep exactly that long.
 const SHORT: Duration = Duration::from_millis(10);

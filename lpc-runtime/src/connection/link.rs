@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use lpc_core::arena::Arena;
 use lpc_core::frame;
 use lpc_core::lent::Lent;
+use lpc_core::receive::Entrance;
 use lpc_core::ring::{MAX_FRAME, RingViolation, SLOTS};
 use lpc_core::send::StreamPosition;
 use lpc_core::{Limits, Result};
@@ -19,7 +20,7 @@ use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
 
 use crate::body::outgoing::Loaned;
-use crate::connection::ring::{Consumer, OwnRing, PeersRing, Producer, Reading};
+use crate::connection::ring::{Consumer, OwnRing, PeersRing, Producer};
 use crate::maintenance::{self, Tend};
 use crate::memory::objects::{Objects, Pin};
 use crate::memory::peer::Object;
@@ -81,8 +82,8 @@ pub(crate) struct Link {
     is_broken: AtomicBool,
     /// As its `stalled`.
     is_stalled: AtomicBool,
-    /// Nothing more is to be taken from the peer's ring than what is in it.
-    stop: Arc<AtomicBool>,
+    /// What is received from the peer.
+    entrance: Arc<Entrance>,
 }
 
 /// What a link is made with.
@@ -146,7 +147,6 @@ struct Outbox {
     violation: Option<RingViolation>,
     /// How many slots of the ring the peer took, once it takes no more.
     taken: Option<u64>,
-    entrance: Entrance,
 }
 
 /// What is sent through shared memory.
@@ -157,18 +157,6 @@ struct Ring {
     is_mapped: bool,
     /// The next frame goes there, and not through the socket.
     is_on: bool,
-}
-
-/// What is received from the peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Entrance {
-    /// What it sends through the socket.
-    #[default]
-    Socket,
-    /// What it sends through its ring, too.
-    Ring,
-    /// Nothing more.
-    Closed,
 }
 
 /// What became of a frame.
@@ -253,7 +241,7 @@ impl Link {
             has_refused: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
-            stop: Arc::default(),
+            entrance: Arc::default(),
         })
     }
 
@@ -707,7 +695,7 @@ impl Link {
 
     /// The peer's memory for the quick lane is mapped. A client may send through its ring from now on; a server announces its
     /// own, if it has memory for that.
-    pub(crate) fn take_ring(&self, peers: PeersRing) -> Option<Reading> {
+    pub(crate) fn take_ring(&self, peers: PeersRing) -> Option<Consumer> {
         let mut outbox = self.outbox();
         let (own, is_mapped) = match outbox.offered.take() {
             Some(own) => (own, true),
@@ -724,32 +712,19 @@ impl Link {
             let producer = Producer::new(own.clone(), peers.clone(), SLOTS);
             outbox.ring = Some(Ring { producer, is_mapped, is_on: false });
         }
-        Some(Reading::new(Consumer::new(own, peers, SLOTS), Arc::clone(&self.stop)))
+        Some(Consumer::new(own, peers, SLOTS))
     }
 
-    /// What the peer sends goes on in its ring, so that it has mapped this side's, too. `false` where it has been told that
-    /// nothing more is received.
-    pub(crate) fn enter_ring(&self) -> bool {
-        let mut outbox = self.outbox();
-        if let Some(ring) = &mut outbox.ring {
+    /// What the peer sends goes on in its ring, so that it has mapped this side's, too.
+    pub(crate) fn ring_is_mapped(&self) {
+        if let Some(ring) = &mut self.outbox().ring {
             ring.is_mapped = true;
         }
-        if outbox.entrance == Entrance::Closed {
-            return false;
-        }
-        outbox.entrance = Entrance::Ring;
-        true
     }
 
-    /// Nothing more is to be received than what has been sent already. Where that is for who reads the ring to say, it will;
-    /// otherwise it is for the caller, once the socket is shut.
-    pub(crate) fn close_entrance(&self) -> bool {
-        let mut outbox = self.outbox();
-        let entrance = mem::replace(&mut outbox.entrance, Entrance::Closed);
-        if entrance == Entrance::Ring {
-            self.stop.store(true, Release);
-        }
-        entrance == Entrance::Socket
+    /// By which this side stops receiving.
+    pub(crate) fn entrance(&self) -> &Arc<Entrance> {
+        &self.entrance
     }
 
     fn until(&self, deadline: Option<Instant>) -> Until {
@@ -1046,18 +1021,8 @@ impl Link {
 
     fn give_up(&self, mut outbox: MutexGuard<'_, Outbox>) {
         self.is_broken.store(true, Release);
-        let Outbox { busy, waiting, total, gone, taken, entrance, violation, .. } = *outbox;
-        *outbox = Outbox {
-            broken: true,
-            busy,
-            waiting,
-            total,
-            gone,
-            taken,
-            entrance,
-            violation,
-            ..Outbox::default()
-        };
+        let Outbox { busy, waiting, total, gone, taken, violation, .. } = *outbox;
+        *outbox = Outbox { broken: true, busy, waiting, total, gone, taken, violation, ..Outbox::default() };
         drop(outbox);
         self.taken.notify_all();
     }

@@ -1,14 +1,11 @@
 //! The quick lane's memory: what [`lpc_core::ring`] reckons with, in mappings.
 
-use std::hint::spin_loop;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
+use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 
-use lpc_core::frame::Header;
-use lpc_core::receive::Receiver;
-use lpc_core::ring::{self, LEN, Own, Peers, RingViolation, SLOTS, Taken};
+use lpc_core::ring::{self, LEN, Own, Peers};
 
 use crate::memory::quota::Charge;
 use crate::sys::mapping::{OwnWords, PeerWords};
@@ -93,104 +90,5 @@ impl Peers for PeersRing {
         let word = self.0.words.load(offset / 8);
         fence(Acquire);
         word
-    }
-}
-
-/// Looks at the ring between two looks at the clock.
-const TRIES: u32 = 32;
-
-/// The ring of what the peer sends, as its reader has it.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    consumer: Consumer,
-    /// Nothing more is to be received than what has been sent already.
-    stop: Arc<AtomicBool>,
-    /// Slots that are taken after that at most.
-    left: Option<u64>,
-    is_over: bool,
-}
-
-/// What came of reading a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Read {
-    /// So many frames.
-    Some(u64),
-    /// There are none.
-    Nothing,
-    /// So many, and what comes after the slots that were taken so far is never taken.
-    Over { frames: u64, taken: u64 },
-}
-
-impl Reading {
-    pub(crate) fn new(consumer: Consumer, stop: Arc<AtomicBool>) -> Self {
-        Self { consumer, stop, left: None, is_over: false }
-    }
-
-    /// Takes what is there, as far as the receiver has space for it.
-    pub(crate) fn read(&mut self, receiver: &mut Receiver<OwnedFd>) -> Result<Read, RingViolation> {
-        if self.is_over {
-            return Ok(Read::Nothing);
-        }
-        if self.left.is_none() {
-            if self.stop.load(Acquire) {
-                self.left = Some(SLOTS);
-            } else if !self.consumer.is_ready() {
-                return Ok(Read::Nothing);
-            }
-        }
-        let before = self.consumer.taken();
-        let mut frames = 0;
-        while receiver.ring_space().len() >= Header::LEN
-            && let Taken::Frame(len) = self.consumer.take(receiver.ring_space())?
-        {
-            receiver.received_in_ring(len);
-            frames += 1;
-        }
-        if let Some(left) = &mut self.left {
-            // No more than what can have been in it: a client that goes on sending does not keep the server.
-            *left = left.saturating_sub(self.consumer.taken() - before);
-            if frames == 0 || *left == 0 {
-                self.is_over = true;
-                return Ok(Read::Over { frames, taken: self.consumer.taken() });
-            }
-        }
-        Ok(if frames > 0 { Read::Some(frames) } else { Read::Nothing })
-    }
-
-    /// Looks at the ring until there is something, for a microsecond or so.
-    pub(crate) fn wait_a_moment(&self) {
-        for _ in 0..TRIES {
-            if self.consumer.is_ready() {
-                return;
-            }
-            spin_loop();
-        }
-    }
-
-    /// Takes nothing more. Gives the slots taken where that is to be said.
-    pub(crate) fn end_if_stopping(&mut self) -> Option<u64> {
-        let is_stopping = !self.is_over && self.stop.load(Acquire);
-        self.is_over = true;
-        is_stopping.then(|| self.consumer.taken())
-    }
-
-    /// Whether nothing more is taken.
-    pub(crate) const fn is_over(&self) -> bool {
-        self.is_over
-    }
-
-    /// Takes nothing, which has been said.
-    pub(crate) fn end(&mut self) {
-        self.is_over = true;
-    }
-
-    /// Says that this side sleeps; `false` where there is a frame.
-    pub(crate) fn sleep(&mut self) -> bool {
-        self.is_over || self.consumer.sleep()
-    }
-
-    /// Says that it is awake.
-    pub(crate) fn wake(&mut self) {
-        self.consumer.wake();
     }
 }

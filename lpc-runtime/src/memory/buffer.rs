@@ -52,11 +52,10 @@ impl Buffer {
         Self(spare.ok().flatten().unwrap_or_default())
     }
 
-    /// A buffer with a copy of `bytes`.
-    pub(crate) fn copy_of(bytes: &[u8]) -> Self {
+    /// An empty buffer with room for so many bytes.
+    pub(crate) fn with_room(len: usize) -> Self {
         let mut buffer = Self::take();
-        buffer.reserve(bytes.len());
-        buffer.0.extend_from_slice(bytes);
+        buffer.reserve(len);
         buffer
     }
 
@@ -132,6 +131,12 @@ impl Drop for Buffer {
                 spare.push(bytes);
             }
         });
+    }
+}
+
+impl AsMut<Vec<u8>> for Buffer {
+    fn as_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
     }
 }
 

@@ -235,7 +235,7 @@ impl Admission {
         drop(state);
         for (socket, link) in connections {
             // First: the holder of the receive half, woken by the socket's end, has to know what that means.
-            let says_so = link.filter(|link| link.close_entrance());
+            let says_so = link.filter(|link| link.entrance().close());
             if let Some(socket) = socket {
                 socket::shutdown(&*socket, Shutdown::Read);
             }
@@ -347,7 +347,7 @@ impl Permit {
         }
         let is_closing = state.is_closing;
         drop(state);
-        if is_closing && link.close_entrance() {
+        if is_closing && link.entrance().close() {
             link.send_now(&frame::closing(0));
         }
     }

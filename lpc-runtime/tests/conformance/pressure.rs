@@ -143,6 +143,41 @@ fn an_answer_does_not_wait_for_the_next_call() {
     }
 }
 
+/// Half a reply, and callers each of which waits for less than the time in which the rest has to come.
+#[test]
+fn the_middle_of_a_message_is_waited_for_no_longer_by_many_callers_than_by_one() {
+    use crate::probe::{asynchronous, blocking};
+    const STALL: Duration = Duration::from_millis(400);
+    for driver in [Driver::Blocking, Driver::Tokio] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let greeted = std::thread::spawn(move || {
+            greet(&mut theirs, Role::Server);
+            theirs
+        });
+        let client = match driver {
+            Driver::Blocking => {
+                let builder = blocking::ProbeClient::builder().stall_timeout(STALL);
+                AnyClient::Blocking(builder.connect_stream(ours).unwrap())
+            }
+            Driver::Tokio => {
+                let builder = asynchronous::ProbeClient::builder().stall_timeout(STALL);
+                AnyClient::Tokio(pairs::RUNTIME.block_on(builder.connect_stream(ours)).unwrap())
+            }
+        };
+        let mut theirs = greeted.join().unwrap();
+        let client = client.with_deadline(STALL / 8);
+        assert!(client.echo(b"?").unwrap_err().is_timed_out());
+        let mut reply = Vec::new();
+        frame::begin_reply(&mut reply);
+        reply.extend_from_slice(&[7; 100]);
+        frame::seal(&mut reply, CallId::new(1 << 32), Body::Inline, &[]);
+        theirs.write_all(&reply[..50]).unwrap();
+        let ended = (0..40).map(|_| client.echo(b"?").unwrap_err()).find(|error| error.is_disconnected());
+        let error = ended.expect("that is more than the callers wait for together");
+        assert!(error.to_string().contains("stall_timeout"), "{error}");
+    }
+}
+
 #[test]
 fn a_time_limit_beyond_the_clock_is_none() {
     use crate::probe::blocking::{ProbeAsyncClient, ProbeClient};

@@ -138,9 +138,10 @@
 //!
 //! # Loans
 //!
-//! A [`Shared<[T]>`](Shared) or `Shared<str>` is filled in place, passed without a copy in any argument or
-//! result, and kept by the receiver as long as it likes: a gigabyte costs what a byte costs. See [`Shared`]
-//! and [`SharedMut`].
+//! A loan is memory that another process reads where it is: a [`SharedMut<[T]>`](SharedMut) is filled in
+//! place, and frozen into a [`Shared<[T]>`](Shared), which is passed without a copy in any argument or result
+//! and kept by the receiver as long as it likes. A gigabyte costs what a byte costs. See [`Shared`] and
+//! [`SharedMut`].
 //!
 //! # Trust
 //!

@@ -1,6 +1,6 @@
 //! [`Ledger`]: an [`Arena`] that threads share, and what the driver keeps of each of its segments.
 
-use std::mem;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
@@ -9,11 +9,7 @@ use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(loom))]
 use std::sync::{Mutex, MutexGuard};
 
-use crate::arena::{Arena, Block};
-
-/// The most wakers that are kept. One more, and all of them are woken: waiters that still wait register
-/// again, and those that gave up are forgotten.
-const MAX_WAITING: usize = 1 << 16;
+use crate::arena::{Arena, Block, PAGE};
 
 /// The pool of one direction. `S` is what the driver keeps of a segment: its mapping.
 ///
@@ -45,9 +41,23 @@ struct Books<S> {
     arena: Arena,
     /// By the arena's numbers.
     segments: Vec<Option<Entry<S>>>,
-    /// The waiters for a free block.
-    waiting: Vec<Waker>,
+    /// Those who wait for room, in the order in which they came.
+    line: BTreeMap<u64, Place>,
+    /// The number of the next one to come.
+    next: u64,
     is_closed: bool,
+}
+
+/// One who waits for room.
+#[derive(Debug)]
+struct Place {
+    bytes: u64,
+    /// The same in whole pages.
+    room: u64,
+    /// Kept while there is no room.
+    waker: Option<Waker>,
+    /// There is, or was when it was woken: it has not asked since whether it is gone again.
+    is_called: bool,
 }
 
 #[derive(Debug)]
@@ -66,6 +76,16 @@ pub struct Lease<S> {
     ledger: Arc<Ledger<S>>,
 }
 
+/// A place in the line of those who wait for room. Of those for whom there is enough the first are woken, and nobody else.
+///
+/// Dropping it leaves the line, with a block or without, and wakes the next one if there is room for it.
+#[derive(Debug)]
+pub struct Waiting<S> {
+    ledger: Arc<Ledger<S>>,
+    number: u64,
+    bytes: u64,
+}
+
 impl<S> Ledger<S> {
     /// A ledger for an arena that has no segments yet.
     ///
@@ -75,7 +95,7 @@ impl<S> Ledger<S> {
     #[must_use]
     pub fn new(arena: Arena) -> Arc<Self> {
         assert!(arena.segments().next().is_none(), "a ledger adds its arena's segments itself");
-        let books = Books { arena, segments: Vec::new(), waiting: Vec::new(), is_closed: false };
+        let books = Books { arena, segments: Vec::new(), line: BTreeMap::new(), next: 0, is_closed: false };
         Arc::new(Self { books: Mutex::new(books) })
     }
 
@@ -113,24 +133,16 @@ impl<S> Ledger<S> {
         Ok(Some(Lease { block: Some(block), segment, ledger: Arc::clone(self) }))
     }
 
-    /// Whether a block of this size could be allocated now. If not, `waker` is woken once when pages are
-    /// freed; they may not be enough, so the caller asks again. There never is a block of more bytes than the
-    /// arena's limit.
-    ///
-    /// It is true when the ledger is [closed](Self::close), so that no caller waits then.
-    pub fn has_room(&self, bytes: u64, waker: &Waker) -> bool {
+    /// A place in the line for a block of this size, to be [asked](Waiting::has_room) whether there is room. For more bytes
+    /// than the arena's limit there never is.
+    pub fn wait_for(self: &Arc<Self>, bytes: u64) -> Waiting<S> {
         let mut books = self.lock();
-        let Books { arena, waiting, is_closed, .. } = &mut *books;
-        if *is_closed || arena.has_room(bytes) {
-            return true;
-        }
-        let overflow = if waiting.len() < MAX_WAITING { Vec::new() } else { mem::take(waiting) };
-        if !waiting.last().is_some_and(|last| last.will_wake(waker)) {
-            waiting.push(waker.clone());
-        }
+        let number = books.next;
+        books.next += 1;
+        let room = bytes.max(1).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        books.line.insert(number, Place { bytes, room, waker: None, is_called: false });
         drop(books);
-        wake(overflow);
-        false
+        Waiting { ledger: Arc::clone(self), number, bytes }
     }
 
     /// Removes the segments of which no block was in use at any time since the previous call, and those that
@@ -141,24 +153,22 @@ impl<S> Ledger<S> {
     /// queues (the Retire frame) comes before the announcement of another segment with this number.
     pub fn trim(&self, mut retire: impl FnMut(u32, Arc<S>)) -> usize {
         let mut books = self.lock();
-        let Books { arena, segments, waiting, .. } = &mut *books;
+        let Books { arena, segments, .. } = &mut *books;
         let mut left = 0;
-        let mut has_more_room = false;
         for (number, slot) in (0..).zip(segments) {
             let Some(entry) = slot else { continue };
             let is_idle = arena.is_idle(number);
             if is_idle && (!entry.was_used || arena.is_withdrawn(number)) {
                 arena.remove_segment(number);
-                has_more_room = true;
                 retire(number, slot.take().expect("it is there").segment);
             } else {
                 entry.was_used = !is_idle;
                 left += 1;
             }
         }
-        let woken = if has_more_room { mem::take(waiting) } else { Vec::new() };
+        let called = books.call();
         drop(books);
-        wake(woken);
+        wake(called);
         left
     }
 
@@ -181,6 +191,9 @@ impl<S> Ledger<S> {
                 retire(number, entry.segment);
             }
         }
+        let called = books.call();
+        drop(books);
+        wake(called);
     }
 
     /// Stops handing out blocks of this segment, because the peer cannot read it. Once none of them is in
@@ -199,21 +212,21 @@ impl<S> Ledger<S> {
     /// still be reading those that are freed now, and all waiters are woken.
     pub fn close(&self) {
         let mut books = self.lock();
-        let Books { arena, segments, waiting, is_closed } = &mut *books;
+        let Books { arena, segments, line, is_closed, .. } = &mut *books;
         *is_closed = true;
         (0..).zip(segments).for_each(|(number, _)| arena.withdraw(number));
-        let woken = mem::take(waiting);
+        let called = line.values_mut().filter_map(|place| place.waker.take()).collect();
         drop(books);
-        wake(woken);
+        wake(called);
     }
 
-    /// Frees pages, and then wakes the waiters, without the lock.
+    /// Gives something back, and then wakes those who can use it, without the lock.
     fn give_back(&self, give: impl FnOnce(&mut Arena)) {
         let mut books = self.lock();
         give(&mut books.arena);
-        let woken = mem::take(&mut books.waiting);
+        let called = books.call();
         drop(books);
-        wake(woken);
+        wake(called);
     }
 
     /// No user's code runs while the books are inconsistent, so they are consistent even after a panic.
@@ -229,6 +242,73 @@ impl<S> Books<S> {
             self.segments.push(None);
         }
         self.segments[slot] = Some(Entry { segment, was_used: true });
+    }
+}
+
+impl<S> Books<S> {
+    /// Calls those who wait and for whom there is room, the first first, until it is used up. Gives their wakers.
+    fn call(&mut self) -> Vec<Waker> {
+        let Self { arena, line, .. } = self;
+        // What those were woken for who have not come yet is theirs, wherever they stand.
+        let promised = line.values().filter(|place| place.is_called);
+        let taken = promised.fold(arena.in_use(), |sum, place| sum.saturating_add(place.room));
+        let mut free = arena.limit().saturating_sub(taken);
+        // There is no room for so much, or more.
+        let mut too_much = u64::MAX;
+        let mut called = Vec::new();
+        for place in line.values_mut() {
+            if free == 0 {
+                break;
+            }
+            if place.room <= free && place.room < too_much && place.waker.is_some() {
+                if arena.has_room(place.bytes) {
+                    free -= place.room;
+                    place.is_called = true;
+                    called.extend(place.waker.take());
+                } else {
+                    too_much = place.room;
+                }
+            }
+        }
+        called
+    }
+}
+
+impl<S> Waiting<S> {
+    /// Bytes that are waited for.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether a block could be had now; if not, `waker` is woken when there is room: once, and others may take it first, so
+    /// that the caller asks again.
+    ///
+    /// It is true when the ledger is [closed](Ledger::close), so that nobody waits then.
+    #[must_use]
+    pub fn has_room(&self, waker: &Waker) -> bool {
+        let mut books = self.ledger.lock();
+        let Books { arena, line, is_closed, .. } = &mut *books;
+        let place = line.get_mut(&self.number).expect("it stays in line until it is dropped");
+        place.is_called = *is_closed || arena.has_room(self.bytes);
+        if place.is_called {
+            return true;
+        }
+        match &mut place.waker {
+            Some(kept) => kept.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        false
+    }
+}
+
+impl<S> Drop for Waiting<S> {
+    fn drop(&mut self) {
+        let mut books = self.ledger.lock();
+        books.line.remove(&self.number);
+        let called = books.call();
+        drop(books);
+        wake(called);
     }
 }
 

@@ -41,6 +41,11 @@ fn no_segment(_: u32, _: u64) -> Result<Segment, Infallible> {
     panic!("there is room")
 }
 
+/// Whether a block could be had now.
+fn has_room(ledger: &TestLedger, bytes: u64) -> bool {
+    ledger.wait_for(bytes).has_room(Waker::noop())
+}
+
 /// Counts how often it is woken.
 #[derive(Debug, Default)]
 struct Count(AtomicUsize);
@@ -102,7 +107,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Alloc(bytes) => {
-                    let has_room = ledger.has_room(bytes, &waker);
+                    let has_room = has_room(&ledger, bytes);
                     let lease = ledger.alloc(bytes, |number, len| {
                         let known = Known { was_used: true, is_withdrawn: false };
                         assert!(segments.insert(number, known).is_none(), "segment {number} is there");
@@ -171,63 +176,87 @@ proptest! {
             }
         }
         // Everything goes in the end, and whoever waits still is woken by it.
-        let waits = !ledger.has_room(1, &waker);
-        count.woken();
-        let was_leased = !leases.is_empty();
+        let waiting = ledger.wait_for(1);
+        let waits = !waiting.has_room(&waker);
         leases.clear();
-        assert!(!waits || !was_leased || count.woken() > 0);
-        let waits = !ledger.has_room(LIMIT, &waker);
+        assert_eq!(count.woken() == 1, waits && has_room(&ledger, 1));
+        drop(waiting);
+        let waiting = ledger.wait_for(LIMIT);
+        let waits = !waiting.has_room(&waker);
+        count.woken();
         ledger.trim(|_, _| {});
         assert_eq!(ledger.trim(|_, _| {}), 0);
-        assert!(!waits || count.woken() > 0);
-        assert!(ledger.has_room(LIMIT, &waker));
+        assert!(!waits || count.woken() == 1);
+        assert!(waiting.has_room(&waker));
     }
 }
 
 #[test]
-fn a_block_that_comes_back_wakes_who_waits_once() {
-    let ledger = ledger(2 * PAGE);
-    let (count, waker) = Count::waker();
-    let (other, other_waker) = Count::waker();
-    assert!(ledger.has_room(2 * PAGE, &waker));
-    let first = alloc(&ledger, 1).unwrap();
-    let second = alloc(&ledger, 1).unwrap();
-    assert!(!ledger.has_room(2 * PAGE, &waker) && !ledger.has_room(1, &other_waker));
-    assert_eq!((count.woken(), other.woken()), (0, 0));
-    drop(first);
-    assert_eq!((count.woken(), other.woken()), (1, 1), "it may be enough, or not");
-    assert!(ledger.has_room(1, &other_waker));
-    assert!(!ledger.has_room(2 * PAGE, &waker));
-    drop(second);
-    assert_eq!((count.woken(), other.woken()), (1, 0));
-    assert!(ledger.has_room(2 * PAGE, &waker));
-    drop(alloc(&ledger, 2 * PAGE).unwrap());
-    assert_eq!((count.woken(), other.woken()), (0, 0));
+fn room_wakes_the_first_who_can_use_it_and_nobody_else() {
+    let ledger = ledger(4 * PAGE);
+    let waiters: Vec<_> =
+        [3, 1, 1, 2, 1].into_iter().map(|pages| (ledger.wait_for(pages * PAGE), Count::waker())).collect();
+    let mut leases: Vec<_> = (0..4).map(|_| alloc(&ledger, 1).unwrap()).collect();
+    assert!(waiters.iter().all(|(waiting, (_, waker))| !waiting.has_room(waker)));
+    let woken = || -> Vec<usize> { waiters.iter().map(|(_, (count, _))| count.woken()).collect() };
+    leases.pop();
+    assert_eq!(woken(), [0, 1, 0, 0, 0], "there is too little for the first");
+    leases.pop();
+    assert_eq!(woken(), [0, 0, 1, 0, 0], "what the one before was woken for is not given away twice");
+    leases.clear();
+    assert_eq!(woken(), [0, 0, 0, 0, 1], "the rest is promised to those who were woken");
 }
 
 #[test]
-fn pages_that_a_lease_gives_up_wake_who_waits() {
+fn one_that_leaves_the_line_makes_room_for_the_next() {
+    let ledger = ledger(PAGE);
+    let lease = alloc(&ledger, 1).unwrap();
+    let (first, second, third) = (ledger.wait_for(1), ledger.wait_for(1), ledger.wait_for(1));
+    let counts: [_; 3] = std::array::from_fn(|_| Count::waker());
+    let woken = || counts.each_ref().map(|(count, _)| count.woken());
+    for (waiting, (_, waker)) in [&first, &second, &third].into_iter().zip(&counts) {
+        assert!(!waiting.has_room(waker));
+    }
+    drop(second);
+    assert_eq!(woken(), [0, 0, 0], "there is no room");
+    drop(lease);
+    assert_eq!(woken(), [1, 0, 0]);
+    drop(first);
+    assert_eq!(woken(), [0, 0, 1], "the first gave up although it was woken");
+    let lease = alloc(&ledger, 1).unwrap();
+    assert!(!third.has_room(&counts[2].1), "somebody was quicker");
+    drop(lease);
+    assert_eq!(woken(), [0, 0, 1], "and is woken again");
+    assert!(third.has_room(&counts[2].1));
+    drop(third);
+    assert!(counts.iter().all(|(count, _)| Arc::strong_count(count) == 2), "no waker is kept");
+}
+
+#[test]
+fn pages_that_a_lease_gives_up_wake_one_that_waits() {
     let ledger = ledger(2 * PAGE);
     let (count, waker) = Count::waker();
     let mut lease = alloc(&ledger, 2 * PAGE).unwrap();
-    assert!(!ledger.has_room(1, &waker));
+    let waiting = ledger.wait_for(1);
+    assert!(!waiting.has_room(&waker));
     lease.shrink(1);
     assert_eq!(count.woken(), 1);
-    assert!(ledger.has_room(1, &waker));
+    assert!(waiting.has_room(&waker));
 }
 
 #[test]
-fn room_that_segments_leave_behind_wakes_who_waits() {
+fn room_that_segments_leave_behind_wakes_one_that_waits() {
     let ledger = ledger(3 << 20);
     let (count, waker) = Count::waker();
     let kept = alloc(&ledger, 1 << 20).unwrap();
     drop(alloc(&ledger, 1 << 20).unwrap());
-    assert!(!ledger.has_room(2 << 20, &waker), "the second segment takes a part of it");
+    let waiting = ledger.wait_for(2 << 20);
+    assert!(!waiting.has_room(&waker), "the second segment takes a part of it");
     assert_eq!(ledger.trim(|_, _| {}), 2);
     assert_eq!(count.woken(), 0);
     assert_eq!(ledger.trim(|_, _| {}), 1);
     assert_eq!(count.woken(), 1);
-    assert!(ledger.has_room(2 << 20, &waker));
+    assert!(waiting.has_room(&waker));
     assert_eq!(alloc(&ledger, 2 << 20).unwrap().block().segment(), 1, "its number is used again");
     drop(kept);
 }
@@ -239,11 +268,11 @@ fn a_withdrawn_segment_makes_room_for_another_when_it_goes() {
     let lease = alloc(&ledger, 2 << 20).unwrap();
     ledger.withdraw(0);
     drop(lease);
-    count.woken();
-    assert!(!ledger.has_room(1, &waker));
+    let waiting = ledger.wait_for(1);
+    assert!(!waiting.has_room(&waker));
     assert_eq!(ledger.trim(|_, _| {}), 0);
     assert_eq!(count.woken(), 1);
-    assert!(ledger.has_room(1, &waker));
+    assert!(waiting.has_room(&waker));
 }
 
 #[test]
@@ -252,14 +281,13 @@ fn after_the_end_nobody_waits_and_no_page_is_handed_out() {
     let (count, waker) = Count::waker();
     let large = alloc(&ledger, (2 << 20) - PAGE).unwrap();
     let mut small = alloc(&ledger, PAGE).unwrap();
-    assert!(!ledger.has_room(1, &waker));
     small.shrink(1);
     drop(large);
-    count.woken();
-    assert!(!ledger.has_room(2 << 20, &waker) && ledger.has_room(1, &waker));
+    let waiting = ledger.wait_for(2 << 20);
+    assert!(!waiting.has_room(&waker) && has_room(&ledger, 1));
     ledger.close();
     assert_eq!(count.woken(), 1);
-    assert!(ledger.has_room(2 << 20, &waker));
+    assert!(waiting.has_room(&waker));
     assert!(ledger.alloc(1, no_segment).unwrap().is_none());
     assert!(small.extend(1) && !small.extend(2 * PAGE));
     drop(small);
@@ -268,29 +296,13 @@ fn after_the_end_nobody_waits_and_no_page_is_handed_out() {
 }
 
 #[test]
-fn waits_that_were_given_up_are_forgotten() {
+fn one_that_asks_over_and_over_is_woken_once() {
     let ledger = ledger(PAGE);
     let lease = alloc(&ledger, 1).unwrap();
     let (count, waker) = Count::waker();
-    let others: [_; 2] = std::array::from_fn(|_| Count::waker());
-    for at in 0..1 << 16 {
-        assert!(!ledger.has_room(1, &others[at % 2].1));
-    }
-    assert!(others.iter().all(|(other, _)| other.woken() == 0));
-    assert!(!ledger.has_room(1, &waker));
-    assert!(others.iter().all(|(other, _)| other.woken() == 1 << 15));
-    assert_eq!(Arc::strong_count(&others[0].0), 2, "the ledger has none of them any more");
-    drop(lease);
-    assert_eq!(count.woken(), 1, "the one that came last");
-}
-
-#[test]
-fn who_asks_over_and_over_is_woken_once() {
-    let ledger = ledger(PAGE);
-    let lease = alloc(&ledger, 1).unwrap();
-    let (count, waker) = Count::waker();
+    let waiting = ledger.wait_for(1);
     for _ in 0..100 {
-        assert!(!ledger.has_room(1, &waker));
+        assert!(!waiting.has_room(&waker));
     }
     drop(lease);
     assert_eq!(count.woken(), 1);

@@ -1,4 +1,4 @@
-//! The ledger and the quick lane's rings under every interleaving of their threads:
+//! The ledger, the writer's turn and the quick lane's rings under every interleaving of their threads:
 //! `RUSTFLAGS="--cfg loom" cargo test -p lpc-core --test loom --release`.
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -16,6 +16,7 @@ use lpc_core::arena::{Arena, PAGE};
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::ledger::{Lease, Ledger};
 use lpc_core::ring::{Consumer, Own, Peers, Producer};
+use lpc_core::send::{AfterWrite, Batch, NoRing, Sender, WriteOutcome};
 
 /// A segment of two pages, of which loom sees whether two threads write to one at once, or without an order.
 #[derive(Debug)]
@@ -61,11 +62,12 @@ impl Wake for Unpark {
 /// Gets a block, however long that takes. If no wake-up comes, loom says that the threads are in a deadlock.
 fn wait_for(ledger: &TestLedger, bytes: u64) -> Lease<Segment> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let waiting = ledger.wait_for(bytes);
     loop {
         if let Some(lease) = alloc(ledger, bytes) {
             return lease;
         }
-        if !ledger.has_room(bytes, &waker) {
+        if !waiting.has_room(&waker) {
             thread::park();
         }
     }
@@ -124,6 +126,28 @@ fn pages_given_up_wake_who_waits_for_them() {
 }
 
 #[test]
+fn one_that_gives_up_leaves_the_room_to_the_next() {
+    loom::model(|| {
+        let ledger = ledger(1, 1);
+        let lease = alloc(&ledger, PAGE).unwrap();
+        let gives_up = {
+            let waits = ledger.wait_for(PAGE);
+            thread::spawn(move || {
+                let _ = waits.has_room(&Waker::from(Arc::new(Unpark(thread::current()))));
+            })
+        };
+        let waits = {
+            let ledger = Arc::clone(&ledger);
+            thread::spawn(move || write(&wait_for(&ledger, PAGE)))
+        };
+        write(&lease);
+        drop(lease);
+        gives_up.join().unwrap();
+        waits.join().unwrap();
+    });
+}
+
+#[test]
 fn the_end_wakes_who_waits() {
     loom::model(|| {
         let ledger = ledger(1, 1);
@@ -132,7 +156,8 @@ fn the_end_wakes_who_waits() {
             let ledger = Arc::clone(&ledger);
             thread::spawn(move || {
                 let waker = Waker::from(Arc::new(Unpark(thread::current())));
-                while !ledger.has_room(PAGE, &waker) {
+                let waits = ledger.wait_for(PAGE);
+                while !waits.has_room(&waker) {
                     thread::park();
                 }
             })
@@ -384,5 +409,104 @@ fn two_sides_that_sleep_wake_each_other() {
         send(&mut calls, &bells[0], 5);
         assert_eq!(receive(&mut replies, &bells[1]), 5);
         serving.join().unwrap();
+    });
+}
+
+/// What is on its way through the socket, of which loom sees whether two write to it at once.
+#[derive(Default)]
+struct Wire {
+    turn: UnsafeCell<()>,
+    bytes: std::sync::Mutex<Vec<u8>>,
+}
+
+/// Writes a batch, piece by piece, as the writer of the moment may.
+fn write(mut batch: Batch<'_, ()>, wire: &Wire) -> Batch<'_, ()> {
+    while let Some(len) = batch.piece().map(|piece| {
+        wire.turn.with_mut(|_| wire.bytes.lock().unwrap().extend_from_slice(piece.bytes));
+        piece.bytes.len()
+    }) {
+        batch.wrote(len);
+    }
+    batch
+}
+
+/// Sends a frame, and what others queue meanwhile.
+fn send_all(sender: &Mutex<Sender<(), NoRing, NoRing>>, wire: &Wire, frame: &[u8]) {
+    let mut guard = sender.lock().unwrap();
+    let (_, mut batch) = guard.send(frame).unwrap();
+    while let Some(begun) = batch.take().or_else(|| guard.begin_write()) {
+        drop(guard);
+        let written = write(begun, wire);
+        guard = sender.lock().unwrap();
+        assert!(matches!(guard.finish(written, WriteOutcome::All), AfterWrite::GoOn));
+    }
+}
+
+#[test]
+fn one_sender_writes_at_a_time_and_nothing_stays_unsent() {
+    loom::model(|| {
+        let (sender, wire) = (Arc::new(Mutex::new(Sender::new())), Arc::new(Wire::default()));
+        let run = |first: u64| {
+            let (sender, wire) = (Arc::clone(&sender), Arc::clone(&wire));
+            move || (first..first + 2).for_each(|number| send_all(&sender, &wire, &small(number)))
+        };
+        let other = thread::spawn(run(10));
+        run(0)();
+        other.join().unwrap();
+        let bytes = std::mem::take(&mut *wire.bytes.lock().unwrap());
+        let numbers: Vec<u64> = bytes.as_chunks::<16>().0.iter().map(|frame| u64::from(frame[8])).collect();
+        assert_eq!(numbers.len(), 4, "{numbers:?}");
+        for each in [[0, 1], [10, 11]] {
+            assert!(numbers.iter().filter(|number| each.contains(number)).eq(&each), "{numbers:?}");
+        }
+        assert_eq!(sender.lock().unwrap().queued(), 0);
+    });
+}
+
+/// A frame is put into the ring, and its sender's bell may be rung by somebody else who flushes at the time.
+#[test]
+fn a_bell_is_not_lost_between_two_who_could_ring_it() {
+    loom::model(|| {
+        let (senders, receivers) = (Side::new(), Side::new());
+        let mut sender = Sender::<(), Side, Side>::new();
+        sender.use_ring(Producer::new(senders.clone(), receivers.clone(), SLOTS), None).unwrap();
+        let mut consumer = Consumer::new(receivers, senders, SLOTS);
+        // The sequence enters the ring.
+        sender.enqueue(&small(1)).unwrap();
+        let switch = write(sender.begin_write().unwrap(), &Wire::default());
+        assert!(matches!(sender.finish(switch, WriteOutcome::All), AfterWrite::GoOn));
+        let (sender, bells) = (Arc::new(Mutex::new(sender)), Arc::new(Bells::default()));
+        assert_eq!(receive(&mut consumer, &bells), 1);
+
+        fn flush(sender: &Mutex<Sender<(), Side, Side>>, bells: &Bells) {
+            let mut guard = sender.lock().unwrap();
+            guard.ring_bell();
+            while let Some(batch) = guard.begin_write() {
+                drop(guard);
+                let written = write(batch, &Wire::default());
+                bells.ring();
+                guard = sender.lock().unwrap();
+                assert!(matches!(guard.finish(written, WriteOutcome::All), AfterWrite::GoOn));
+            }
+        }
+        let puts = {
+            let (sender, bells) = (Arc::clone(&sender), Arc::clone(&bells));
+            thread::spawn(move || {
+                let mut guard = sender.lock().unwrap();
+                let (_, has_to_wake) = guard.put(&small(2), None).unwrap();
+                if has_to_wake {
+                    guard.queue_bell();
+                }
+                drop(guard);
+                flush(&sender, &bells);
+            })
+        };
+        let flushes = {
+            let (sender, bells) = (Arc::clone(&sender), Arc::clone(&bells));
+            thread::spawn(move || flush(&sender, &bells))
+        };
+        assert_eq!(receive(&mut consumer, &bells), 2);
+        puts.join().unwrap();
+        flushes.join().unwrap();
     });
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::memory::buffer;
-use crate::sys::fork::Birth;
+use crate::sys::fork::PerProcess;
 use crate::sys::private;
 
 /// A connection that needs to be looked after.
@@ -41,9 +41,14 @@ const LATE: Duration = Duration::from_millis(80);
 /// How long private memory is kept, at least, for use again.
 const KEPT: Duration = Duration::from_secs(3);
 
-static WORK: Mutex<Work> = Mutex::new(Work::NONE);
+/// A fork has not the thread, nor anything to do for the other process.
+static OFFICE: PerProcess<Office> =
+    PerProcess::new(|| Office { work: Mutex::new(Work::NONE), changed: Condvar::new() });
 
-static CHANGED: Condvar = Condvar::new();
+struct Office {
+    work: Mutex<Work>,
+    changed: Condvar,
+}
 
 struct Work {
     /// To be flushed.
@@ -52,8 +57,8 @@ struct Work {
     later: Vec<Visit>,
     /// When to look after spare memory that is [`private`] or of a [`buffer`].
     private: Option<Instant>,
-    /// The process that has the thread.
-    keeper: Option<Birth>,
+    /// There is the thread.
+    has_keeper: bool,
 }
 
 struct Visit {
@@ -70,14 +75,14 @@ enum What {
 }
 
 impl Work {
-    const NONE: Self = Self { soon: Vec::new(), later: Vec::new(), private: None, keeper: None };
+    const NONE: Self = Self { soon: Vec::new(), later: Vec::new(), private: None, has_keeper: false };
 }
 
 /// Has [`Tend::flush_late`] called soon.
 pub(crate) fn flush(link: Weak<dyn Tend>) {
     let mut work = work();
     work.soon.push(link);
-    if work.soon.len() == 1 || work.keeper.is_none() {
+    if work.soon.len() == 1 || !work.has_keeper {
         wake(work);
     }
 }
@@ -101,28 +106,24 @@ pub(crate) fn trim_private() {
 }
 
 fn work() -> MutexGuard<'static, Work> {
-    let mut work = WORK.lock().unwrap_or_else(PoisonError::into_inner);
-    if work.keeper.is_some_and(|keeper| !keeper.is_here()) {
-        // A fork has not the thread, and nothing to do for the other process.
-        *work = Work::NONE;
-    }
-    work
+    OFFICE.get().work.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wake(mut work: MutexGuard<'_, Work>) {
-    if work.keeper.is_some() {
+    if work.has_keeper {
         drop(work);
-        CHANGED.notify_one();
+        OFFICE.get().changed.notify_one();
         return;
     }
     match thread::Builder::new().name("lpc-housekeeper".into()).spawn(keep) {
-        Ok(_) => work.keeper = Some(Birth::here()),
+        Ok(_) => work.has_keeper = true,
         // The next one who comes tries again. Until then memory stays where it is; no call depends on it.
         Err(error) => tracing::warn!(%error, "no thread to give memory back"),
     }
 }
 
 fn keep() {
+    let changed = &OFFICE.get().changed;
     let mut work = work();
     loop {
         let now = Instant::now();
@@ -130,8 +131,8 @@ fn keep() {
         let is_due = due.is_some_and(|due| due <= now);
         if work.soon.is_empty() && !is_due {
             work = match due {
-                Some(due) => CHANGED.wait_timeout(work, due - now).unwrap_or_else(PoisonError::into_inner).0,
-                None => CHANGED.wait(work).unwrap_or_else(PoisonError::into_inner),
+                Some(due) => changed.wait_timeout(work, due - now).unwrap_or_else(PoisonError::into_inner).0,
+                None => changed.wait(work).unwrap_or_else(PoisonError::into_inner),
             };
             continue;
         }

@@ -233,9 +233,9 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         self.waiting -= 1;
     }
 
-    /// Whether senders wait, who are to look again when a write has begun or ended.
+    /// Senders that wait, and are to look again when a write has begun or ended.
     #[must_use]
-    pub const fn has_waiting(&self) -> bool {
-        self.waiting > 0
+    pub const fn waiting(&self) -> usize {
+        self.waiting
     }
 }

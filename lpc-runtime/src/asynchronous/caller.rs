@@ -26,7 +26,7 @@ use super::race::{Either, race};
 use super::socket::AsyncLink;
 use super::stream::Stream;
 use crate::body::arrived::Arrived;
-use crate::body::outgoing::{Encoded, InBlock, Loaned};
+use crate::body::outgoing::{Encoded, InBlock};
 use crate::client::backpressure::{Quota, QuotaWait};
 use crate::client::reply::{self, Fetched};
 use crate::client::session::{Session, State};
@@ -35,6 +35,7 @@ use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::generated::{Description, Encoder, Outcome, SyncEncode};
 use crate::maintenance::{self, Tend};
+use crate::memory::lender::Loaned;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
 use crate::stats::Counters;
@@ -277,13 +278,14 @@ impl Connection {
 
     /// Waits until so much shared memory may be had. It may be gone again when the caller comes to take it.
     async fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<()> {
+        let room = self.session.link().wait_for_room(bytes);
         let there = poll_fn(|cx| {
             let state = self.session.state();
             if let Some(reason) = state.calls.life().why_closed() {
                 return Poll::Ready(Err(reason.clone().with_progress(Progress::NotSent)));
             }
             drop(state);
-            if self.session.link().has_room(bytes, cx.waker()) { Poll::Ready(Ok(())) } else { Poll::Pending }
+            if self.session.link().has_room(&room, cx.waker()) { Poll::Ready(Ok(())) } else { Poll::Pending }
         });
         let mut there = pin!(there);
         if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(there.as_mut().poll(cx))).await {

@@ -22,7 +22,7 @@ use lpc_core::{Progress, Result, handshake};
 
 use super::greeting;
 use crate::body::arrived::Arrived;
-use crate::body::outgoing::{Encoded, InBlock, Loaned};
+use crate::body::outgoing::{Encoded, InBlock};
 use crate::client::backpressure::{Quota, QuotaWait};
 use crate::client::reply::{self, Fetched};
 use crate::client::session::{Gone, Handed, Own, Session, State};
@@ -31,6 +31,7 @@ use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
 use crate::generated::{Description, Encode, Encoder, Outcome};
 use crate::maintenance::{self, Tend};
+use crate::memory::lender::Loaned;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
 use crate::stats::Counters;
@@ -402,6 +403,7 @@ impl Connection {
     #[cold]
     fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<()> {
         let waker = waker();
+        let room = self.link().wait_for_room(bytes);
         let mut caller = Caller::new(Waits::Idle);
         let mut is_first = true;
         self.session.state().callers.enter_idle();
@@ -410,7 +412,7 @@ impl Connection {
             if let Some(reason) = self.session.state().calls.life().why_closed() {
                 break Err(reason.clone().with_progress(Progress::NotSent));
             }
-            if self.link().has_room(bytes, &waker) {
+            if self.link().has_room(&room, &waker) {
                 break wait.try_again(bytes);
             }
             // What gives memory back may have arrived already, and nobody has received it.

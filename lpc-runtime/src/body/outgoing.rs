@@ -11,7 +11,7 @@ use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
 
 use crate::connection::link::Link;
 use crate::memory::buffer::Buffer;
-use crate::memory::objects::Pin;
+use crate::memory::lender::Loaned;
 use crate::memory::pool::PoolBlock;
 use crate::shared::memory::Memory;
 use crate::stats::{Lane, Tally};
@@ -67,17 +67,6 @@ pub(crate) struct Encoded {
     block: Option<(PoolBlock, usize)>,
     body: Body,
     loans: Vec<Loaned>,
-}
-
-/// Memory that a body refers to, and where its receiver finds it.
-#[derive(Clone, Debug)]
-pub(crate) struct Loaned {
-    pub(crate) place: BlockRef,
-    pub(crate) memory: Arc<Memory>,
-    /// Whether it was made for this message.
-    is_copy: bool,
-    /// Of an object: keeps its number as long as the body has not been sent.
-    _pin: Option<Pin>,
 }
 
 /// A body in a block, which stays until its receiver has read it, and could be sent otherwise.
@@ -254,7 +243,7 @@ impl<'l> Outgoing<'l> {
             },
             _ => return self.copied(memory),
         };
-        Ok(Some(Loaned { place, memory: Arc::clone(memory), is_copy: false, _pin: pin }))
+        Ok(Some(Loaned { place, memory: Arc::clone(memory) as _, is_copy: false, _pin: pin }))
     }
 
     /// A copy in a block of its own, which the peer may keep; for bytes over the threshold.

@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::maintenance;
+use crate::sys::fork::PerProcess;
 
 /// A byte vector that is kept for use again when it is dropped, so that a call allocates nothing once there
 /// has been one like it: a small one by its thread, a large one by the process, until nobody has taken it up
@@ -36,7 +37,7 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-static LARGE: Mutex<Vec<Large>> = Mutex::new(Vec::new());
+static LARGE: PerProcess<Mutex<Vec<Large>>> = PerProcess::new(Mutex::default);
 
 struct Large {
     bytes: Vec<u8>,
@@ -105,7 +106,7 @@ fn keep_large(bytes: Vec<u8>) {
 }
 
 fn large() -> MutexGuard<'static, Vec<Large>> {
-    LARGE.lock().unwrap_or_else(PoisonError::into_inner)
+    LARGE.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Buffer {

@@ -29,6 +29,9 @@ struct Known {
     pin: Pin,
 }
 
+/// The address of no object.
+const NOWHERE: usize = 0;
+
 /// Keeps an object's number as long as it lives.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pin(Arc<()>);
@@ -81,6 +84,15 @@ impl Objects {
         true
     }
 
+    /// The peer was told of this number, and got nothing by it. Whatever names it already does so in vain; nothing else will, and
+    /// it makes room before all others.
+    pub(crate) fn lose(&mut self, number: u32) {
+        let slot = self.slots.get_mut((number & !OBJECT) as usize);
+        if let Some(known) = slot.and_then(Option::as_mut) {
+            (known.address, known.used) = (NOWHERE, 0);
+        }
+    }
+
     fn free(&mut self, max: usize) -> Option<usize> {
         if let Some(slot) = self.slots.iter().position(Option::is_none) {
             return Some(slot);
@@ -130,6 +142,24 @@ mod tests {
         drop((pinned, other));
         assert!(objects.add(&b, &limits, &mut retired).is_some());
         assert_eq!(retired, [OBJECT | 1, OBJECT | 1]);
+    }
+
+    #[test]
+    fn an_object_that_did_not_arrive_is_announced_again_and_its_number_makes_room_first() {
+        let limits = Limits { max_objects: 2, lent: 10_000, ..Limits::default() };
+        let mut objects = Objects::default();
+        let mut retired = Vec::new();
+        let (a, b) = (object(1000), object(1000));
+        drop(objects.add(&b, &limits, &mut retired).unwrap());
+        let (lost, pin) = objects.add(&a, &limits, &mut retired).unwrap();
+        objects.lose(lost);
+        assert!(objects.known(&a).is_none());
+        assert!(!objects.forget(&a, lost), "the number goes with another");
+        let _named = objects.known(&b).unwrap();
+        assert!(objects.add(&a, &limits, &mut retired).is_none(), "a message that is not sent names it");
+        drop(pin);
+        let (again, _pin) = objects.add(&a, &limits, &mut retired).unwrap();
+        assert_eq!((again, &*retired), (lost, &[lost][..]));
     }
 
     #[test]

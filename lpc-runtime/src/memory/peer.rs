@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
-use crate::connection::link::Link;
 use crate::memory::quota::{Charge, Quota};
 use crate::sys::mapping::PeerMapping;
 use crate::sys::memfd::{self, Constancy};
@@ -116,7 +115,19 @@ pub(crate) struct Object {
     /// One of those that the connection may have, each with a descriptor.
     _live: Option<Charge>,
     /// The connections that know it, and the number that it has there.
-    links: Mutex<Vec<(Weak<Link>, u32)>>,
+    links: Mutex<Vec<(Weak<dyn KnowsObjects>, u32)>>,
+}
+
+/// A connection whose peer knows objects by their numbers.
+pub(crate) trait KnowsObjects: Send + Sync {
+    /// An object is dropped that the peer knew under this number.
+    fn forget(&self, object: &Object, number: u32);
+}
+
+impl std::fmt::Debug for dyn KnowsObjects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KnowsObjects").finish_non_exhaustive()
+    }
 }
 
 /// Address space for mapped objects of all connections of this process: an eighth of what there is at least.
@@ -244,7 +255,7 @@ impl Object {
     }
 
     /// Notes that a connection knows it under this number.
-    pub(crate) fn announced(&self, link: Weak<Link>, number: u32) {
+    pub(crate) fn announced(&self, link: Weak<dyn KnowsObjects>, number: u32) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|(other, _)| other.strong_count() > 0 && !other.ptr_eq(&link));
         links.push((link, number));
@@ -256,7 +267,7 @@ impl Drop for Object {
         let links = std::mem::take(self.links.get_mut().unwrap_or_else(PoisonError::into_inner));
         for (link, number) in links {
             if let Some(link) = link.upgrade() {
-                link.retire_object(self, number);
+                link.forget(self, number);
             }
         }
     }

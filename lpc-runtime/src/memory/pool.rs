@@ -3,37 +3,54 @@
 //! One of the files with `unsafe`: it hands out parts of mappings, each to one owner at a time.
 #![allow(unsafe_code)]
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use lpc_core::frame::BlockRef;
-use lpc_core::ledger::{Lease, Ledger};
+use lpc_core::ledger::{self, Lease, Ledger};
 
 use crate::memory::quota::Charge;
+use crate::sys::fork::Birth;
 use crate::sys::mapping::OwnMapping;
 
 /// The books of the pool, with the memory to them.
 pub(crate) type Pool = Ledger<Segment>;
 
+/// A place in the line of those who wait for room in a pool.
+pub(crate) type WaitingForRoom = ledger::Waiting<Segment>;
+
 /// A segment of this side's pool.
 #[derive(Debug)]
 pub(crate) struct Segment {
+    /// A fork has the mapping, and none of the threads that may hold the pool's lock.
+    birth: Birth,
     mapping: OwnMapping,
     _charge: Option<Charge>,
 }
 
 impl Segment {
     pub(crate) fn new(mapping: OwnMapping, charge: Option<Charge>) -> Self {
-        Self { mapping, _charge: charge }
+        Self { birth: Birth::here(), mapping, _charge: charge }
     }
 }
 
-/// Pages of a pool that their holder alone may write. Dropping it gives them back.
+/// Pages of a pool that their holder alone may write. Dropping it gives them back, but in a fork of the process, to which they do
+/// not belong.
 #[derive(Debug)]
-pub(crate) struct PoolBlock(Lease<Segment>);
+pub(crate) struct PoolBlock(ManuallyDrop<Lease<Segment>>);
+
+impl Drop for PoolBlock {
+    fn drop(&mut self) {
+        if self.0.segment().birth.is_here() {
+            // SAFETY: only here, and once.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
 
 impl PoolBlock {
     pub(crate) fn new(lease: Lease<Segment>) -> Self {
-        Self(lease)
+        Self(ManuallyDrop::new(lease))
     }
 
     /// Whether it is of this pool.
@@ -107,11 +124,39 @@ impl PoolBlock {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::Barrier;
 
     use lpc_core::arena::Arena;
 
     use super::*;
+    use crate::sys::fork::tests::in_a_fork;
     use crate::sys::mapping::PeerMapping;
+
+    #[test]
+    fn a_fork_drops_a_block_without_the_lock_that_a_thread_held() {
+        let pool = Pool::new(Arena::new(4 << 20, 8, 8));
+        let make = |_, len| {
+            let (mapping, _file) = OwnMapping::create(len)?;
+            Ok::<_, std::io::Error>(Segment::new(mapping, None))
+        };
+        let block = PoolBlock::new(pool.alloc(10, make).unwrap().unwrap());
+        let (is_locked, end) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // More than the first segment has room for: another is made under the lock.
+                let large = pool.alloc(2 << 20, |number, len| {
+                    is_locked.wait();
+                    end.wait();
+                    make(number, len)
+                });
+                assert!(large.unwrap().is_some());
+            });
+            is_locked.wait();
+            let is_done = in_a_fork(move || drop(block));
+            end.wait();
+            assert!(is_done, "the fork waits for a lock that nobody will release");
+        });
+    }
 
     #[test]
     fn a_block_is_written_in_place_and_used_again() {

@@ -1,13 +1,14 @@
-//! [`Birth`]: whether this process is the one in which something was made, or a fork of it.
+//! [`Birth`]: whether this process is the one in which something was made, or a fork of it; [`PerProcess`]: what a fork does not
+//! inherit.
 //!
 //! A page of memory that the kernel clears in forks (`MADV_WIPEONFORK`, madvise(2)) makes that a load: no
 //! system call, and right for every way of forking, those that bypass the C library included.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use lpc_core::{Error, ErrorKind, Result};
 use memmap2::MmapMut;
@@ -56,6 +57,52 @@ impl Birth {
     }
 }
 
+/// Something of which each process has its own, made when it is first asked for. A fork begins anew: it never takes a lock that a
+/// thread held which it does not have.
+pub(crate) struct PerProcess<T: 'static> {
+    /// Null, or leaked.
+    own: AtomicPtr<Own<T>>,
+    make: fn() -> T,
+}
+
+struct Own<T> {
+    birth: Birth,
+    value: T,
+}
+
+impl<T: Send + Sync> PerProcess<T> {
+    pub(crate) const fn new(make: fn() -> T) -> Self {
+        Self { own: AtomicPtr::new(ptr::null_mut()), make }
+    }
+
+    /// This process's.
+    pub(crate) fn get(&self) -> &'static T {
+        // Pairs with the Release in `begin`.
+        let own = self.own.load(Acquire);
+        // SAFETY: what is not null was leaked, and is never written to.
+        match unsafe { own.as_ref() } {
+            Some(known) if known.birth.is_here() => &known.value,
+            _ => self.begin(own),
+        }
+    }
+
+    #[cold]
+    fn begin(&self, before: *mut Own<T>) -> &'static T {
+        // What the parent has is forgotten in its fork, and not dropped: its lock may be held.
+        let own = Box::into_raw(Box::new(Own { birth: Birth::here(), value: (self.make)() }));
+        match self.own.compare_exchange(before, own, Release, Acquire) {
+            // SAFETY: it was leaked here, and is never written to.
+            Ok(_) => unsafe { &(*own).value },
+            Err(other_thread) => {
+                // SAFETY: it was made here, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(own) });
+                // SAFETY: as in `get`.
+                unsafe { &(*other_thread).value }
+            }
+        }
+    }
+}
+
 /// This process's number; 0 in a fork that has not asked yet.
 fn page() -> &'static AtomicU64 {
     static PAGE: OnceLock<&'static AtomicU64> = OnceLock::new();
@@ -81,8 +128,55 @@ fn wiped() -> io::Result<&'static AtomicU64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::Mutex;
+    use std::time::{Duration, Instant};
+
+    use nix::libc;
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+
     use super::*;
+
+    /// Runs something in a fork of this process; whether it came to its end.
+    pub(crate) fn in_a_fork(run: impl FnOnce()) -> bool {
+        // SAFETY: what is run is there to show that it takes no lock of another thread; the C library sees to the allocator's.
+        let child = match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                run();
+                // SAFETY: it ends the process, and nothing else.
+                unsafe { libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => child,
+        };
+        // What it would drop is for the fork to drop.
+        std::mem::forget(run);
+        let guard = Instant::now() + Duration::from_secs(30);
+        loop {
+            match waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap() {
+                WaitStatus::StillAlive if Instant::now() < guard => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                WaitStatus::StillAlive => {
+                    kill(child, Signal::SIGKILL).unwrap();
+                    waitpid(child, None).unwrap();
+                    return false;
+                }
+                status => return status == WaitStatus::Exited(child, 0),
+            }
+        }
+    }
+
+    #[test]
+    fn a_fork_has_its_own_of_what_each_process_has() {
+        static LOCKED: PerProcess<Mutex<u32>> = PerProcess::new(|| Mutex::new(7));
+        let mut held = LOCKED.get().lock().unwrap();
+        *held = 8;
+        assert!(in_a_fork(|| assert_eq!(*LOCKED.get().lock().unwrap(), 7)));
+        drop(held);
+        assert_eq!(*LOCKED.get().lock().unwrap(), 8);
+    }
 
     #[test]
     fn what_was_made_here_is_known_to_be() {

@@ -12,6 +12,7 @@ use memmap2::{Advice, MmapMut};
 use zerocopy::IntoBytes as _;
 
 use crate::maintenance;
+use crate::sys::fork::PerProcess;
 
 /// Bytes of this process, aligned to 16 bytes at least, and to pages from [`PAGES`] on.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ const KEPT: usize = 1 << 30;
 /// Spares at most.
 const SPARES: usize = 32;
 
-static SPARE: Mutex<Vec<Spare>> = Mutex::new(Vec::new());
+static SPARE: PerProcess<Mutex<Vec<Spare>>> = PerProcess::new(Mutex::default);
 
 #[derive(Debug)]
 struct Spare {
@@ -150,7 +151,7 @@ pub(crate) fn trim() -> bool {
 }
 
 fn spares() -> MutexGuard<'static, Vec<Spare>> {
-    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+    SPARE.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Private {
@@ -170,6 +171,16 @@ impl Drop for Private {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::fork::tests::in_a_fork;
+
+    #[test]
+    fn a_fork_drops_memory_without_the_lock_that_a_thread_held() {
+        let private = Private::zeroed(PAGES).unwrap();
+        let held = spares();
+        let is_done = in_a_fork(move || drop(private));
+        drop(held);
+        assert!(is_done);
+    }
 
     #[test]
     fn pieces_of_all_sizes_are_aligned_and_of_their_length() {

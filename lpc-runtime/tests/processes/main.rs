@@ -12,6 +12,7 @@
 //!   - `scarce`: no descriptor or address space is left;
 //!   - `failing`: system calls fail, one at a time;
 //!   - `rings`: the same, and no descriptor or quota is left, while a quick lane begins;
+//!   - `passing`: the system passes no descriptors, or has no memory to send;
 //!   - `killed`: one side is killed;
 //!   - `files`: files and sealed memory, passed on;
 //!   - `steady`: once warm, calls share no more memory;
@@ -34,6 +35,7 @@ mod hostile;
 mod killed;
 mod manager;
 mod names;
+mod passing;
 mod process;
 mod rings;
 mod roles;

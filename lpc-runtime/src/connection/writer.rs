@@ -1,0 +1,129 @@
+//! [`Writer`]: the system calls of whoever has the writer's turn, and waiting for room in the socket.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lpc_core::send::{Batch, WriteOutcome};
+use nix::poll::PollFlags;
+
+use crate::sys::socket::{self, Wait};
+
+/// The socket, as batches are written to it.
+pub(crate) struct Writer {
+    /// A stream of the standard library or of tokio; both are driven by the same system calls.
+    socket: Arc<dyn AsFd + Send + Sync>,
+    /// How long the peer may stop in the middle of a message.
+    stall: Duration,
+    /// How long it may take nothing while something is to be sent.
+    write_timeout: Option<Duration>,
+}
+
+/// How long a writer waits for a socket that takes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// Not at all.
+    Now,
+    /// Not at all: a reactor says when the socket takes more.
+    Reactor,
+    /// Until then, if there is a time.
+    At(Option<Instant>),
+}
+
+/// How long a writer waits before it looks whether it is still to write, and whether there is something to be read.
+const SLICE: Duration = Duration::from_millis(10);
+
+impl Writer {
+    pub(crate) fn new(
+        socket: Arc<dyn AsFd + Send + Sync>,
+        stall: Duration,
+        write_timeout: Option<Duration>,
+    ) -> Self {
+        Self { socket, stall, write_timeout }
+    }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// How long the peer may stop in the middle of a message.
+    pub(crate) fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// How long the peer may take nothing while something is to be sent.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn write_timeout(&self) -> Option<Duration> {
+        self.write_timeout
+    }
+
+    /// Writes a batch until all of it is out, or the socket takes no more and is not to be waited for any longer. What is done in
+    /// between, while it waits, says whether it goes on.
+    ///
+    /// # Errors
+    ///
+    /// The socket is broken, or the peer has taken nothing for too long.
+    pub(crate) fn write(
+        &self,
+        batch: &mut Batch<'_, OwnedFd>,
+        until: Until,
+        meanwhile: impl Fn() -> io::Result<()>,
+    ) -> io::Result<WriteOutcome> {
+        while let Some(piece) = batch.piece() {
+            let sent =
+                socket::send(self.socket(), piece.bytes, piece.descriptor.map(AsFd::as_fd), Wait::Never);
+            match sent {
+                Ok(len) => drop(batch.wrote(len)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = match until {
+                        Until::Now => return Ok(WriteOutcome::OutOfTime),
+                        Until::Reactor => return Ok(WriteOutcome::Full),
+                        Until::At(deadline) => deadline,
+                    };
+                    if !self.wait_writable(deadline, &meanwhile)? {
+                        return Ok(WriteOutcome::OutOfTime);
+                    }
+                }
+                Err(error) if socket::is_short_of_means(&error) => return Ok(WriteOutcome::Short),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(WriteOutcome::All)
+    }
+
+    /// Waits until the socket takes more; `false` if that takes too long for the sender.
+    fn wait_writable(
+        &self,
+        deadline: Option<Instant>,
+        meanwhile: &impl Fn() -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let now = Instant::now();
+        let stalled = self.write_timeout.and_then(|time| now.checked_add(time));
+        let until = deadline.into_iter().chain(stalled).min();
+        // In slices: shutdown(2) for sending does not wake a thread that waits to send.
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let slice = left.map_or(SLICE, |left| left.min(SLICE));
+            if socket::wait(self.socket(), PollFlags::POLLOUT, Some(slice))? {
+                return Ok(true);
+            }
+            meanwhile()?;
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return if until == stalled { Err(self.takes_nothing()) } else { Ok(false) };
+            }
+        }
+    }
+
+    /// The error of a peer that took nothing for so long.
+    pub(crate) fn takes_nothing(&self) -> io::Error {
+        io::Error::other(format!("it took nothing for {:?} (stall_timeout)", self.stall))
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("socket", &self.socket()).finish_non_exhaustive()
+    }
+}

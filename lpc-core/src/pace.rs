@@ -14,7 +14,7 @@ const QUICK: Duration = Duration::from_micros(20);
 /// shortest call.
 const TIMED: u32 = 16;
 
-/// How long one method takes, as a moving average. Shared by all who run the method.
+/// How long one method takes, as a moving average, shared by all connections.
 ///
 /// ```
 /// use core::time::Duration;
@@ -34,7 +34,7 @@ pub struct Pace {
     /// Average in nanoseconds; `u32::MAX` where nothing is known. A lost update among racing threads loses
     /// one sample of many, so plain loads and stores do.
     average: AtomicU32,
-    /// Calls since it was found to be quick, as far as anybody counts.
+    /// Calls since it was found to be quick. Lost updates do no harm here, either.
     calls: AtomicU32,
 }
 

@@ -102,16 +102,15 @@ impl Connection {
             // long.
             let more = inbox.has_next();
             let mut held = Some(inbox);
-            let (mut is_quick, mut method) = (false, 0);
+            let mut is_quick = false;
             let runs_here = |call: &Call, is_alone| {
-                (is_quick, method) = (self.served.is_quick(call.method), call.method);
+                is_quick = self.served.is_quick(call.method);
                 is_quick || (is_alone && !call.is_busy)
             };
             // A frame that is sent waits until the client has taken what is queued before it.
             let led = match self.desk.receive(&self.link, message, &mut held, runs_here)? {
                 Step::Done | Step::Cancelled => held,
                 Step::Run(call) => {
-                    self.running.store(method, Relaxed);
                     let flush = if more { Flush::WithNext } else { Flush::Now };
                     self.start(call, is_quick, flush, held, workers)?
                 }
@@ -150,6 +149,7 @@ impl Connection {
                 Err(back) => self.desk.park(back),
             }
         }
+        self.running.store(call.method, Relaxed);
         workers.begin(&self.busy);
         // Answers that wait for those of the calls behind them do not wait for a slow one.
         let next = match if is_quick { Ok(()) } else { self.flush_now() } {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::connection::Connection;
 use crate::connection::inbox::Inbox;
 
-/// Leads a connection: reads it and sees to its calls, until it has passed that on or the connection has
-/// ended. Without an inbox, runs calls that wait.
+/// A connection to be led: its messages are received and its calls run, until another thread leads it or it is
+/// over. Without an inbox, only calls that wait are run.
 pub(super) struct Work {
     pub(super) connection: Arc<Connection>,
     pub(super) inbox: Option<Box<Inbox>>,
@@ -22,7 +22,7 @@ pub(super) struct Workers {
     watch: Watch,
 }
 
-/// Where an idle thread waits for work.
+/// Where a thread of the pool is given its work.
 struct Seat {
     work: Mutex<Option<Work>>,
     thread: OnceLock<Thread>,

@@ -51,6 +51,9 @@ fn write(lease: &Lease<Segment>) {
     assert!(!lease.segment().is_retired.load(Relaxed), "its segment is gone");
 }
 
+#[path = "loom/turns.rs"]
+mod turns;
+
 struct Unpark(Thread);
 
 impl Wake for Unpark {

@@ -15,7 +15,7 @@
 //! | [`frames`] | bytes and descriptors of a peer, in pieces, to a `Receiver` |
 //! | [`handshake`] | the first message of a peer |
 //! | [`values`] | bytes to the codec, for types of all shapes, from memory that may change meanwhile |
-//! | [`pair`] | operations of a client and a server in memory, of whom either may come to lie |
+//! | [`pair`] | operations of a client and a server in memory, of whom either may come to lie: a model of lpc-core's tests |
 //! | [`server`] | bytes and descriptors of a client to a server that runs |
 #![forbid(unsafe_code)]
 
@@ -23,6 +23,7 @@ pub mod frames;
 pub mod handshake;
 #[path = "../../../lpc-core/tests/support/memory.rs"]
 mod memory;
+#[path = "../../../lpc-core/tests/support/pair/mod.rs"]
 pub mod pair;
 mod pieces;
 pub mod server;

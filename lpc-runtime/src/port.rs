@@ -24,7 +24,7 @@ use nix::sys::time::TimeVal;
 use nix::unistd::Uid;
 
 use crate::config::SOCKET_MODE;
-use crate::sys::fork::Birth;
+use crate::sys::fork::ForkGuard;
 
 /// The address of a service: a name, or the absolute path of a socket.
 ///
@@ -198,7 +198,7 @@ impl Port {
         remove_stale(&self.path).map_err(|error| failed("there is something in its place", error))?;
         let listener = listen(&self.path, mode).map_err(|error| failed("it cannot be bound", error))?;
         let id = identity(&self.path).map_err(|error| failed("it is gone as soon as it was made", error))?;
-        Ok(BoundPort { listener, path: self.path.clone(), id, lock, birth: Birth::here() })
+        Ok(BoundPort { listener, path: self.path.clone(), id, lock, fork_guard: ForkGuard::here() })
     }
 
     fn lock_path(&self) -> PathBuf {
@@ -263,7 +263,7 @@ pub(crate) struct BoundPort {
     path: PathBuf,
     id: (u64, u64),
     lock: File,
-    birth: Birth,
+    fork_guard: ForkGuard,
 }
 
 /// Identifies a file, as opposed to another one that has taken its place.
@@ -274,7 +274,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 impl Drop for BoundPort {
     fn drop(&mut self) {
         // In a fork the port belongs to the parent.
-        if self.birth.is_here() {
+        if self.fork_guard.is_here() {
             if identity(&self.path).is_ok_and(|id| id == self.id) {
                 let _ = fs::remove_file(&self.path);
             }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lpc_core::Threshold;
 
-use crate::sys::fork::Birth;
+use crate::sys::fork::ForkGuard;
 
 /// The counts of a client or server since it was made, as they were at one moment.
 ///
@@ -271,7 +271,7 @@ struct LargeCounters {
 #[derive(Debug)]
 pub(crate) struct Tally {
     /// In a fork another thread may have held the lock on the connections.
-    birth: Birth,
+    fork_guard: ForkGuard,
     shared: Arc<Counters>,
     own: Arc<Counts>,
 }
@@ -333,7 +333,7 @@ impl Tally {
     pub(crate) fn new(shared: Arc<Counters>) -> Arc<Self> {
         let own = Arc::new(Counts::default());
         shared.connections().live.push(Arc::clone(&own));
-        Arc::new(Self { birth: Birth::here(), shared, own })
+        Arc::new(Self { fork_guard: ForkGuard::here(), shared, own })
     }
 
     /// Those of the client, or of the server.
@@ -410,7 +410,7 @@ fn add(lane: Lane, bytes: u64, own: &TrafficCounters, shared: &LargeCounters) {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        if !self.birth.is_here() {
+        if !self.fork_guard.is_here() {
             return;
         }
         let mut connections = self.shared.connections();

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::generated::{Description, Outcome, SyncEncode};
 use crate::port::Port;
 use crate::stats::Counters;
-use crate::sys::fork::Birth;
+use crate::sys::fork::ForkGuard;
 
 /// Held by clients alone: nobody dials for a client that is gone.
 pub(super) struct Redial(Arc<Line>);
@@ -24,7 +24,7 @@ pub(super) struct Redial(Arc<Line>);
 /// Held by the task that dials, too.
 struct Line {
     /// A fork of the process takes none of the locks, which a thread that it does not have may hold.
-    birth: Birth,
+    fork_guard: ForkGuard,
     port: Port,
     service: Description,
     config: Config,
@@ -50,7 +50,7 @@ struct Dialler {
 
 impl Drop for Redial {
     fn drop(&mut self) {
-        if !self.0.birth.is_here() {
+        if !self.0.fork_guard.is_here() {
             return;
         }
         if let Some(dialler) = &self.0.state().dialler {
@@ -71,7 +71,16 @@ impl Redial {
     ) -> Self {
         let state = Mutex::new(State { connection: Arc::new(connection), is_lost: false, dialler: None });
         let runtime = Handle::current();
-        Self(Arc::new(Line { birth: Birth::here(), port, service, config, policy, counters, runtime, state }))
+        Self(Arc::new(Line {
+            fork_guard: ForkGuard::here(),
+            port,
+            service,
+            config,
+            policy,
+            counters,
+            runtime,
+            state,
+        }))
     }
 
     pub(super) fn counters(&self) -> &Arc<Counters> {
@@ -100,7 +109,7 @@ impl Redial {
 
     /// The connection, be it over or not.
     fn current(&self) -> Result<Arc<Connected>> {
-        self.0.birth.check()?;
+        self.0.fork_guard.check()?;
         Ok(Arc::clone(&self.0.state().connection))
     }
 
@@ -124,7 +133,7 @@ impl Redial {
 
     /// A connection that is not over, made now if need be.
     pub(super) async fn connected(&self, deadline: Option<Instant>) -> Result<Arc<Connected>> {
-        self.0.birth.check()?;
+        self.0.fork_guard.check()?;
         let mut outcome = {
             let mut state = self.0.state();
             if state.connection.session().is_usable() {

@@ -13,11 +13,11 @@ use crate::config::Config;
 use crate::generated::{Description, Encode, Outcome};
 use crate::port::Port;
 use crate::stats::Counters;
-use crate::sys::fork::Birth;
+use crate::sys::fork::ForkGuard;
 
 pub(super) struct Redial {
     /// A fork of the process takes none of the locks, which a thread that it does not have may hold.
-    birth: Birth,
+    fork_guard: ForkGuard,
     port: Port,
     service: Description,
     config: Config,
@@ -46,7 +46,16 @@ impl Redial {
         connection: Arc<Connection>,
     ) -> Self {
         let line = Mutex::new(Line { connection, is_lost: false, is_dialling: false });
-        Self { birth: Birth::here(), port, service, config, policy, counters, line, free: Condvar::new() }
+        Self {
+            fork_guard: ForkGuard::here(),
+            port,
+            service,
+            config,
+            policy,
+            counters,
+            line,
+            free: Condvar::new(),
+        }
     }
 
     pub(super) fn counters(&self) -> &Arc<Counters> {
@@ -68,7 +77,7 @@ impl Redial {
 
     /// The connection, be it over or not.
     fn current(&self) -> Result<Arc<Connection>> {
-        self.birth.check()?;
+        self.fork_guard.check()?;
         Ok(Arc::clone(&self.line().connection))
     }
 
@@ -91,7 +100,7 @@ impl Redial {
 
     /// A connection that is not over, made now if need be.
     pub(super) fn connected(&self, deadline: Option<Instant>) -> Result<Arc<Connection>> {
-        self.birth.check()?;
+        self.fork_guard.check()?;
         let mut line = self.line();
         loop {
             if line.connection.session().is_usable() {

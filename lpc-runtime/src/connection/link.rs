@@ -25,7 +25,7 @@ use crate::memory::pool::{Pool, PoolBlock, WaitingForRoom};
 use crate::memory::quota::Quota;
 use crate::stats::{Counters, Tally};
 use crate::sys::cpu;
-use crate::sys::fork::Birth;
+use crate::sys::fork::ForkGuard;
 use crate::sys::socket::{self, Wait};
 
 /// What waits to go out, the socket, and the memory for large bodies.
@@ -36,7 +36,7 @@ use crate::sys::socket::{self, Wait};
 /// Invariant: a fork of the process that made it neither sends nor closes, and takes none of its locks, which a thread that
 /// the fork does not have may hold.
 pub(crate) struct Link {
-    birth: Birth,
+    fork_guard: ForkGuard,
     wait: Wait,
     sender: Mutex<SharedSender>,
     /// Signalled when a write has begun or ended, for senders that wait for the queue to get shorter.
@@ -127,7 +127,7 @@ impl Link {
     ) -> Arc<Self> {
         let Settings { limits, quota, idle, stall, write_timeout, spin } = settings;
         Arc::new_cyclic(|this| Self {
-            birth: Birth::here(),
+            fork_guard: ForkGuard::here(),
             wait,
             sender: Mutex::default(),
             taken: Condvar::new(),
@@ -153,7 +153,7 @@ impl Link {
     ///
     /// [`ErrorKind::Disconnected`].
     pub(crate) fn check_process(&self) -> Result<()> {
-        self.birth.check()
+        self.fork_guard.check()
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
@@ -250,7 +250,7 @@ impl Link {
 
     /// Queues a frame that goes out with whatever is sent next, or soon by itself. Never waits. Says how much is queued.
     pub(crate) fn push_late(&self, frame: &[u8]) -> usize {
-        if !self.birth.is_here() {
+        if !self.fork_guard.is_here() {
             return 0;
         }
         let mut sender = self.sender();
@@ -297,7 +297,7 @@ impl Link {
 
     /// Sends a frame as far as the socket takes it at once; the rest goes out with whatever is sent next, or soon.
     pub(crate) fn send_now(&self, frame: &[u8]) {
-        if !self.birth.is_here() {
+        if !self.fork_guard.is_here() {
             return;
         }
         let queued = self.sender().enqueue(frame);
@@ -346,7 +346,7 @@ impl Link {
     /// has to be [woken](Self::wake) for it.
     pub(crate) fn put(&self, frame: &[u8]) -> Option<(StreamPosition, bool)> {
         // Without a quick lane no lock is taken.
-        if !self.limits().quick_lane || !self.birth.is_here() {
+        if !self.limits().quick_lane || !self.fork_guard.is_here() {
             return None;
         }
         let mut sender = self.sender();
@@ -359,7 +359,7 @@ impl Link {
 
     /// Queues a small frame, for whoever [flushes](Self::flush). Never waits, and sends nothing: `None` where that would be to be done.
     pub(crate) fn leave(&self, frame: &[u8]) -> Option<StreamPosition> {
-        if self.limits().quick_lane || !self.birth.is_here() {
+        if self.limits().quick_lane || !self.fork_guard.is_here() {
             return None;
         }
         self.sender().enqueue_behind(frame, cpu::current())
@@ -384,7 +384,7 @@ impl Link {
     /// Sends nothing more, because the peer receives nothing more, and has taken so many slots of the ring. Whoever writes at
     /// the moment stops.
     pub(crate) fn stop_sending(&self, taken: u64) {
-        if !self.birth.is_here() {
+        if !self.fork_guard.is_here() {
             return;
         }
         let mut sender = self.sender();
@@ -492,7 +492,7 @@ impl Link {
     /// Sends what was queued as far as the socket takes it at once; the rest goes out with whatever is sent next, or soon. Where that
     /// fails so does all that is sent.
     pub(crate) fn flush_at_once(&self) {
-        if self.birth.is_here() {
+        if self.fork_guard.is_here() {
             let wrote = self.write(self.sender(), None, Until::At(Some(Instant::now())));
             let _ = wrote.map(|wrote| self.flow(wrote));
         }
@@ -502,12 +502,12 @@ impl Link {
     #[cfg(feature = "tokio")]
     pub(crate) fn is_congested(&self) -> bool {
         // Each call asks: without the lock as long as the socket takes all.
-        self.is_stalled.load(Acquire) && self.birth.is_here() && self.sender().is_congested()
+        self.is_stalled.load(Acquire) && self.fork_guard.is_here() && self.sender().is_congested()
     }
 
     /// Ends the connection: both sides see the end of the stream at once.
     pub(crate) fn close(&self) {
-        if !self.birth.is_here() {
+        if !self.fork_guard.is_here() {
             return;
         }
         self.lender.close();
@@ -715,7 +715,7 @@ impl Announce for Link {
 
 impl KnowsObjects for Link {
     fn forget(&self, object: &Object, number: u32) {
-        if self.birth.is_here() {
+        if self.fork_guard.is_here() {
             self.lender.forget(object, number, |frame| {
                 self.push_late(frame);
             });

@@ -10,7 +10,7 @@ use lpc_core::frame::BlockRef;
 use lpc_core::ledger::{self, Lease, Ledger};
 
 use crate::memory::quota::Charge;
-use crate::sys::fork::Birth;
+use crate::sys::fork::ForkGuard;
 use crate::sys::mapping::OwnMapping;
 
 /// The books of the pool, with the memory to them.
@@ -23,14 +23,14 @@ pub(crate) type WaitingForRoom = ledger::Waiting<Segment>;
 #[derive(Debug)]
 pub(crate) struct Segment {
     /// A fork has the mapping, and none of the threads that may hold the pool's lock.
-    birth: Birth,
+    fork_guard: ForkGuard,
     mapping: OwnMapping,
     _charge: Option<Charge>,
 }
 
 impl Segment {
     pub(crate) fn new(mapping: OwnMapping, charge: Option<Charge>) -> Self {
-        Self { birth: Birth::here(), mapping, _charge: charge }
+        Self { fork_guard: ForkGuard::here(), mapping, _charge: charge }
     }
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct PoolBlock(ManuallyDrop<Lease<Segment>>);
 
 impl Drop for PoolBlock {
     fn drop(&mut self) {
-        if self.0.segment().birth.is_here() {
+        if self.0.segment().fork_guard.is_here() {
             // SAFETY: only here, and once.
             unsafe { ManuallyDrop::drop(&mut self.0) };
         }

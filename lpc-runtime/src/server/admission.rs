@@ -16,7 +16,7 @@ use crate::credentials::Credentials;
 use crate::generated::Description;
 use crate::handshake;
 use crate::server::handshakes::{self, Evicted, PendingHandshakes};
-use crate::sys::fork::Birth;
+use crate::sys::fork::ForkGuard;
 use crate::sys::socket;
 
 /// A socket of either driver.
@@ -25,7 +25,7 @@ pub(crate) type Socket = dyn AsFd + Send + Sync;
 /// The connections of one server.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    birth: Birth,
+    fork_guard: ForkGuard,
     state: Mutex<State>,
     /// Signalled when the last permit is dropped, or that is not to be waited for any more.
     empty: Condvar,
@@ -93,7 +93,7 @@ const QUIET: Duration = Duration::from_secs(1);
 impl Default for Admission {
     fn default() -> Self {
         Self {
-            birth: Birth::here(),
+            fork_guard: ForkGuard::here(),
             state: Mutex::default(),
             empty: Condvar::new(),
             refusals: Mutex::default(),
@@ -220,7 +220,7 @@ impl Admission {
     /// Begins the shutdown: nothing more is received from any client. `false` where it had begun, and in a
     /// fork, whose parent's connections these are.
     pub(crate) fn stop_receiving(&self) -> bool {
-        if !self.birth.is_here() {
+        if !self.fork_guard.is_here() {
             return false;
         }
         let mut state = self.state();
@@ -249,7 +249,7 @@ impl Admission {
 
     /// Ends all connections, whatever runs on them. Says how many there were.
     pub(crate) fn close(&self) -> usize {
-        if !self.birth.is_here() {
+        if !self.fork_guard.is_here() {
             return 0;
         }
         let mut state = self.state();

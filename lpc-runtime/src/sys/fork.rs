@@ -1,5 +1,5 @@
-//! [`Birth`]: whether this process is the one in which something was made, or a fork of it; [`PerProcess`]: what a fork does not
-//! inherit.
+//! [`ForkGuard`]: whether this process is the one in which something was made, or a fork of it.
+//! [`PerProcess`]: what a fork does not inherit.
 //!
 //! A page of memory that the kernel clears in forks (`MADV_WIPEONFORK`, madvise(2)) makes that a load: no
 //! system call, and right for every way of forking, those that bypass the C library included.
@@ -17,12 +17,12 @@ use zerocopy::FromBytes;
 
 /// The process in which something was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Birth(u64);
+pub(crate) struct ForkGuard(u64);
 
 /// How many generations of processes there are, down to this one. A fork begins with its parent's count.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
-impl Birth {
+impl ForkGuard {
     /// This process.
     pub(crate) fn here() -> Self {
         let page = page();
@@ -57,8 +57,8 @@ impl Birth {
     }
 }
 
-/// Something of which each process has its own, made when it is first asked for. A fork begins anew: it never takes a lock that a
-/// thread held which it does not have.
+/// Something of which each process has its own, made when it is first asked for. A fork begins anew: it never
+/// takes a lock that a thread held which it does not have.
 pub(crate) struct PerProcess<T: 'static> {
     /// Null, or leaked.
     own: AtomicPtr<Own<T>>,
@@ -66,7 +66,7 @@ pub(crate) struct PerProcess<T: 'static> {
 }
 
 struct Own<T> {
-    birth: Birth,
+    fork_guard: ForkGuard,
     value: T,
 }
 
@@ -81,7 +81,7 @@ impl<T: Send + Sync> PerProcess<T> {
         let own = self.own.load(Acquire);
         // SAFETY: what is not null was leaked, and is never written to.
         match unsafe { own.as_ref() } {
-            Some(known) if known.birth.is_here() => &known.value,
+            Some(known) if known.fork_guard.is_here() => &known.value,
             _ => self.begin(own),
         }
     }
@@ -89,7 +89,7 @@ impl<T: Send + Sync> PerProcess<T> {
     #[cold]
     fn begin(&self, before: *mut Own<T>) -> &'static T {
         // What the parent has is forgotten in its fork, and not dropped: its lock may be held.
-        let own = Box::into_raw(Box::new(Own { birth: Birth::here(), value: (self.make)() }));
+        let own = Box::into_raw(Box::new(Own { fork_guard: ForkGuard::here(), value: (self.make)() }));
         match self.own.compare_exchange(before, own, Release, Acquire) {
             // SAFETY: it was leaked here, and is never written to.
             Ok(_) => unsafe { &(*own).value },
@@ -141,7 +141,8 @@ pub(crate) mod tests {
 
     /// Runs something in a fork of this process; whether it came to its end.
     pub(crate) fn in_a_fork(run: impl FnOnce()) -> bool {
-        // SAFETY: what is run is there to show that it takes no lock of another thread; the C library sees to the allocator's.
+        // SAFETY: what is run is there to show that it takes no lock of another thread; the C library sees to
+        // the allocator's.
         let child = match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 run();
@@ -180,10 +181,10 @@ pub(crate) mod tests {
 
     #[test]
     fn what_was_made_here_is_known_to_be() {
-        let births: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(Birth::here)).collect();
+        let fork_guards: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(ForkGuard::here)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        assert!(births.iter().all(|birth| birth.is_here() && *birth == births[0]));
+        assert!(fork_guards.iter().all(|fork_guard| fork_guard.is_here() && *fork_guard == fork_guards[0]));
     }
 }

@@ -21,13 +21,15 @@ use self::mixed::Mixed;
 
 const LARGE: usize = 64 << 10;
 
-/// A value there and back through the codec: into a buffer that is used again, and out of it.
+/// A value there and back through the codec, and through the crate whose format it has: into a buffer that is used again, and
+/// out of it.
 fn codec<T>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, value: &T)
 where
     T: Serialize + for<'de> Deserialize<'de>,
 {
     let mut bytes = Vec::new();
     encode(value, &mut bytes).expect("it can be encoded");
+    assert_eq!(postcard::to_stdvec(value).expect("it can be encoded"), bytes);
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     let mut buffer = Vec::with_capacity(bytes.len());
     group.bench_function(format!("encode {name}"), |bencher| {
@@ -35,6 +37,12 @@ where
             buffer.clear();
             encode(black_box(value), &mut buffer).expect("it can be encoded");
             black_box(buffer.len())
+        });
+    });
+    let mut space = vec![0; bytes.len()];
+    group.bench_function(format!("encode {name} by postcard"), |bencher| {
+        bencher.iter(|| {
+            black_box(postcard::to_slice(black_box(value), &mut space).expect("it can be encoded").len())
         });
     });
     group.bench_function(format!("decode {name}"), |bencher| {
@@ -45,13 +53,58 @@ where
             value
         });
     });
+    group.bench_function(format!("decode {name} by postcard"), |bencher| {
+        bencher.iter(|| {
+            let (value, rest) = postcard::take_from_bytes::<T>(black_box(&bytes)).expect("it was encoded");
+            assert!(rest.is_empty());
+            value
+        });
+    });
+}
+
+/// Structs within a sequence within a struct.
+#[derive(Serialize, Deserialize)]
+struct Nested {
+    title: String,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    id: u64,
+    cells: Vec<Option<Cell>>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Cell {
+    Number(f64),
+    Text(String),
+    Pair { from: u32, to: u32 },
+}
+
+impl Nested {
+    fn example() -> Self {
+        let cell = |at: u32| match at % 4 {
+            0 => None,
+            1 => Some(Cell::Number(at.into())),
+            2 => Some(Cell::Text(format!("cell {at}"))),
+            _ => Some(Cell::Pair { from: at, to: at * at }),
+        };
+        let row = |id: u32| Row { id: id.into(), cells: (id..id + 8).map(cell).collect() };
+        Self { title: "a table".into(), rows: (0..16).map(row).collect() }
+    }
 }
 
 fn codecs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("codec");
     codec(&mut group, "two integers", &(1_u64 << 40, 2_u64));
     codec(&mut group, "mixed struct", &Mixed::example());
+    let words: Vec<_> = (0..100).map(|at| format!("the word of number {at}")).collect();
+    codec(&mut group, "100 strings", &words);
     codec(&mut group, "64 KiB", &vec![7_u8; LARGE]);
+    let numbers: Vec<_> = (0..1000).map(|at| 1_u64 << (at % 64)).collect();
+    codec(&mut group, "1000 integers", &numbers);
+    codec(&mut group, "nested structs", &Nested::example());
     group.finish();
 }
 

@@ -17,6 +17,16 @@ fn is_timed_out(error: &lpc::Error) -> bool {
     error.kind() == ErrorKind::TimedOut && error.progress() == Progress::MayHaveRun
 }
 
+/// The error of a call that was sent. On a busy machine the deadline may pass before that, and then the call is made again.
+fn error_once_sent(mut call: impl FnMut() -> lpc::Result<()>) -> lpc::Error {
+    loop {
+        let error = call().unwrap_err();
+        if !error.is_timed_out() || error.may_have_run() {
+            return error;
+        }
+    }
+}
+
 #[test]
 fn a_call_ends_at_its_deadline_and_the_connection_goes_on() {
     let looks_on = |setup| Setup { spin: 10 * GUARD, ..setup };
@@ -24,13 +34,13 @@ fn a_call_ends_at_its_deadline_and_the_connection_goes_on() {
         let probe = Implementation::new();
         let (client, _server) = setup.connect(&probe);
         let hasty = client.with_deadline(SHORT);
-        for key in 0..5 {
-            let error = hasty.wait(key).unwrap_err();
+        for key in 0..2 {
+            let error = error_once_sent(|| hasty.wait(key));
             assert!(is_timed_out(&error), "{error:?}");
             assert!(error.to_string().contains("Probe.wait: no reply before the deadline"), "{error}");
             assert_eq!(client.echo(b"goes on").unwrap(), b"goes on");
         }
-        for key in 0..5 {
+        for key in 0..2 {
             probe.open_now(key);
         }
         // Late replies are dropped.
@@ -49,7 +59,7 @@ fn a_deadline_is_the_methods_own_or_the_clients_or_the_callers() {
         let left = client.with_deadline(Duration::from_secs(1000)).context().unwrap().0.unwrap();
         assert!((500_000..=1_000_000).contains(&left), "{left} ms");
         assert_eq!(client.with_deadline(Duration::MAX).context().unwrap().0, None);
-        let error = client.heed_briefly(1).unwrap_err();
+        let error = error_once_sent(|| client.heed_briefly(1));
         assert!(is_timed_out(&error), "{error:?}");
         let patient = client.with_deadline(GUARD);
         let waiting = std::thread::spawn(move || patient.heed_briefly(2));
@@ -77,7 +87,7 @@ fn a_deadline_that_passes_cancels_at_the_server() {
     for setup in pairs::all() {
         let probe = Implementation::new();
         let (client, _server) = setup.connect(&probe);
-        assert!(is_timed_out(&client.with_deadline(SHORT).heed(1).unwrap_err()));
+        assert!(is_timed_out(&error_once_sent(|| client.with_deadline(SHORT).heed(1))));
         eventually("cancelled", || probe.cancelled.load(SeqCst) == 1);
     }
 }
@@ -165,7 +175,7 @@ fn what_is_past_its_deadline_before_its_turn_does_not_run() {
             move || client.wait_idempotent(1)
         });
         eventually("the first call", || probe.waits.load(SeqCst) == 1);
-        assert!(is_timed_out(&client.with_deadline(SHORT).heed(2).unwrap_err()));
+        assert!(is_timed_out(&error_once_sent(|| client.with_deadline(SHORT).heed(2))));
         eventually("both received", || (server.stats)().calls == 2);
         std::thread::sleep(2 * SHORT); // a server counts from when it received the call
         probe.open_now(1);
@@ -184,7 +194,7 @@ fn cancelled_work_that_still_runs_counts() {
         let hasty = client.with_deadline(SHORT);
         for _ in 0..6 {
             // A `fn` that does not ask.
-            assert!(is_timed_out(&hasty.wait(1).unwrap_err()));
+            assert!(is_timed_out(&error_once_sent(|| hasty.wait(1))));
         }
         probe.open_now(1);
         client.nap(1).unwrap();

@@ -33,12 +33,12 @@ use crate::client::session::{Session, State};
 use crate::config::Config;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
+use crate::connection::tally::Counters;
 use crate::generated::{Description, Encoder, Outcome, SyncEncode};
 use crate::maintenance::{self, Tend};
 use crate::memory::lender::Loaned;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
-use crate::stats::Counters;
 use crate::sys::socket::{Wait, is_hung_up};
 
 /// One connection, as clients hold it: it ends with them.
@@ -248,7 +248,7 @@ impl Connection {
     /// Sends the frame of a call.
     fn send_frame(&self, id: CallId, frame: &[u8], loans: &[Loaned], is_alone: bool) -> Result<()> {
         let link = self.session.link();
-        link.lend(loans);
+        link.lender().lend(loans);
         let sent = match is_alone {
             true => self.link.send(frame),
             // The tasks of those others may be about to call again.
@@ -266,7 +266,7 @@ impl Connection {
                 Ok(())
             }
             Err(error) => {
-                link.take_back(loans);
+                link.lender().take_back(loans);
                 let mut state = self.session.state();
                 let (error, gone) = self.session.not_sent(&mut state, id, &error);
                 drop(state);
@@ -278,7 +278,7 @@ impl Connection {
 
     /// Waits until so much shared memory may be had. It may be gone again when the caller comes to take it.
     async fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<()> {
-        let room = self.session.link().wait_for_room(bytes);
+        let room = self.session.link().lender().wait_for(bytes);
         let there = poll_fn(|cx| {
             let state = self.session.state();
             if let Some(reason) = state.calls.life().why_closed() {
@@ -411,7 +411,7 @@ impl Call<'_> {
         let frame = body.inline(self.id, deadline.map(reply::time_left));
         self.connection.send_frame(self.id, &frame, &[], false).inspect_err(|_| {
             self.is_over = true;
-            link.take_back(body.loans());
+            link.lender().take_back(body.loans());
         })
     }
 
@@ -420,7 +420,7 @@ impl Call<'_> {
     fn unsend(&mut self, body: &InBlock) {
         self.is_over = true;
         let session = &self.connection.session;
-        session.link().take_back(body.loans());
+        session.link().lender().take_back(body.loans());
         let mut state = session.state();
         let gone = state.calls.unsent(self.id);
         let gone = state.woken(gone);

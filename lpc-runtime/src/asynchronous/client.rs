@@ -15,10 +15,11 @@ use super::caller::{Connected, Connection, dial};
 use super::redial::Redial;
 use super::{ClientBuilder, ServerBuilder};
 use crate::client::reply;
+use crate::connection::tally::Counters;
 use crate::generated::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome};
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
-use crate::stats::{Counters, Stats};
+use crate::stats::Stats;
 
 /// A connection to a service in another process, for tasks. A generated async client wraps it, and returns it
 /// from `client()`.

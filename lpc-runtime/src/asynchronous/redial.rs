@@ -13,9 +13,9 @@ use super::caller::{Connected, dial};
 use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
 use crate::client::reply;
 use crate::config::Config;
+use crate::connection::tally::Counters;
 use crate::generated::{Description, Outcome, SyncEncode};
 use crate::port::Port;
-use crate::stats::Counters;
 use crate::sys::fork::ForkGuard;
 
 /// Held by clients alone: nobody dials for a client that is gone.

@@ -18,12 +18,13 @@ use super::{ServerBuilder, greeting};
 use crate::config::Config;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
+use crate::connection::tally::Counters;
 use crate::generated::{AsyncDispatch, Description, Dispatcher, Reply, Request};
 use crate::port::{Listener, Port};
 use crate::server::admission::{self, Admission, Permit};
 use crate::server::ends;
 use crate::server::served::Served;
-use crate::stats::{Counters, Stats};
+use crate::stats::Stats;
 use crate::sys::notify;
 use crate::sys::socket::Wait;
 

@@ -29,12 +29,12 @@ use crate::client::session::{Gone, Handed, Own, Session, State};
 use crate::config::Config;
 use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
+use crate::connection::tally::Counters;
 use crate::generated::{Description, Encode, Encoder, Outcome};
 use crate::maintenance::{self, Tend};
 use crate::memory::lender::Loaned;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
-use crate::stats::Counters;
 use crate::sys::socket::{self, Wait};
 use crate::sys::thread::waker;
 
@@ -208,7 +208,7 @@ impl Connection {
         loans: &[Loaned],
         deadline: Option<Instant>,
     ) -> Result<Option<Box<Inbox>>> {
-        self.link().lend(loans);
+        self.link().lender().lend(loans);
         match self.link().send_within(frame, deadline) {
             Ok((_, position)) => {
                 let mut state = self.session.state();
@@ -225,7 +225,7 @@ impl Connection {
             }
             Err(error) => {
                 // Nor does the server know of what was lent with it.
-                self.link().take_back(loans);
+                self.link().lender().take_back(loans);
                 let mut state = self.session.state();
                 let (error, gone) = self.session.not_sent(&mut state, call, &error);
                 let actions = state.callers.abort_send();
@@ -248,7 +248,7 @@ impl Connection {
         self.link().counters().fallback();
         // What is lent with it has been lent.
         let sent = self.send(call, &body.inline(call, deadline.map(reply::time_left)), &[], deadline);
-        sent.inspect_err(|_| self.link().take_back(body.loans()))
+        sent.inspect_err(|_| self.link().lender().take_back(body.loans()))
     }
 
     /// The calls, with a permit for one more.
@@ -403,7 +403,7 @@ impl Connection {
     #[cold]
     fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<()> {
         let waker = waker();
-        let room = self.link().wait_for_room(bytes);
+        let room = self.link().lender().wait_for(bytes);
         let mut caller = Caller::new(Waits::Idle);
         let mut is_first = true;
         self.session.state().callers.enter_idle();

@@ -16,10 +16,11 @@ use super::caller::{Connection, dial};
 use super::redial::Redial;
 use super::{ClientBuilder, ServerBuilder};
 use crate::client::reply;
+use crate::connection::tally::Counters;
 use crate::generated::{Description, Dispatch, Dispatcher, Encoder, Outcome};
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
-use crate::stats::{Counters, Stats};
+use crate::stats::Stats;
 
 /// A connection to a service in another process. A generated client, such as `DocumentsClient`, wraps it, and
 /// returns it from `client()`.

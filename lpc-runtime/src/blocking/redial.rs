@@ -10,9 +10,9 @@ use super::caller::{Connection, dial};
 use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
 use crate::client::reply;
 use crate::config::Config;
+use crate::connection::tally::Counters;
 use crate::generated::{Description, Encode, Outcome};
 use crate::port::Port;
-use crate::stats::Counters;
 use crate::sys::fork::ForkGuard;
 
 pub(super) struct Redial {

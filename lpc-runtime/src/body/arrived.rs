@@ -11,10 +11,10 @@ use lpc_core::receive::Payload;
 use lpc_core::{Error, ErrorKind};
 
 use crate::connection::link::{Link, Returning};
+use crate::connection::tally::{Lane, Tally};
 use crate::memory::buffer::Buffer;
 use crate::memory::peer::{Object, Segment};
 use crate::shared::memory::Memory;
-use crate::stats::{Lane, Tally};
 use crate::sys::mapping::FRESH;
 use crate::sys::private::Private;
 

@@ -10,11 +10,11 @@ use lpc_core::codec::{EncodeError, Loan, Sink};
 use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
 
 use crate::connection::link::Link;
+use crate::connection::tally::{Lane, Tally};
 use crate::memory::buffer::Buffer;
 use crate::memory::lender::Loaned;
 use crate::memory::pool::PoolBlock;
 use crate::shared::memory::Memory;
-use crate::stats::{Lane, Tally};
 
 /// A body that is being encoded.
 ///
@@ -233,7 +233,9 @@ impl<'l> Outgoing<'l> {
     /// Where the peer finds these bytes, if it is to find them beside the body.
     fn place(&mut self, memory: &Arc<Memory>) -> Result<Option<Loaned>, EncodeError> {
         let (place, pin) = match &**memory {
-            Memory::Block { block, len } if block.is_of(self.link.pool()) => (block.reference(*len), None),
+            Memory::Block { block, len } if block.is_of(self.link.lender().pool()) => {
+                (block.reference(*len), None)
+            }
             Memory::Object(object) if object.len() > self.link.limits().lent => {
                 return Err(self.too_large(object.len(), self.link.limits().lent, FILE_LIMIT));
             }

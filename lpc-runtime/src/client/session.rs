@@ -356,7 +356,7 @@ impl<C: Callers> Session<C> {
             // The server has not taken it in, nor what was lent with it.
             None => {
                 if let Some(body) = &woken.body {
-                    self.link.take_back(body.loans());
+                    self.link.lender().take_back(body.loans());
                 }
             }
         }

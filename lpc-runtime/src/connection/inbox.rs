@@ -15,11 +15,11 @@ use nix::poll::PollFlags;
 use crate::body::arrived::{Announced, Arrived, Unreadable};
 use crate::connection::link::Link;
 use crate::connection::ring::{self, OwnRing, PeersRing};
+use crate::connection::tally::Tally;
 use crate::connection::waiting::Watch;
 use crate::memory::buffer::Buffer;
 use crate::memory::peer::{Object, Segment};
 use crate::memory::quota::{Charge, Quota};
-use crate::stats::Tally;
 use crate::sys::socket::{self, Control, Received, Wait};
 
 /// The receiving side of a connection: one thread or task holds it at a time.
@@ -352,12 +352,12 @@ impl Inbox {
                 Incoming::Retire { number } => self.announced.retire(number),
                 Incoming::Return { segment, page } => {
                     if let Some(link) = self.link.upgrade() {
-                        link.returned(segment, page)?;
+                        link.lender().returned(segment, page)?;
                     }
                 }
                 Incoming::Refuse { segment } => {
                     if let Some(link) = self.link.upgrade() {
-                        link.refused(segment);
+                        link.lender().refused(segment);
                     }
                 }
                 Incoming::At { cpu } => self.watch.peer_is_at(cpu),
@@ -475,7 +475,7 @@ impl Inbox {
 
     fn charge(&self, len: u64) -> Result<Option<Charge>, ()> {
         let Some(link) = self.link.upgrade() else { return Ok(None) };
-        let Some(quota) = link.quota() else { return Ok(None) };
+        let Some(quota) = link.lender().quota() else { return Ok(None) };
         quota.charge(len).map(Some).ok_or(())
     }
 

@@ -4,26 +4,27 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use lpc_core::frame;
 use lpc_core::receive::Entrance;
 use lpc_core::ring::SLOTS;
-use lpc_core::send::{AfterWrite, Announced, Batch, MUCH, Over, Sender, StreamPosition, WriteOutcome};
+use lpc_core::send::{AfterWrite, Announced, Batch, MUCH, Sender, StreamPosition, WriteOutcome};
 use lpc_core::{Limits, Result};
 use nix::sys::socket::Shutdown;
 
 use crate::connection::ring::{Consumer, OwnRing, PeersRing, Producer};
-use crate::connection::writer::{Until, Writer};
-use crate::maintenance::{self, Tend};
-use crate::memory::lender::{Announce, Lender, Loaned};
+use crate::connection::tally::{Counters, Tally};
+use crate::connection::upkeep::Upkeep;
+use crate::connection::writer::{Until, Writer, into_error};
+use crate::maintenance::Tend;
+use crate::memory::lender::{Announce, Lender};
 use crate::memory::objects::Pin;
 use crate::memory::peer::{KnowsObjects, Object};
-use crate::memory::pool::{Pool, PoolBlock, WaitingForRoom};
+use crate::memory::pool::{PoolBlock, WaitingForRoom};
 use crate::memory::quota::Quota;
-use crate::stats::{Counters, Tally};
 use crate::sys::cpu;
 use crate::sys::fork::ForkGuard;
 use crate::sys::socket::{self, Wait};
@@ -45,20 +46,11 @@ pub(crate) struct Link {
     lender: Lender,
     /// What is received from the peer.
     entrance: Arc<Entrance>,
-    /// How long shared memory stays unused before it is given back.
-    idle: Duration,
+    upkeep: Upkeep,
     /// How long it is looked for the peer's messages before sleeping.
     spin: Duration,
     counters: Arc<Tally>,
     this: Weak<Self>,
-    /// Who is called by the housekeeper, if not the link itself.
-    tended: OnceLock<Weak<dyn Tend>>,
-    /// Something was queued for the holder of the receive half to [flush](Self::flush).
-    is_pushed: AtomicBool,
-    /// The housekeeper comes soon, to flush.
-    is_late: AtomicBool,
-    /// The housekeeper comes later, to trim.
-    is_watched: AtomicBool,
     /// Nothing is sent any more, as the sender says, or will find.
     is_broken: AtomicBool,
     /// Whether the socket took no more, the last time.
@@ -134,14 +126,10 @@ impl Link {
             writer: Writer::new(socket, stall, write_timeout),
             lender: Lender::new(limits, quota),
             entrance: Arc::default(),
-            idle,
+            upkeep: Upkeep::new(Weak::clone(this) as Weak<dyn Tend>, idle),
             spin,
             counters: Tally::new(counters),
             this: Weak::clone(this),
-            tended: OnceLock::new(),
-            is_pushed: AtomicBool::new(false),
-            is_late: AtomicBool::new(false),
-            is_watched: AtomicBool::new(false),
             is_broken: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
         })
@@ -179,21 +167,14 @@ impl Link {
         &self.counters
     }
 
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        self.lender.pool()
-    }
-
-    pub(crate) fn quota(&self) -> Option<&Arc<Quota>> {
-        self.lender.quota()
+    /// This side's memory, as the peer gets to read it.
+    pub(crate) fn lender(&self) -> &Lender {
+        &self.lender
     }
 
     /// Has the housekeeper call `tended` in place of the link, which it calls in turn.
     pub(crate) fn tended_by(&self, tended: Weak<dyn Tend>) {
-        let _ = self.tended.set(tended);
-    }
-
-    fn tended(&self) -> Weak<dyn Tend> {
-        self.tended.get().cloned().unwrap_or_else(|| Weak::clone(&self.this) as Weak<dyn Tend>)
+        self.upkeep.tended_by(tended);
     }
 
     /// A block of at least `len` bytes; `None` where the pool has no room for it at the moment.
@@ -206,11 +187,6 @@ impl Link {
         self.lender.alloc(len, self)
     }
 
-    /// A place in the line for a block of `len` bytes.
-    pub(crate) fn wait_for_room(&self, len: u64) -> WaitingForRoom {
-        self.lender.wait_for(len)
-    }
-
     /// Whether what is waited for can be had now; if not, `waker` is woken when it may be.
     pub(crate) fn has_room(&self, waiting: &WaitingForRoom, waker: &Waker) -> bool {
         self.lender.has_room(waiting, self, waker)
@@ -221,31 +197,9 @@ impl Link {
         self.lender.announce(object, self, Weak::clone(&self.this) as Weak<dyn KnowsObjects>)
     }
 
-    /// Notes that the peer is about to get these.
-    pub(crate) fn lend(&self, loans: &[Loaned]) {
-        self.lender.lend(loans);
-    }
-
-    /// The peer did not get these.
-    pub(crate) fn take_back(&self, loans: &[Loaned]) {
-        self.lender.take_back(loans);
-    }
-
-    /// The peer gives a loan back.
-    pub(crate) fn returned(&self, segment: u32, page: u32) -> Result<()> {
-        self.lender.returned(segment, page)
-    }
-
-    /// The peer cannot read this segment.
-    pub(crate) fn refused(&self, segment: u32) {
-        self.lender.refused(segment);
-    }
-
     /// Has the housekeeper come when shared memory may be idle.
     pub(crate) fn watch(&self) {
-        if !self.is_watched.swap(true, AcqRel) {
-            maintenance::trim(self.tended(), self.idle / 2);
-        }
+        self.upkeep.watch();
     }
 
     /// Queues a frame that goes out with whatever is sent next, or soon by itself. Never waits. Says how much is queued.
@@ -261,26 +215,17 @@ impl Link {
             Err(_) => 0,
         };
         drop(sender);
-        self.flush_later();
+        self.upkeep.flush_later();
         queued
-    }
-
-    /// Has the housekeeper flush soon.
-    fn flush_later(&self) {
-        if !self.is_late.swap(true, AcqRel) {
-            maintenance::flush(self.tended());
-        }
     }
 
     /// Gives back memory that is not in use, and sends what waits. Says when to come again: if there is more memory, or
     /// `has_more` says so.
     pub(crate) fn tidy(&self, has_more: bool) -> Option<Duration> {
-        // First: who adds a segment from now on has it watched.
-        self.is_watched.store(false, Release);
+        self.upkeep.begin_trim();
         let left = self.lender.trim(self);
         self.flush_soon();
-        let is_needed = left > 0 || has_more;
-        (is_needed && !self.is_watched.swap(true, AcqRel)).then_some(self.idle / 2)
+        if left > 0 || has_more { self.upkeep.comes_again_to_trim() } else { None }
     }
 
     /// Sends what was queued as far as the socket takes it, without waiting. Whether something is left.
@@ -291,7 +236,7 @@ impl Link {
     /// Sends what was queued as far as the socket takes it at once; the rest soon.
     fn flush_soon(&self) {
         if self.try_flush() {
-            self.flush_later();
+            self.upkeep.flush_later();
         }
     }
 
@@ -330,7 +275,7 @@ impl Link {
         let sent = sender.tell_cpu(cpu::current()).and_then(|()| sender.send(frame));
         let (position, batch) = match sent {
             Ok(sent) => sent,
-            Err(over) => return Err(self.fail(sender, over.into_error())),
+            Err(over) => return Err(self.fail(sender, into_error(over))),
         };
         if let StreamPosition::Ring(_) = position {
             self.counters.sent_in_ring();
@@ -395,7 +340,7 @@ impl Link {
 
     /// Has a client's quick lane begin, as far as that is for this side to do. Without memory there will be none.
     pub(crate) fn offer_ring(&self) {
-        if let Some((own, descriptor)) = new_ring()
+        if let Some((own, descriptor)) = OwnRing::announced()
             && self.sender().offer_ring(own, descriptor).is_ok()
         {
             self.flush_soon();
@@ -409,13 +354,13 @@ impl Link {
         // Made without the lock.
         let (own, descriptor) = match offered {
             Some(own) => (own, None),
-            None => new_ring().map(|(own, descriptor)| (own, Some(descriptor)))?,
+            None => OwnRing::announced().map(|(own, descriptor)| (own, Some(descriptor)))?,
         };
         let is_announced = descriptor.is_some();
         let producer = Producer::new(own.clone(), peers.clone(), SLOTS);
         let mut sender = self.sender();
         if sender.use_ring(producer, descriptor).is_ok() && is_announced {
-            self.is_pushed.store(true, Release);
+            self.upkeep.push();
         }
         drop(sender);
         Some(Consumer::new(own, peers, SLOTS))
@@ -444,7 +389,7 @@ impl Link {
             Wrote::All => Flow::Sent,
             Wrote::Stalled => Flow::Stalled,
             Wrote::Left => {
-                self.flush_later();
+                self.upkeep.flush_later();
                 Flow::Sent
             }
         }
@@ -457,7 +402,7 @@ impl Link {
         let queued = sender.tell_cpu(cpu::current()).and_then(|()| sender.enqueue(frame));
         let position = match queued {
             Ok(position) => position,
-            Err(over) => return Err(self.fail(sender, over.into_error())),
+            Err(over) => return Err(self.fail(sender, into_error(over))),
         };
         if let StreamPosition::Ring(_) = position {
             self.counters.sent_in_ring();
@@ -470,20 +415,20 @@ impl Link {
             return Ok((self.flow(wrote), position));
         }
         // Under the lock: whoever flushes sees either the flag or the frame.
-        self.is_pushed.store(true, Release);
+        self.upkeep.push();
         Ok((Flow::Sent, position))
     }
 
     /// Whether something was queued that nobody has flushed since, or nothing goes out any more, which a flush tells.
     pub(crate) fn is_to_flush(&self) -> bool {
-        self.is_pushed.load(Acquire) || self.is_late.load(Acquire) || self.is_broken()
+        self.upkeep.is_to_flush() || self.is_broken()
     }
 
     /// Sends what was queued.
     pub(crate) fn flush(&self) -> io::Result<Flow> {
         self.check_process().map_err(io::Error::other)?;
         let mut sender = self.sender();
-        self.is_pushed.store(false, Release);
+        self.upkeep.begin_flush();
         sender.resume();
         self.is_stalled.store(false, Release);
         self.write(sender, None, self.until(None)).map(|wrote| self.flow(wrote))
@@ -514,7 +459,7 @@ impl Link {
         self.give_up(self.sender());
         socket::shutdown(self.socket(), Shutdown::Both);
         self.lender.end();
-        if let Some(tended) = self.tended().upgrade() {
+        if let Some(tended) = self.upkeep.tended() {
             tended.closed();
         }
     }
@@ -556,7 +501,7 @@ impl Link {
             }
             let Some(mut batch) = begun.take().or_else(|| sender.begin_write()) else {
                 return match sender.is_over() {
-                    Some(over) => Err(self.fail(sender, over.into_error())),
+                    Some(over) => Err(self.fail(sender, into_error(over))),
                     None if sender.is_stalled() => Ok(Wrote::Stalled),
                     None => Ok(Wrote::All),
                 };
@@ -593,7 +538,7 @@ impl Link {
                     return Ok(Wrote::Left);
                 }
                 AfterWrite::Over(over) => {
-                    return Err(self.fail(sender, error.unwrap_or_else(|| over.into_error())));
+                    return Err(self.fail(sender, error.unwrap_or_else(|| into_error(over))));
                 }
             }
         }
@@ -605,7 +550,7 @@ impl Link {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         // The peer may take nothing because nobody here takes what it sends.
-        if let Some(tended) = self.tended().upgrade() {
+        if let Some(tended) = self.upkeep.tended() {
             tended.meanwhile();
         }
         Ok(())
@@ -645,7 +590,7 @@ impl Link {
             return error;
         }
         socket::shutdown(self.socket(), Shutdown::Write);
-        if let Some(tended) = self.tended().upgrade() {
+        if let Some(tended) = self.upkeep.tended() {
             tended.send_failed();
         }
         error
@@ -665,25 +610,6 @@ impl Link {
         descriptors.for_each(drop);
         self.taken.notify_all();
         is_first
-    }
-}
-
-/// Fresh memory for the quick lane, and its descriptor, if the system has any.
-fn new_ring() -> Option<(OwnRing, OwnedFd)> {
-    OwnRing::create().inspect_err(|error| tracing::warn!(%error, "no shared memory for a quick lane")).ok()
-}
-
-/// An error of sending as one of a system call.
-trait IntoError {
-    fn into_error(self) -> io::Error;
-}
-
-impl IntoError for Over {
-    fn into_error(self) -> io::Error {
-        match self {
-            Self::Closed => io::ErrorKind::BrokenPipe.into(),
-            Self::Ring(violation) => io::Error::new(io::ErrorKind::InvalidData, violation),
-        }
     }
 }
 
@@ -725,8 +651,8 @@ impl KnowsObjects for Link {
 
 impl Tend for Link {
     fn flush_late(&self) -> bool {
-        self.is_late.store(false, Release);
-        self.try_flush() && !self.is_late.swap(true, AcqRel)
+        self.upkeep.begin_late_flush();
+        self.try_flush() && self.upkeep.comes_again_to_flush()
     }
 
     fn trim(&self) -> Option<Duration> {
@@ -735,216 +661,4 @@ impl Tend for Link {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::os::unix::net::UnixStream;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-    use lpc_core::Threshold;
-    use lpc_core::codec::Sink;
-    use lpc_core::frame::CallId;
-    use lpc_core::receive::Role;
-    use lpc_core::ring::Own;
-
-    use super::*;
-    use crate::body::outgoing::{InBlock, Outgoing, WhenFull};
-    use crate::connection::inbox::{Filled, Inbox, Message};
-
-    fn link(wait: Wait) -> (Arc<Link>, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let idle = Duration::from_secs(10);
-        let settings = Settings {
-            limits: Limits::default(),
-            quota: None,
-            idle,
-            stall: idle,
-            write_timeout: None,
-            spin: Duration::ZERO,
-        };
-        (Link::new(Arc::new(ours), wait, settings, Arc::default()), theirs)
-    }
-
-    /// A reply of `len` bytes, each of which is the call's number.
-    fn send(link: &Link, call: u64, len: usize, threshold: Threshold) -> (Flow, Option<Box<InBlock>>) {
-        let mut body = Outgoing::new(link, threshold, WhenFull::Socket, frame::begin_reply);
-        for _ in 0..len {
-            body.push(call as u8).unwrap();
-        }
-        let mut body = body.finish();
-        body.seal(CallId::new(call));
-        (link.send(body.frame()).unwrap(), body.take_block())
-    }
-
-    fn check(message: Message, expected: u64) {
-        let Message::Reply { call, body } = message else { panic!("{message:?} is no reply") };
-        assert_eq!(call.as_u64(), expected);
-        assert!(body.read().iter().all(|byte| *byte == expected as u8));
-    }
-
-    #[test]
-    fn frames_and_descriptors_keep_their_order_through_a_stall() {
-        let (link, theirs) = link(Wait::Never);
-        let mut flow = Flow::Sent;
-        let mut blocks = Vec::new();
-        for call in 0..200 {
-            // Every third one in a block; the pool doubles a few times, so that announcements stand in the queue.
-            let threshold = if call % 3 == 0 { Threshold::ALWAYS } else { Threshold::OFF };
-            let (sent, block) = send(&link, call, 20_000, threshold);
-            flow = sent;
-            blocks.push(block);
-        }
-        assert_eq!(flow, Flow::Stalled, "nobody reads yet");
-        let mut inbox = Inbox::new(Role::Client, Limits::default(), false, &link);
-        let mut next = 0;
-        while next < 200 {
-            let _ = link.flush().unwrap();
-            while let Some(message) = inbox.next().unwrap() {
-                check(message, next);
-                next += 1;
-            }
-            if next < 200 {
-                assert_ne!(inbox.fill(&theirs, Wait::Never).unwrap(), Filled::End);
-            }
-        }
-        assert_eq!(link.flush().unwrap(), Flow::Sent);
-    }
-
-    /// What was read, if it is `frames`, each of which may have the news of a CPU before it.
-    fn is_whole(mut read: &[u8], frames: &[Vec<u8>]) -> bool {
-        let news = frame::at(0).len();
-        frames.iter().all(|frame| {
-            if read.first() == Some(&0) {
-                read = &read[news..];
-            }
-            let (first, rest) = read.split_at(frame.len());
-            read = rest;
-            first == frame
-        }) && read.is_empty()
-    }
-
-    #[test]
-    fn what_a_full_socket_leaves_of_a_large_frame_goes_behind_what_waits() {
-        let (link, mut theirs) = link(Wait::Never);
-        let mut flow = Flow::Sent;
-        let mut frames: Vec<Vec<u8>> = Vec::new();
-        // Until one goes out in part only, with something small before each.
-        while flow == Flow::Sent {
-            let byte = 1 + frames.len() as u8;
-            frames.extend([vec![byte; 4], vec![byte; 60_000]]);
-            let [.., late, large] = &frames[..] else { unreachable!() };
-            link.push_late(late);
-            flow = link.send(large).unwrap();
-        }
-        let mut read = Vec::new();
-        while link.sender().queued() > 0 {
-            let mut part = [0; 30_000];
-            let len = theirs.read(&mut part).unwrap();
-            read.extend_from_slice(&part[..len]);
-            let _ = link.flush().unwrap();
-        }
-        link.close();
-        theirs.read_to_end(&mut read).unwrap();
-        assert!(is_whole(&read, &frames));
-    }
-
-    /// One that sleeps, and reads neither its ring nor its socket.
-    #[test]
-    fn waking_a_peer_whose_socket_is_full_waits_for_nothing() {
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        let idle = Duration::from_secs(10);
-        let limits = Limits { quick_lane: true, ..Limits::default() };
-        let spin = Duration::ZERO;
-        let settings = Settings { limits, quota: None, idle, stall: idle, write_timeout: None, spin };
-        let link = Link::new(Arc::new(ours), Wait::Sleep, settings, Arc::default());
-        let (peers_own, file) = OwnRing::create().unwrap();
-        link.offer_ring();
-        let _reading = link.take_ring(PeersRing::open(&file, None).unwrap()).unwrap();
-        let at_once = Some(Instant::now());
-        let _ = link.send_within(&frame::release(CallId::new(1)), at_once).unwrap();
-        assert!(link.sender().is_in_ring());
-        let large = vec![0; 60 << 10];
-        while link.sender().queued() == 0 {
-            let _ = link.send_within(&large, at_once).unwrap();
-        }
-        // Where nothing is queued the next one is put.
-        let mut sender = link.sender();
-        let mut rest = sender.begin_write().unwrap();
-        while let Some(len) = rest.piece().map(|piece| piece.bytes.len()) {
-            rest.wrote(len);
-        }
-        assert!(matches!(sender.finish(rest, WriteOutcome::All), AfterWrite::GoOn));
-        drop(sender);
-        peers_own.store(128, 3);
-        let (_, has_to_wake) = link.put(&frame::release(CallId::new(2))).unwrap();
-        assert!(has_to_wake);
-        link.wake();
-        assert_eq!(link.sender().queued(), frame::bell().len());
-    }
-
-    #[test]
-    fn bells_do_not_pile_up_where_nobody_hears_them() {
-        let (link, _theirs) = link(Wait::Never);
-        let (peers_own, file) = OwnRing::create().unwrap();
-        link.offer_ring();
-        let _reading = link.take_ring(PeersRing::open(&file, None).unwrap()).unwrap();
-        // A peer that takes all that is in the ring, says each time that it sleeps, and never reads the socket.
-        for turn in 0..200_000 {
-            let (_, position) = link.send_within(&frame::release(CallId::new(turn)), None).unwrap();
-            if let StreamPosition::Ring(written) = position {
-                peers_own.store(0, written);
-                peers_own.store(128, 2 * turn + 1);
-            }
-        }
-        let sender = link.sender();
-        assert!(sender.is_stalled() && sender.is_in_ring());
-        assert!(sender.capacity() <= 512 << 10, "{} bytes", sender.capacity());
-    }
-
-    #[test]
-    fn frames_of_many_threads_are_whole() {
-        let (link, theirs) = link(Wait::Sleep);
-        std::thread::scope(|scope| {
-            for thread in 0..8 {
-                let link = &link;
-                scope.spawn(move || {
-                    for round in 0..100 {
-                        let _ = send(link, thread, 100 + round * 30, Threshold::OFF);
-                    }
-                });
-            }
-            let mut inbox = Inbox::new(Role::Client, Limits::default(), false, &link);
-            let mut seen = 0;
-            while seen < 800 {
-                inbox.fill(&theirs, Wait::Sleep).unwrap();
-                while let Some(message) = inbox.next().unwrap() {
-                    let Message::Reply { call, body } = message else { panic!("{message:?} is no reply") };
-                    assert!(body.read().iter().all(|byte| u64::from(*byte) == call.as_u64()));
-                    seen += 1;
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn senders_that_wait_for_a_peer_that_does_not_read_are_freed_by_its_end() {
-        let (link, theirs) = link(Wait::Sleep);
-        let has_failed = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let (link, has_failed) = (&link, &has_failed);
-                scope.spawn(move || {
-                    let frame = vec![thread; 100_000];
-                    while link.send(&frame).is_ok() {}
-                    has_failed.store(true, Relaxed);
-                });
-            }
-            // Until the queue is full and all wait: one in the system call, the others for it.
-            while link.sender().waiting() < 3 {
-                std::thread::yield_now();
-            }
-            assert!(!has_failed.load(Relaxed));
-            drop(theirs);
-        });
-        assert!(link.push(b"late").is_err());
-    }
-}
+mod tests;

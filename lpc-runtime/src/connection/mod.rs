@@ -1,8 +1,10 @@
-//! One connection: [`link`] sends, by its [`writer`], and [`inbox`] receives; [`ring`] is the quick lane's memory, and [`waiting`]
-//! spins before sleeping.
+//! One connection: [`link`] sends, by its [`writer`], and [`inbox`] receives; [`ring`] is the quick lane's memory, [`waiting`]
+//! spins before sleeping, [`tally`] counts, and [`upkeep`] is what happens though nobody sends.
 
 pub(crate) mod inbox;
 pub(crate) mod link;
 pub(crate) mod ring;
+pub(crate) mod tally;
+pub(crate) mod upkeep;
 pub(crate) mod waiting;
 pub(crate) mod writer;

@@ -23,6 +23,12 @@ impl OwnRing {
         let (words, file) = OwnWords::create(LEN)?;
         Ok((Self(Arc::new(words)), file))
     }
+
+    /// The same, to be announced, if the system has any.
+    pub(crate) fn announced() -> Option<(Self, OwnedFd)> {
+        let created = Self::create();
+        created.inspect_err(|error| tracing::warn!(%error, "no shared memory for a quick lane")).ok()
+    }
 }
 
 impl Own for OwnRing {

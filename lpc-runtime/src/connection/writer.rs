@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lpc_core::send::{Batch, WriteOutcome};
+use lpc_core::send::{Batch, Over, WriteOutcome};
 use nix::poll::PollFlags;
 
 use crate::sys::socket::{self, Wait};
@@ -119,6 +119,14 @@ impl Writer {
     /// The error of a peer that took nothing for so long.
     pub(crate) fn takes_nothing(&self) -> io::Error {
         io::Error::other(format!("it took nothing for {:?} (stall_timeout)", self.stall))
+    }
+}
+
+/// Why nothing is sent any more, as an error of a system call.
+pub(crate) fn into_error(over: Over) -> io::Error {
+    match over {
+        Over::Closed => io::ErrorKind::BrokenPipe.into(),
+        Over::Ring(violation) => io::Error::new(io::ErrorKind::InvalidData, violation),
     }
 }
 

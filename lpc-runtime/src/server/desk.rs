@@ -377,7 +377,7 @@ impl Answered {
         let (answer, block) = match outcome {
             Ok(Reply(mut reply)) => {
                 reply.seal(ended.id);
-                link.lend(reply.loans());
+                link.lender().lend(reply.loans());
                 let block = reply.take_block();
                 (Answer::Reply(reply), block)
             }

@@ -1,0 +1,211 @@
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use lpc_core::Threshold;
+use lpc_core::codec::Sink;
+use lpc_core::frame::CallId;
+use lpc_core::receive::Role;
+use lpc_core::ring::Own;
+
+use super::*;
+use crate::body::outgoing::{InBlock, Outgoing, WhenFull};
+use crate::connection::inbox::{Filled, Inbox, Message};
+
+fn link(wait: Wait) -> (Arc<Link>, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let idle = Duration::from_secs(10);
+    let settings = Settings {
+        limits: Limits::default(),
+        quota: None,
+        idle,
+        stall: idle,
+        write_timeout: None,
+        spin: Duration::ZERO,
+    };
+    (Link::new(Arc::new(ours), wait, settings, Arc::default()), theirs)
+}
+
+/// A reply of `len` bytes, each of which is the call's number.
+fn send(link: &Link, call: u64, len: usize, threshold: Threshold) -> (Flow, Option<Box<InBlock>>) {
+    let mut body = Outgoing::new(link, threshold, WhenFull::Socket, frame::begin_reply);
+    for _ in 0..len {
+        body.push(call as u8).unwrap();
+    }
+    let mut body = body.finish();
+    body.seal(CallId::new(call));
+    (link.send(body.frame()).unwrap(), body.take_block())
+}
+
+fn check(message: Message, expected: u64) {
+    let Message::Reply { call, body } = message else { panic!("{message:?} is no reply") };
+    assert_eq!(call.as_u64(), expected);
+    assert!(body.read().iter().all(|byte| *byte == expected as u8));
+}
+
+#[test]
+fn frames_and_descriptors_keep_their_order_through_a_stall() {
+    let (link, theirs) = link(Wait::Never);
+    let mut flow = Flow::Sent;
+    let mut blocks = Vec::new();
+    for call in 0..200 {
+        // Every third one in a block; the pool doubles a few times, so that announcements stand in the queue.
+        let threshold = if call % 3 == 0 { Threshold::ALWAYS } else { Threshold::OFF };
+        let (sent, block) = send(&link, call, 20_000, threshold);
+        flow = sent;
+        blocks.push(block);
+    }
+    assert_eq!(flow, Flow::Stalled, "nobody reads yet");
+    let mut inbox = Inbox::new(Role::Client, Limits::default(), false, &link);
+    let mut next = 0;
+    while next < 200 {
+        let _ = link.flush().unwrap();
+        while let Some(message) = inbox.next().unwrap() {
+            check(message, next);
+            next += 1;
+        }
+        if next < 200 {
+            assert_ne!(inbox.fill(&theirs, Wait::Never).unwrap(), Filled::End);
+        }
+    }
+    assert_eq!(link.flush().unwrap(), Flow::Sent);
+}
+
+/// What was read, if it is `frames`, each of which may have the news of a CPU before it.
+fn is_whole(mut read: &[u8], frames: &[Vec<u8>]) -> bool {
+    let news = frame::at(0).len();
+    frames.iter().all(|frame| {
+        if read.first() == Some(&0) {
+            read = &read[news..];
+        }
+        let (first, rest) = read.split_at(frame.len());
+        read = rest;
+        first == frame
+    }) && read.is_empty()
+}
+
+#[test]
+fn what_a_full_socket_leaves_of_a_large_frame_goes_behind_what_waits() {
+    let (link, mut theirs) = link(Wait::Never);
+    let mut flow = Flow::Sent;
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    // Until one goes out in part only, with something small before each.
+    while flow == Flow::Sent {
+        let byte = 1 + frames.len() as u8;
+        frames.extend([vec![byte; 4], vec![byte; 60_000]]);
+        let [.., late, large] = &frames[..] else { unreachable!() };
+        link.push_late(late);
+        flow = link.send(large).unwrap();
+    }
+    let mut read = Vec::new();
+    while link.sender().queued() > 0 {
+        let mut part = [0; 30_000];
+        let len = theirs.read(&mut part).unwrap();
+        read.extend_from_slice(&part[..len]);
+        let _ = link.flush().unwrap();
+    }
+    link.close();
+    theirs.read_to_end(&mut read).unwrap();
+    assert!(is_whole(&read, &frames));
+}
+
+/// One that sleeps, and reads neither its ring nor its socket.
+#[test]
+fn waking_a_peer_whose_socket_is_full_waits_for_nothing() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let idle = Duration::from_secs(10);
+    let limits = Limits { quick_lane: true, ..Limits::default() };
+    let spin = Duration::ZERO;
+    let settings = Settings { limits, quota: None, idle, stall: idle, write_timeout: None, spin };
+    let link = Link::new(Arc::new(ours), Wait::Sleep, settings, Arc::default());
+    let (peers_own, file) = OwnRing::create().unwrap();
+    link.offer_ring();
+    let _reading = link.take_ring(PeersRing::open(&file, None).unwrap()).unwrap();
+    let at_once = Some(Instant::now());
+    let _ = link.send_within(&frame::release(CallId::new(1)), at_once).unwrap();
+    assert!(link.sender().is_in_ring());
+    let large = vec![0; 60 << 10];
+    while link.sender().queued() == 0 {
+        let _ = link.send_within(&large, at_once).unwrap();
+    }
+    // Where nothing is queued the next one is put.
+    let mut sender = link.sender();
+    let mut rest = sender.begin_write().unwrap();
+    while let Some(len) = rest.piece().map(|piece| piece.bytes.len()) {
+        rest.wrote(len);
+    }
+    assert!(matches!(sender.finish(rest, WriteOutcome::All), AfterWrite::GoOn));
+    drop(sender);
+    peers_own.store(128, 3);
+    let (_, has_to_wake) = link.put(&frame::release(CallId::new(2))).unwrap();
+    assert!(has_to_wake);
+    link.wake();
+    assert_eq!(link.sender().queued(), frame::bell().len());
+}
+
+#[test]
+fn bells_do_not_pile_up_where_nobody_hears_them() {
+    let (link, _theirs) = link(Wait::Never);
+    let (peers_own, file) = OwnRing::create().unwrap();
+    link.offer_ring();
+    let _reading = link.take_ring(PeersRing::open(&file, None).unwrap()).unwrap();
+    // A peer that takes all that is in the ring, says each time that it sleeps, and never reads the socket.
+    for turn in 0..200_000 {
+        let (_, position) = link.send_within(&frame::release(CallId::new(turn)), None).unwrap();
+        if let StreamPosition::Ring(written) = position {
+            peers_own.store(0, written);
+            peers_own.store(128, 2 * turn + 1);
+        }
+    }
+    let sender = link.sender();
+    assert!(sender.is_stalled() && sender.is_in_ring());
+    assert!(sender.capacity() <= 512 << 10, "{} bytes", sender.capacity());
+}
+
+#[test]
+fn frames_of_many_threads_are_whole() {
+    let (link, theirs) = link(Wait::Sleep);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let link = &link;
+            scope.spawn(move || {
+                for round in 0..100 {
+                    let _ = send(link, thread, 100 + round * 30, Threshold::OFF);
+                }
+            });
+        }
+        let mut inbox = Inbox::new(Role::Client, Limits::default(), false, &link);
+        let mut seen = 0;
+        while seen < 800 {
+            inbox.fill(&theirs, Wait::Sleep).unwrap();
+            while let Some(message) = inbox.next().unwrap() {
+                let Message::Reply { call, body } = message else { panic!("{message:?} is no reply") };
+                assert!(body.read().iter().all(|byte| u64::from(*byte) == call.as_u64()));
+                seen += 1;
+            }
+        }
+    });
+}
+
+#[test]
+fn senders_that_wait_for_a_peer_that_does_not_read_are_freed_by_its_end() {
+    let (link, theirs) = link(Wait::Sleep);
+    let has_failed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (link, has_failed) = (&link, &has_failed);
+            scope.spawn(move || {
+                let frame = vec![thread; 100_000];
+                while link.send(&frame).is_ok() {}
+                has_failed.store(true, Relaxed);
+            });
+        }
+        // Until the queue is full and all wait: one in the system call, the others for it.
+        while link.sender().waiting() < 3 {
+            std::thread::yield_now();
+        }
+        assert!(!has_failed.load(Relaxed));
+        drop(theirs);
+    });
+    assert!(link.push(b"late").is_err());
+}

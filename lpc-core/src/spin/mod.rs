@@ -5,7 +5,11 @@
 //! *Empirical studies of competitive spinning for a shared-memory multiprocessor*, 1991), as long as the peer has a CPU of
 //! its own to run on. Where the message is late as a rule, [`Spin`] learns not to look.
 
+mod thread;
+
 use core::time::Duration;
+
+pub use self::thread::ThreadSpin;
 
 /// Learns how long to look.
 ///

@@ -25,6 +25,7 @@ use super::handover::{self, Handover};
 use super::race::{Either, race};
 use super::socket::AsyncLink;
 use super::stream::Stream;
+use super::thread_spin::Spinner;
 use crate::body::arrived::Arrived;
 use crate::body::outgoing::{Encoded, InBlock};
 use crate::client::backpressure::{Quota, QuotaWait};
@@ -81,7 +82,8 @@ impl Connection {
         let is_trusted = config.trusts(&*socket);
         let settings = config.client_settings(greeted.limits);
         let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, counters);
-        let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
+        let mut inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
+        inbox.wait_in_runtime(link.spin());
         let async_link = AsyncLink::new(Arc::clone(&link));
         let session = Session::new(link, service, greeted, thresholds, config, Handover::default());
         let connection = Arc::new(Self { link: async_link, session });
@@ -377,16 +379,19 @@ impl Call<'_> {
     /// Waits for the answer, or for what has to be sent again.
     async fn fetch(&mut self) -> Fetch {
         let session = &self.connection.session;
-        let mut is_new = true;
+        let (mut is_new, mut spinner) = (true, None::<Spinner>);
         let fetched = poll_fn(|cx| {
             let mut state = session.state();
             if mem::take(&mut is_new) {
-                state = handover::spin(session, state);
+                state = handover::spin(session, state, &mut spinner);
             }
             match state.calls.fetch(self.id) {
                 Some(FromTable::Answer(gone)) => {
                     let mut gone = state.woken(gone);
                     drop(state);
+                    if let Some(spinner) = spinner.take() {
+                        spinner.found();
+                    }
                     return Poll::Ready(Fetch::Answer(gone.answer.take().expect("it is answered")));
                 }
                 Some(FromTable::Rejected(body)) => return Poll::Ready(Fetch::Rejected(body)),
@@ -395,6 +400,8 @@ impl Call<'_> {
             if !state.calls.waiter(self.id).is_some_and(|waker| waker.will_wake(cx.waker())) {
                 state.calls.wait(self.id, cx.waker().clone());
             }
+            drop(state);
+            spinner.take_if(|spinner| !spinner.turn(cx));
             Poll::Pending
         })
         .await;

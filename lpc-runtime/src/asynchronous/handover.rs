@@ -20,6 +20,7 @@ use super::race::{Either, race};
 use super::socket::{self, fill, try_receive};
 use super::spinning::{Ahead, Look};
 use super::stream::Stream;
+use super::thread_spin::Spinner;
 use crate::client::reply;
 use crate::client::session::{Callers, Own, Session, State};
 use crate::connection::inbox::{Filled, Inbox};
@@ -231,10 +232,11 @@ async fn handed_back(session: &Session<Handover>) -> Result<(Box<Inbox>, Handed)
 }
 
 /// Spins for the answer to a call that was just made, where the half is left to callers and it is the only call: for a turn, after which
-/// the connection's task goes on with that.
+/// the connection's task goes on with that. Where one spins for all connections of the thread, that may be the caller.
 pub(super) fn spin<'s>(
     session: &'s Session<Handover>,
     mut state: MutexGuard<'s, State<Handover>>,
+    spinner: &mut Option<Spinner>,
 ) -> MutexGuard<'s, State<Handover>> {
     let State { calls, callers } = &mut *state;
     // The task is about to take it back.
@@ -242,10 +244,15 @@ pub(super) fn spin<'s>(
         return state;
     }
     let Some(mut inbox) = callers.inbox.take() else { return state };
+    inbox.begin_wait();
     let Some(mut look) = Look::begin(&mut inbox) else {
-        if callers.is_watched {
+        if inbox.is_in_ring() && inbox.shares_spin() {
+            // The task spins with the others, which looks at the ring.
+            callers.want(Handed::Receive);
+        } else if callers.is_watched {
             // What the server sends wakes the task.
             inbox.count_sleep();
+            *spinner = Spinner::begin(&inbox);
         } else {
             callers.want(Handed::Sleep);
         }

@@ -11,6 +11,7 @@ mod server;
 mod socket;
 mod spinning;
 mod stream;
+mod thread_spin;
 
 pub use self::client::{Client, Stub};
 pub use self::server::{Handle, Server, serve_parent};

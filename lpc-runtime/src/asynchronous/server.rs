@@ -219,7 +219,8 @@ async fn greet<D: Implementation>(
     let settings = served.settings(limits, permit.peer().uid(), config);
     let link = Link::new(Arc::clone(stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
     permit.established(&link);
-    let inbox = Inbox::new(Role::Server, config.limits, is_trusted, &link);
+    let mut inbox = Inbox::new(Role::Server, config.limits, is_trusted, &link);
+    inbox.wait_in_runtime(link.spin());
     Ok((Connection::new(link, Arc::clone(served), permit), inbox))
 }
 

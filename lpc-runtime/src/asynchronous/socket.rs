@@ -14,6 +14,7 @@ use tokio::time::{timeout, timeout_at};
 use super::race::{Either, race};
 use super::spinning::{Ahead, Look};
 use super::stream::{Room, Stream};
+use super::thread_spin;
 use crate::connection::inbox::{FillError, Filled, Inbox, stopped};
 use crate::connection::link::{Flow, Link};
 use crate::sys::socket::Wait;
@@ -183,8 +184,12 @@ pub(super) async fn fill(
     }
 }
 
-/// Receives once, and waits for that without looking.
+/// Receives once, and waits for that without spinning on this connection alone.
 pub(super) async fn sleep(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<Filled> {
+    let filled = thread_spin::spin(socket, inbox).await?;
+    if filled != Filled::Nothing {
+        return Ok(filled);
+    }
     if !inbox.fall_asleep() {
         return Ok(inbox.try_fill(socket, Wait::Never)?);
     }

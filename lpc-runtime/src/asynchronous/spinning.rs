@@ -1,4 +1,4 @@
-//! [`Spin`](lpc_core::spin::Spin) on tokio: in turns, between which all other tasks have theirs.
+//! [`Spin`](lpc_core::spin::Spin) on tokio, of a connection that has its thread to itself: in turns, between which all other tasks have theirs.
 
 use std::future::poll_fn;
 use std::os::fd::AsFd;
@@ -19,8 +19,11 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// `None` where it does not pay.
+    /// `None` where it does not pay, and where one [spins for all](super::thread_spin) connections of the thread.
     pub(super) fn begin(inbox: &mut Inbox) -> Option<Self> {
+        if inbox.shares_spin() {
+            return None;
+        }
         let time = inbox.time_to_look();
         (!time.is_zero()).then_some(Self { began: None, time })
     }
@@ -59,6 +62,9 @@ impl Look {
             let filled = inbox.try_fill_some(socket.as_fd())?;
             if filled != Filled::Nothing {
                 inbox.found(self.began);
+                return Ok(Some(filled));
+            }
+            if turn.is_none() && inbox.is_contended() {
                 return Ok(Some(filled));
             }
             let now = Instant::now();

@@ -15,6 +15,8 @@ use nix::poll::PollFlags;
 use crate::body::arrived::{Announced, Arrived, Unreadable};
 use crate::connection::link::Link;
 use crate::connection::ring::{self, OwnRing, PeersRing};
+#[cfg(feature = "tokio")]
+use crate::connection::sharing::{self, Sharing};
 use crate::connection::tally::Tally;
 use crate::connection::waiting::Watch;
 use crate::memory::buffer::Buffer;
@@ -44,6 +46,8 @@ pub(crate) struct Inbox {
     /// The last one slept as long as that.
     overslept: bool,
     watch: Watch,
+    #[cfg(feature = "tokio")]
+    sharing: Option<Sharing>,
     /// Frames of the ring that were counted.
     counted: u64,
     /// Frames up to which they are taken now.
@@ -95,6 +99,8 @@ impl Inbox {
             sleep: None,
             overslept: false,
             watch: Watch::new(link.spin()),
+            #[cfg(feature = "tokio")]
+            sharing: None,
             counted: 0,
             batch_end: BATCH,
             has_lost: false,
@@ -130,6 +136,7 @@ impl Inbox {
             }
             return Ok(Filled::End);
         }
+        self.note_received();
         // A receive stops behind bytes that came with descriptors, whatever follows them.
         let is_all = len < room && self.descriptors.is_empty() && !is_short;
         self.receiver
@@ -221,7 +228,11 @@ impl Inbox {
     #[inline]
     pub(crate) fn poll_ring(&mut self) -> bool {
         self.batch_end = self.counted + BATCH;
-        self.receiver.source() == Source::Ring && self.receiver.has_next()
+        let has_next = self.receiver.source() == Source::Ring && self.receiver.has_next();
+        if has_next {
+            self.note_received();
+        }
+        has_next
     }
 
     /// Says that nothing more is received, and how much of the ring was taken.
@@ -277,6 +288,61 @@ impl Inbox {
     /// of it: [something](Self::found) or [nothing](Self::missed).
     pub(crate) fn time_to_look(&mut self) -> Duration {
         if self.receiver.is_between_frames() { self.watch.time() } else { Duration::ZERO }
+    }
+
+    /// Something was received.
+    #[inline]
+    fn note_received(&mut self) {
+        #[cfg(feature = "tokio")]
+        if let Some(sharing) = &mut self.sharing {
+            sharing.received();
+        }
+    }
+
+    /// Waits on threads of a runtime, as others do, too.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn wait_in_runtime(&mut self, spin_budget: Duration) {
+        self.sharing = Some(Sharing::new(spin_budget));
+    }
+
+    /// Whether one spins for all connections of the thread. Otherwise each spins by itself.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn shares_spin(&self) -> bool {
+        self.sharing.is_some() && sharing::thread(|thread| thread.is_shared())
+    }
+
+    /// The connection's number and budget in the spin of its thread, where it may take part in that. On the CPU that the peer needs
+    /// it does not.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn shared_spin(&self) -> Option<(u64, Duration)> {
+        let sharing = self.sharing.as_ref()?;
+        let may_spin =
+            self.shares_spin() && self.receiver.is_between_frames() && self.watch.is_peer_elsewhere();
+        may_spin.then(|| (sharing.number(), sharing.budget()))
+    }
+
+    /// Whether others receive on this thread while this connection spins by itself.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_contended(&mut self) -> bool {
+        self.sharing.as_mut().is_some_and(Sharing::is_contended)
+    }
+
+    /// A lone call has been made: its answer can come from now on.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn begin_wait(&mut self) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.begin();
+        }
+    }
+
+    /// What came of the connection's part in the spin of its thread.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn count_spin(&self, has_found: bool) {
+        if has_found {
+            self.counters.found();
+        } else {
+            self.counters.missed();
+        }
     }
 
     /// Something was there, having been looked for since then; at once, if not for any time.

@@ -26,10 +26,12 @@ impl Watch {
 
     /// How long to look now. On the CPU that the peer needs, not at all.
     pub(crate) fn time(&mut self) -> Duration {
-        match (self.peer, cpu::current()) {
-            (Some(peer), Some(own)) if peer != u64::from(own) => self.spin.time(),
-            _ => Duration::ZERO,
-        }
+        if self.is_peer_elsewhere() { self.spin.time() } else { Duration::ZERO }
+    }
+
+    /// Whether the peer was last on another CPU.
+    pub(crate) fn is_peer_elsewhere(&self) -> bool {
+        matches!((self.peer, cpu::current()), (Some(peer), Some(own)) if peer != u64::from(own))
     }
 
     /// Something came, after so long.

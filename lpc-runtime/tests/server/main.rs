@@ -7,6 +7,7 @@
 //! - `congestion`: clients that ask and do not take the answers.
 //! - `log`: what the log is told of the end of a connection.
 //! - `contexts`: what an implementation waits for.
+//! - `spinning`: what a thread does while it waits for several clients.
 //! - `exits`: calls at the end of a thread, and of the process.
 #![cfg(feature = "tokio")]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
@@ -17,6 +18,7 @@ mod exits;
 mod log;
 mod raw;
 mod service;
+mod spinning;
 
 use std::time::{Duration, Instant};
 

@@ -37,6 +37,7 @@ pub mod asynchronous {
 /// The methods' numbers.
 pub const HOLD: u16 = 0;
 pub const MAKE: u16 = 1;
+pub const ADD: u16 = 2;
 
 /// Holds calls until it is open.
 #[derive(Clone, Debug, Default)]

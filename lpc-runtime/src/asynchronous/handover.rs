@@ -246,7 +246,7 @@ pub(super) fn spin<'s>(
     let Some(mut inbox) = callers.inbox.take() else { return state };
     inbox.begin_wait();
     let Some(mut look) = Look::begin(&mut inbox) else {
-        if inbox.is_in_ring() && inbox.shares_spin() {
+        if inbox.is_in_ring() && inbox.shared_spin().is_some() {
             // The task spins with the others, which looks at the ring.
             callers.want(Handed::Receive);
         } else if callers.is_watched {

@@ -15,8 +15,10 @@ use loom::thread::{self, Thread};
 use lpc_core::arena::{Arena, PAGE};
 use lpc_core::frame::{self, Body, CallId};
 use lpc_core::ledger::{Lease, Ledger};
-use lpc_core::ring::{Consumer, Own, Peers, Producer};
-use lpc_core::send::{AfterWrite, Batch, NoRing, Sender, WriteOutcome};
+use lpc_core::limits::Limits;
+use lpc_core::receive::{Entrance, Incoming, Receiver, Role};
+use lpc_core::ring::{Consumer, NoRing, Own, Peers, Producer};
+use lpc_core::send::{AfterWrite, Batch, Sender, WriteOutcome};
 
 /// A segment of two pages, of which loom sees whether two threads write to one at once, or without an order.
 #[derive(Debug)]
@@ -392,6 +394,31 @@ fn a_slot_is_written_again_only_after_it_was_read() {
     });
 }
 
+/// A server that is about to read its ring, and a thread that has it stop receiving.
+#[test]
+fn the_end_of_receiving_is_said_by_exactly_one() {
+    loom::model(|| {
+        let entrance = Arc::<Entrance>::default();
+        let limits = Limits { quick_lane: true, ..Limits::default() };
+        let receiver = Receiver::<(), Side, Side>::new(Role::Server, limits);
+        let mut receiver = receiver.with_entrance(Arc::clone(&entrance));
+        receiver.read_ring(Consumer::new(Side::new(), Side::new(), SLOTS));
+        let switch = frame::switch();
+        receiver.space()[..switch.len()].copy_from_slice(&switch);
+        receiver.received(switch.len(), [], false).unwrap();
+        let closing = thread::spawn(move || entrance.close());
+        let mut said = 0;
+        for _ in 0..3 {
+            let next = receiver.next(Vec::with_capacity).unwrap();
+            said += usize::from(matches!(next, Some(Incoming::Drained { .. })));
+        }
+        said += usize::from(closing.join().unwrap());
+        // The end of the stream comes after that.
+        said += usize::from(receiver.end().is_some());
+        assert_eq!(said, 1);
+    });
+}
+
 /// A call and its reply, through two rings that share the sides' memory.
 #[test]
 fn two_sides_that_sleep_wake_each_other() {
@@ -423,7 +450,7 @@ struct Wire {
 }
 
 /// Writes a batch, piece by piece, as the writer of the moment may.
-fn write(mut batch: Batch<'_, ()>, wire: &Wire) -> Batch<'_, ()> {
+fn write_all<'f>(mut batch: Batch<'f, ()>, wire: &Wire) -> Batch<'f, ()> {
     while let Some(len) = batch.piece().map(|piece| {
         wire.turn.with_mut(|_| wire.bytes.lock().unwrap().extend_from_slice(piece.bytes));
         piece.bytes.len()
@@ -439,7 +466,7 @@ fn send_all(sender: &Mutex<Sender<(), NoRing, NoRing>>, wire: &Wire, frame: &[u8
     let (_, mut batch) = guard.send(frame).unwrap();
     while let Some(begun) = batch.take().or_else(|| guard.begin_write()) {
         drop(guard);
-        let written = write(begun, wire);
+        let written = write_all(begun, wire);
         guard = sender.lock().unwrap();
         assert!(matches!(guard.finish(written, WriteOutcome::All), AfterWrite::GoOn));
     }
@@ -476,7 +503,7 @@ fn a_bell_is_not_lost_between_two_who_could_ring_it() {
         let mut consumer = Consumer::new(receivers, senders, SLOTS);
         // The sequence enters the ring.
         sender.enqueue(&small(1)).unwrap();
-        let switch = write(sender.begin_write().unwrap(), &Wire::default());
+        let switch = write_all(sender.begin_write().unwrap(), &Wire::default());
         assert!(matches!(sender.finish(switch, WriteOutcome::All), AfterWrite::GoOn));
         let (sender, bells) = (Arc::new(Mutex::new(sender)), Arc::new(Bells::default()));
         assert_eq!(receive(&mut consumer, &bells), 1);
@@ -486,7 +513,7 @@ fn a_bell_is_not_lost_between_two_who_could_ring_it() {
             guard.ring_bell();
             while let Some(batch) = guard.begin_write() {
                 drop(guard);
-                let written = write(batch, &Wire::default());
+                let written = write_all(batch, &Wire::default());
                 bells.ring();
                 guard = sender.lock().unwrap();
                 assert!(matches!(guard.finish(written, WriteOutcome::All), AfterWrite::GoOn));

@@ -149,6 +149,11 @@ impl<O: Own, P: Peers> Producer<O, P> {
         self.written
     }
 
+    /// Slots that the peer says it has taken, as it left it when it died; `None` where that cannot be.
+    pub fn last_taken(&self) -> Option<u64> {
+        Some(self.peers.load(TAKEN_AT)).filter(|said| (self.taken..=self.written).contains(said))
+    }
+
     /// Sends a frame; `false` where it does not fit in, with the slot that is kept.
     ///
     /// # Errors

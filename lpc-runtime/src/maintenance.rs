@@ -28,6 +28,9 @@ pub(crate) trait Tend: Send + Sync {
     /// A writer waits, and somebody should read.
     fn meanwhile(&self) {}
 
+    /// The connection is about to be closed: nothing that has arrived runs any more.
+    fn closing(&self) {}
+
     /// The connection is over.
     fn closed(&self) {}
 }

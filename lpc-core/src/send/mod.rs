@@ -256,6 +256,14 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         self.taken = Some(slots);
     }
 
+    /// The peer has ended the connection, and takes nothing more: what it left in its memory says how much of the ring it took. So it
+    /// is known of calls that were put there after its death that they did not run.
+    pub fn peer_is_gone(&mut self) {
+        if self.taken.is_none() {
+            self.taken = self.route.last_taken();
+        }
+    }
+
     /// Sends nothing more. Gives what was queued and never goes out: descriptors, to be closed without a lock.
     pub fn give_up(&mut self) -> impl Iterator<Item = D> + use<D, O, P> {
         // The first reason stays.

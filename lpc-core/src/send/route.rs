@@ -84,6 +84,14 @@ impl<O: Own, P: Peers> Route<O, P> {
         }
     }
 
+    /// Slots of the ring that a peer which is gone has taken, if there is a ring.
+    pub(super) fn last_taken(&self) -> Option<u64> {
+        match self {
+            Self::Ring(ring) => ring.producer.last_taken(),
+            Self::Socket | Self::Offered(_) => None,
+        }
+    }
+
     /// Whether the peer sleeps and has something in the ring. Says so once for each sleep.
     pub(super) fn needs_bell(&mut self) -> bool {
         match self {

@@ -268,8 +268,11 @@ impl<D: Implementation> Tend for Connection<D> {
         self.link().trim()
     }
 
-    fn closed(&self) {
+    fn closing(&self) {
         self.desk.end();
+    }
+
+    fn closed(&self) {
         self.ended.notify_waiters();
     }
 }

@@ -144,8 +144,7 @@ pub(super) async fn receive(
             }
         };
         if filled == Filled::End {
-            inbox.ended()?;
-            return Err(reply::hung_up());
+            return Err(session.hung_up(&inbox)?);
         }
         let _ = session.hand_out(&mut inbox, &mut Own::default())?;
     }

@@ -393,8 +393,7 @@ impl Connection {
                 return Ok(None);
             }
             if inbox.fill_within(self.link().socket(), self.link().stall(), deadline)? == Filled::End {
-                inbox.ended()?;
-                return Err(reply::hung_up());
+                return Err(self.session.hung_up(inbox)?);
             }
         }
     }
@@ -516,10 +515,7 @@ impl Connection {
         // A server that never stops does not keep the caller for others.
         for _ in 0..MAX_RECEIVES {
             match inbox.try_fill(self.link().socket(), Wait::Never)? {
-                Filled::End => {
-                    inbox.ended()?;
-                    return Err(reply::hung_up());
-                }
+                Filled::End => return Err(self.session.hung_up(inbox)?),
                 Filled::Nothing => break,
                 _ => drop(self.session.hand_out(inbox, &mut own)?),
             }

@@ -300,7 +300,7 @@ impl Tend for Connection {
         self.link.trim()
     }
 
-    fn closed(&self) {
+    fn closing(&self) {
         self.desk.end();
     }
 }

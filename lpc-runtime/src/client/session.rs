@@ -362,6 +362,17 @@ impl<C: Callers> Session<C> {
         }
     }
 
+    /// The server has ended the connection. The reason for which calls fail.
+    ///
+    /// # Errors
+    ///
+    /// Another one: it did so in the middle of a message.
+    pub(crate) fn hung_up(&self, inbox: &Inbox) -> Result<Error> {
+        self.link.peer_is_gone();
+        inbox.ended()?;
+        Ok(reply::hung_up())
+    }
+
     /// The connection is over: fails all calls at once.
     pub(crate) fn end(&self, error: &Error) {
         // First: a caller that finds that nothing can be sent any more is to know why.

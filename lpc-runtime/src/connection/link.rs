@@ -338,6 +338,13 @@ impl Link {
         socket::shutdown(self.socket(), Shutdown::Write);
     }
 
+    /// The peer has ended the connection: what it took of the ring is known now, and that it takes nothing more.
+    pub(crate) fn peer_is_gone(&self) {
+        if self.fork_guard.is_here() {
+            self.sender().peer_is_gone();
+        }
+    }
+
     /// Has a client's quick lane begin, as far as that is for this side to do. Without memory there will be none.
     pub(crate) fn offer_ring(&self) {
         if let Some((own, descriptor)) = OwnRing::announced()
@@ -456,10 +463,15 @@ impl Link {
             return;
         }
         self.lender.close();
+        let tended = self.upkeep.tended();
+        // Before the peer can see the end: what it then finds that this side has taken is all that it ever takes.
+        if let Some(tended) = &tended {
+            tended.closing();
+        }
         self.give_up(self.sender());
         socket::shutdown(self.socket(), Shutdown::Both);
         self.lender.end();
-        if let Some(tended) = self.upkeep.tended() {
+        if let Some(tended) = tended {
             tended.closed();
         }
     }

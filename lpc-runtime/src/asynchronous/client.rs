@@ -146,7 +146,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.channel {
-            Channel::Once(connected) => connected.session().describe(f, "Client"),
+            Channel::Once(connected) => connected.session().describe(f, connected.is_connected()),
             Channel::Again(redial) => redial.describe(f),
         }
     }

@@ -102,7 +102,7 @@ impl Redial {
 
     pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.current() {
-            Ok(connection) => connection.session().describe(f, "Client"),
+            Ok(connection) => connection.session().describe(f, connection.is_connected()),
             Err(_) => f.debug_struct("Client").field("service", &self.0.service.name).finish_non_exhaustive(),
         }
     }

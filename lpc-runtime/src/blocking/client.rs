@@ -154,7 +154,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.channel {
-            Channel::Once(connection) => connection.session().describe(f, "Client"),
+            Channel::Once(connection) => connection.session().describe(f, connection.is_connected()),
             Channel::Again(redial) => redial.describe(f),
         }
     }

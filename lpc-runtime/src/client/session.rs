@@ -416,11 +416,11 @@ impl<C: Callers> Session<C> {
     }
 
     /// What it calls, whom, and whether it can; nothing of what was called.
-    pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
-        f.debug_struct(name)
+    pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>, is_connected: bool) -> fmt::Result {
+        f.debug_struct("Client")
             .field("service", &self.service.name)
             .field("peer", &self.peer)
-            .field("is_connected", &self.is_usable())
+            .field("is_connected", &is_connected)
             .finish_non_exhaustive()
     }
 
@@ -463,6 +463,6 @@ impl Drop for Woken {
 
 impl<C: Callers> fmt::Debug for Session<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.describe(f, "Session")
+        self.describe(f, self.is_usable())
     }
 }

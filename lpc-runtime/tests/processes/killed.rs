@@ -99,3 +99,22 @@ fn what_a_client_holds_of_a_server_stays_when_that_is_killed() {
         }
     }
 }
+
+/// Between two calls nobody receives, and nobody is told that the server has died.
+#[test]
+fn what_is_called_after_the_server_died_was_not_sent_through_either_lane() {
+    for (client, server) in pairs() {
+        for is_quick in [false, true] {
+            let knobs = Knobs { is_quick, ..Knobs::default() };
+            let mut vault = Vault::start(server, knobs);
+            let connected = AnyVault::connect_with(client, vault.port(), knobs).unwrap();
+            for _ in 0..100 {
+                assert_eq!(connected.length(b"warm").unwrap(), 4);
+            }
+            assert_eq!(connected.stats().quick.sent > 0, is_quick);
+            vault.process.kill();
+            let error = within("a call of a killed server", move || connected.length(b"late")).unwrap_err();
+            assert!(error.is_disconnected() && !error.may_have_run(), "{client:?}, {is_quick}: {error:?}");
+        }
+    }
+}

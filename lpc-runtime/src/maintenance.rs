@@ -15,9 +15,9 @@ use crate::sys::fork::PerProcess;
 use crate::sys::private;
 
 /// A connection that needs to be looked after.
-pub(crate) trait Tend: Send + Sync {
+pub(crate) trait Maintained: Send + Sync {
     /// Sends what was queued for longer than it should, without waiting. Whether to come again soon, for what is left.
-    fn flush_late(&self) -> bool;
+    fn flush_deferred(&self) -> bool;
 
     /// Gives back memory that is not in use, and sends what waits. Says when to come again, if at all.
     fn trim(&self) -> Option<Duration>;
@@ -55,19 +55,19 @@ struct Office {
 
 struct Work {
     /// To be flushed.
-    soon: Vec<Weak<dyn Tend>>,
+    soon: Vec<Weak<dyn Maintained>>,
     /// What has its time.
     later: Vec<Visit>,
     /// When to look after spare memory that is [`private`] or of a [`buffer`].
     private: Option<Instant>,
     /// There is the thread.
-    has_keeper: bool,
+    has_thread: bool,
 }
 
 struct Visit {
     at: Instant,
     what: What,
-    link: Weak<dyn Tend>,
+    link: Weak<dyn Maintained>,
 }
 
 #[derive(Clone, Copy)]
@@ -78,20 +78,20 @@ enum What {
 }
 
 impl Work {
-    const NONE: Self = Self { soon: Vec::new(), later: Vec::new(), private: None, has_keeper: false };
+    const NONE: Self = Self { soon: Vec::new(), later: Vec::new(), private: None, has_thread: false };
 }
 
-/// Has [`Tend::flush_late`] called soon.
-pub(crate) fn flush(link: Weak<dyn Tend>) {
+/// Has [`Maintained::flush_deferred`] called soon.
+pub(crate) fn flush(link: Weak<dyn Maintained>) {
     let mut work = work();
     work.soon.push(link);
-    if work.soon.len() == 1 || !work.has_keeper {
+    if work.soon.len() == 1 || !work.has_thread {
         wake(work);
     }
 }
 
-/// Has [`Tend::trim`] called after this time.
-pub(crate) fn trim(link: Weak<dyn Tend>, after: Duration) {
+/// Has [`Maintained::trim`] called after this time.
+pub(crate) fn trim(link: Weak<dyn Maintained>, after: Duration) {
     // A time that no clock shows never comes.
     let Some(at) = Instant::now().checked_add(after) else { return };
     let mut work = work();
@@ -113,19 +113,19 @@ fn work() -> MutexGuard<'static, Work> {
 }
 
 fn wake(mut work: MutexGuard<'_, Work>) {
-    if work.has_keeper {
+    if work.has_thread {
         drop(work);
         OFFICE.get().changed.notify_one();
         return;
     }
-    match thread::Builder::new().name("lpc-housekeeper".into()).spawn(keep) {
-        Ok(_) => work.has_keeper = true,
+    match thread::Builder::new().name("lpc-maintenance".into()).spawn(run) {
+        Ok(_) => work.has_thread = true,
         // The next one who comes tries again. Until then memory stays where it is; no call depends on it.
         Err(error) => tracing::warn!(%error, "no thread to give memory back"),
     }
 }
 
-fn keep() {
+fn run() {
     let changed = &OFFICE.get().changed;
     let mut work = work();
     loop {
@@ -163,10 +163,10 @@ fn keep() {
 /// Pays a visit, and says when the next one is, if at all.
 fn paid(visit: Visit) -> Option<Visit> {
     let Visit { what, link, .. } = visit;
-    let tended = link.upgrade()?;
+    let maintained = link.upgrade()?;
     let next = catch_unwind(AssertUnwindSafe(move || match what {
-        What::Trim => Some((tended.trim()?, What::Trim)),
-        What::Flush(pause) => tended.flush_late().then(|| (pause, What::Flush(LATE.min(pause * 2)))),
+        What::Trim => Some((maintained.trim()?, What::Trim)),
+        What::Flush(pause) => maintained.flush_deferred().then(|| (pause, What::Flush(LATE.min(pause * 2)))),
     }));
     let (after, what) = next.unwrap_or_else(|_| {
         tracing::error!("a connection is not looked after any more: that panicked");
@@ -175,9 +175,9 @@ fn paid(visit: Visit) -> Option<Visit> {
     Some(Visit { at: Instant::now().checked_add(after)?, what, link })
 }
 
-/// What [`Tend`] is registered by: `Weak<Link>` or of a client around it.
-pub(crate) fn weak<T: Tend + 'static>(of: &Arc<T>) -> Weak<dyn Tend> {
-    Arc::downgrade(of) as Weak<dyn Tend>
+/// What [`Maintained`] is registered by: `Weak<Link>` or of a client around it.
+pub(crate) fn weak<T: Maintained + 'static>(of: &Arc<T>) -> Weak<dyn Maintained> {
+    Arc::downgrade(of) as Weak<dyn Maintained>
 }
 
 #[cfg(test)]
@@ -192,8 +192,8 @@ mod tests {
     /// Stuck until it was flushed so many times, and says when it is flushed.
     struct Stuck(Mutex<u32>, Sender<u32>);
 
-    impl Tend for Stuck {
-        fn flush_late(&self) -> bool {
+    impl Maintained for Stuck {
+        fn flush_deferred(&self) -> bool {
             let mut left = self.0.lock().unwrap();
             *left -= 1;
             self.1.send(*left).unwrap();
@@ -207,8 +207,8 @@ mod tests {
 
     struct Panics;
 
-    impl Tend for Panics {
-        fn flush_late(&self) -> bool {
+    impl Maintained for Panics {
+        fn flush_deferred(&self) -> bool {
             std::panic::resume_unwind(Box::new("flushed"));
         }
 

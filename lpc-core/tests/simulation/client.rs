@@ -15,7 +15,7 @@ use lpc_core::turns::{Actions, Spot, Turns};
 use lpc_core::{Error, ErrorKind, Progress};
 
 use super::inbox::{Arrived, Ended, Inbox, Message};
-use super::link::{Link, PoolBlock, Tend};
+use super::link::{Link, Maintained, PoolBlock};
 use super::world::{MILLIS, On, Process, Time, Token, World};
 
 /// How often the client looks for what nobody waits for.
@@ -107,7 +107,7 @@ impl Client {
         });
         client.maintain();
         let weak = Rc::downgrade(&client);
-        link.tended_by(weak);
+        link.maintained_by(weak);
         if link.has_quick_lane {
             link.offer_ring();
         }
@@ -333,7 +333,7 @@ fn receives_nothing() -> Error {
     Error::new(ErrorKind::Disconnected, "the server receives nothing more")
 }
 
-impl Tend for Client {
+impl Maintained for Client {
     fn send_failed(&self) {
         self.fail(&receives_nothing(), Progress::NotSent);
     }

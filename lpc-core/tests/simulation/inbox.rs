@@ -176,7 +176,7 @@ impl Inbox {
                         Some(Descriptor::Pages(pages)) if !self.world.chance(16) => Some(pages),
                         _ => {
                             self.world.say(|| format!("refuses segment {number}"));
-                            self.link.push_late(&frame::refuse(number));
+                            self.link.enqueue_deferred(&frame::refuse(number));
                             None
                         }
                     };
@@ -194,12 +194,12 @@ impl Inbox {
                             let time_left = time_left.map(|left| left.as_micros() as Time);
                             return Ok(Some(Message::Call { call, time_left, is_busy, body }));
                         }
-                        None => self.link.push_late(&frame::resend(call)),
+                        None => self.link.enqueue_deferred(&frame::resend(call)),
                     }
                 }
                 Incoming::Reply { call, payload, loans } => match self.arrived(payload, &loans) {
                     Some(body) => return Ok(Some(Message::Reply { call, body })),
-                    None => self.link.push_late(&frame::resend(call)),
+                    None => self.link.enqueue_deferred(&frame::resend(call)),
                 },
                 Incoming::Failure { call, error } => return Ok(Some(Message::Failure { call, error })),
                 Incoming::Release { call } => return Ok(Some(Message::Release { call })),

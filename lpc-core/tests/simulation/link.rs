@@ -62,7 +62,7 @@ pub(crate) enum NotSent {
 }
 
 /// What the owner of a link does for it.
-pub(crate) trait Tend {
+pub(crate) trait Maintained {
     /// Nothing can be sent any more.
     fn send_failed(&self) {}
 
@@ -85,7 +85,7 @@ pub(crate) struct Link {
     pub(crate) has_quick_lane: bool,
     /// The process runs on several processors.
     moves: bool,
-    tended: RefCell<Option<Weak<dyn Tend>>>,
+    maintained: RefCell<Option<Weak<dyn Maintained>>>,
     is_pushed: Cell<bool>,
     is_late: Rc<Cell<bool>>,
     is_broken: Cell<bool>,
@@ -120,7 +120,7 @@ impl Link {
             entrance: Arc::default(),
             has_quick_lane,
             moves,
-            tended: RefCell::default(),
+            maintained: RefCell::default(),
             is_pushed: Cell::new(false),
             is_late: Rc::new(Cell::new(false)),
             is_broken: Cell::new(false),
@@ -145,12 +145,12 @@ impl Link {
         link
     }
 
-    pub(crate) fn tended_by(&self, tended: Weak<dyn Tend>) {
-        self.tended.replace(Some(tended));
+    pub(crate) fn maintained_by(&self, maintained: Weak<dyn Maintained>) {
+        self.maintained.replace(Some(maintained));
     }
 
-    fn tended(&self) -> Option<Rc<dyn Tend>> {
-        self.tended.borrow().as_ref().and_then(Weak::upgrade)
+    fn maintained(&self) -> Option<Rc<dyn Maintained>> {
+        self.maintained.borrow().as_ref().and_then(Weak::upgrade)
     }
 
     /// On which processor the thread runs.
@@ -236,7 +236,7 @@ impl Link {
     }
 
     /// Queues a frame that goes out with the next one, or soon.
-    pub(crate) fn push_late(&self, frame: &[u8]) {
+    pub(crate) fn enqueue_deferred(&self, frame: &[u8]) {
         if self.sender.borrow_mut().enqueue(frame).is_ok() || !self.is_broken.get() {
             self.is_late.set(true);
         }
@@ -457,8 +457,8 @@ impl Link {
                         if self.is_broken.get() {
                             return WriteOutcome::Failed;
                         }
-                        if let Some(tended) = self.tended() {
-                            tended.meanwhile().await;
+                        if let Some(maintained) = self.maintained() {
+                            maintained.meanwhile().await;
                         }
                         if until.is_some_and(|until| until <= self.world.now()) {
                             return WriteOutcome::OutOfTime;
@@ -493,8 +493,8 @@ impl Link {
         if self.give_up() {
             self.world.say(|| "can send nothing more".into());
             self.socket.stop_sending();
-            if let Some(tended) = self.tended() {
-                tended.send_failed();
+            if let Some(maintained) = self.maintained() {
+                maintained.send_failed();
             }
         }
     }
@@ -524,8 +524,8 @@ impl Link {
         self.socket.close();
         let lent = self.lent.take();
         drop(lent);
-        if let Some(tended) = self.tended() {
-            tended.closed();
+        if let Some(maintained) = self.maintained() {
+            maintained.closed();
         }
     }
 
@@ -563,7 +563,7 @@ impl Link {
 
     /// A reply was read, and its block is the server's again.
     pub(crate) fn release(&self, call: CallId) {
-        self.push_late(&frame::release(call));
+        self.enqueue_deferred(&frame::release(call));
     }
 }
 

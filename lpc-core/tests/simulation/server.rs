@@ -13,7 +13,7 @@ use lpc_core::{Error, ErrorKind, Progress};
 use super::caller::BODY;
 use super::client::{Record, answer_to};
 use super::inbox::{Arrived, Ended, Filled, Inbox, Message};
-use super::link::{Link, PoolBlock, Tend};
+use super::link::{Link, Maintained, PoolBlock};
 use super::world::{MILLIS, Process, Time, World};
 
 /// After so long the watch looks whether a leader is held up by its own call.
@@ -83,7 +83,7 @@ impl Server {
             this: Weak::clone(this),
         });
         let weak: Weak<Self> = Weak::clone(&server.this);
-        link.tended_by(weak);
+        link.maintained_by(weak);
         let inbox = Box::new(Inbox::new(Role::Server, link));
         assert!(server.spawn(Some(inbox)).is_ok());
         server
@@ -424,7 +424,7 @@ impl Server {
             {
                 self.world.fail("memory", "a loan is read after its block was given back");
             }
-            self.link.push_late(&frame::returned(loan.segment, loan.page));
+            self.link.enqueue_deferred(&frame::returned(loan.segment, loan.page));
         }
     }
 
@@ -459,7 +459,7 @@ impl Server {
     }
 }
 
-impl Tend for Server {
+impl Maintained for Server {
     fn closed(&self) {
         let Remains { running, waiting, .. } = self.desk.borrow_mut().end();
         running.iter().for_each(|running| running.is_cancelled.set(true));

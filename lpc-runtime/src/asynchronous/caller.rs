@@ -36,7 +36,7 @@ use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Encoder, Outcome, SyncEncode};
-use crate::maintenance::{self, Tend};
+use crate::maintenance::{self, Maintained};
 use crate::memory::lender::Loaned;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
@@ -87,7 +87,7 @@ impl Connection {
         let async_link = AsyncLink::new(Arc::clone(&link));
         let session = Session::new(link, service, greeted, thresholds, config, Handover::default());
         let connection = Arc::new(Self { link: async_link, session });
-        connection.session.link().tended_by(maintenance::weak(&connection));
+        connection.session.link().maintained_by(maintenance::weak(&connection));
         if connection.session.link().limits().quick_lane {
             connection.session.link().offer_ring();
         }
@@ -233,7 +233,7 @@ impl Connection {
         let id = self.session.start(&mut state, request, deadline);
         // Without a system call, and so under the lock.
         if request.loans().is_empty()
-            && let Some((position, has_to_wake)) = self.session.link().put(request.frame())
+            && let Some((position, has_to_wake)) = self.session.link().try_put(request.frame())
         {
             state.calls.sent(id, position);
             drop(state);
@@ -478,9 +478,9 @@ async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Ou
     }
 }
 
-impl Tend for Connection {
-    fn flush_late(&self) -> bool {
-        self.session.link().flush_late()
+impl Maintained for Connection {
+    fn flush_deferred(&self) -> bool {
+        self.session.link().flush_deferred()
     }
 
     fn trim(&self) -> Option<Duration> {

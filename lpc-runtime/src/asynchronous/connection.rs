@@ -26,7 +26,7 @@ use super::stream::Stream;
 use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
 use crate::generated::{Reply, Request};
-use crate::maintenance::{self, Tend};
+use crate::maintenance::{self, Maintained};
 use crate::server::admission::Permit;
 use crate::server::context::{Current, Running, cancelled};
 use crate::server::desk::{Answered, Call, Concluded, Desk, Step};
@@ -63,7 +63,7 @@ impl<D: Implementation> Connection<D> {
     pub(super) fn new(link: Arc<Link>, served: Arc<Served<D>>, permit: Permit) -> Arc<Self> {
         let desk = Desk::new(&served, &link, permit);
         let connection = Arc::new(Self { link: AsyncLink::new(link), served, ended: Notify::new(), desk });
-        connection.link().tended_by(maintenance::weak(&connection));
+        connection.link().maintained_by(maintenance::weak(&connection));
         connection
     }
 
@@ -88,7 +88,7 @@ impl<D: Implementation> Connection<D> {
         let (mut in_a_row, mut ahead) = (0, Ahead::default());
         loop {
             // All that arrived is answered or on its way: send the answers before waiting for more.
-            if self.link().is_to_flush() {
+            if self.link().needs_flush() {
                 self.flush()?;
             }
             if fill(socket, &mut inbox, self.link().stall(), &mut ahead).await? == Filled::End {
@@ -99,7 +99,7 @@ impl<D: Implementation> Connection<D> {
                 if in_a_row > IN_A_ROW {
                     in_a_row = 0;
                     // Those may take their time.
-                    if self.link().is_to_flush() {
+                    if self.link().needs_flush() {
                         self.flush()?;
                     }
                     yield_now().await;
@@ -242,7 +242,7 @@ impl<D: Implementation> Connection<D> {
             Concluded::Sent(next) => Ok(next),
             Concluded::Unsent(unsent) => {
                 let sent = match flush {
-                    Flush::WithNext if unsent.fatal.is_none() => self.link.push(&unsent.frame),
+                    Flush::WithNext if unsent.fatal.is_none() => self.link.enqueue(&unsent.frame),
                     Flush::WithOthers if unsent.fatal.is_none() => self.link.send_with_others(&unsent.frame),
                     _ => self.link.send(&unsent.frame),
                 };
@@ -259,9 +259,9 @@ impl<D: Implementation> Connection<D> {
     }
 }
 
-impl<D: Implementation> Tend for Connection<D> {
-    fn flush_late(&self) -> bool {
-        self.link().flush_late()
+impl<D: Implementation> Maintained for Connection<D> {
+    fn flush_deferred(&self) -> bool {
+        self.link().flush_deferred()
     }
 
     fn trim(&self) -> Option<Duration> {

@@ -45,23 +45,23 @@ impl AsyncLink {
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<StreamPosition> {
         let sent = self.link.send_within(frame, None);
         self.note(sent.as_ref().ok().map(|(flow, _)| *flow));
-        sent.map(|(_, mark)| mark)
+        sent.map(|(_, position)| position)
     }
 
     /// Queues a frame that goes out when whoever calls this [flushes](Self::flush).
-    pub(super) fn push(&self, frame: &[u8]) -> io::Result<StreamPosition> {
-        let pushed = self.link.push(frame);
-        self.note(pushed.as_ref().ok().map(|(flow, _)| *flow));
-        pushed.map(|(_, mark)| mark)
+    pub(super) fn enqueue(&self, frame: &[u8]) -> io::Result<StreamPosition> {
+        let queued = self.link.enqueue(frame);
+        self.note(queued.as_ref().ok().map(|(flow, _)| *flow));
+        queued.map(|(_, position)| position)
     }
 
     /// Queues a frame that goes out when the connection's task has its turn, with those that other tasks queue before.
     pub(super) fn send_with_others(&self, frame: &[u8]) -> io::Result<StreamPosition> {
-        let mark = self.push(frame)?;
-        if let StreamPosition::Socket(_) = mark {
+        let position = self.enqueue(frame)?;
+        if let StreamPosition::Socket(_) = position {
             self.queued.notify_one();
         }
-        Ok(mark)
+        Ok(position)
     }
 
     /// Sends what was queued.

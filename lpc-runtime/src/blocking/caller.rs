@@ -31,7 +31,7 @@ use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Encode, Encoder, Outcome};
-use crate::maintenance::{self, Tend};
+use crate::maintenance::{self, Maintained};
 use crate::memory::lender::Loaned;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
@@ -80,7 +80,7 @@ impl Connection {
         let callers = Turns::new(inbox, contention());
         let session = Session::new(link, service, greeted, thresholds, config, callers);
         let connection = Arc::new(Self { session });
-        connection.link().tended_by(maintenance::weak(&connection));
+        connection.link().maintained_by(maintenance::weak(&connection));
         if connection.link().limits().quick_lane {
             connection.link().offer_ring();
         }
@@ -178,7 +178,7 @@ impl Connection {
         let call = self.session.start(&mut state, &mut request, deadline);
         // Without a system call, and so under the lock.
         if request.loans().is_empty() {
-            if let Some((position, has_to_wake)) = self.link().put(request.frame()) {
+            if let Some((position, has_to_wake)) = self.link().try_put(request.frame()) {
                 state.calls.sent(call, position);
                 let half = state.callers.enter();
                 drop(state);
@@ -188,7 +188,7 @@ impl Connection {
                 return Ok((call, half));
             }
             if state.callers.defers()
-                && let Some(position) = self.link().leave(request.frame())
+                && let Some(position) = self.link().enqueue_behind(request.frame())
             {
                 state.calls.sent(call, position);
                 state.callers.defer();
@@ -508,7 +508,7 @@ impl Connection {
 
     /// Receives what comes within `time`, for others.
     fn receive_for_others(&self, inbox: &mut Inbox, time: Duration) -> Result<()> {
-        self.link().flush_late();
+        self.link().flush_deferred();
         inbox.wait(self.link().socket(), Some(time))?;
         let mut own = Own::default();
         let _ = self.session.hand_out(inbox, &mut own)?;
@@ -537,9 +537,9 @@ impl Connection {
     }
 }
 
-impl Tend for Connection {
-    fn flush_late(&self) -> bool {
-        self.link().flush_late()
+impl Maintained for Connection {
+    fn flush_deferred(&self) -> bool {
+        self.link().flush_deferred()
     }
 
     fn trim(&self) -> Option<Duration> {
@@ -550,7 +550,7 @@ impl Tend for Connection {
             Some(Ok(has_memory)) => has_memory || !self.session.state().calls.is_empty(),
             Some(Err(_)) => false,
         };
-        self.link().tidy(has_more)
+        self.link().trim_and_flush(has_more)
     }
 
     /// Replies that nobody waits for would keep the server from receiving.

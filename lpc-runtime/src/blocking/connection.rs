@@ -22,7 +22,7 @@ use super::workers::{IDLE, TICK, Work, Workers};
 use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
 use crate::generated::{Reply, Request};
-use crate::maintenance::{self, Tend};
+use crate::maintenance::{self, Maintained};
 use crate::server::admission::Permit;
 use crate::server::context::Current;
 use crate::server::desk::{Answered, Call, Concluded, Desk, Next, Step};
@@ -61,7 +61,7 @@ impl Connection {
             let guard = Guard::new(this.clone());
             Self { link, served, busy, running, guard, desk }
         });
-        connection.link.tended_by(maintenance::weak(&connection));
+        connection.link.maintained_by(maintenance::weak(&connection));
         connection
     }
 
@@ -238,7 +238,7 @@ impl Connection {
     /// Sends what was queued, if anything was.
     #[inline]
     fn flush(&self) -> Result<()> {
-        if self.link.is_to_flush() { self.flush_now().map_err(ends::broken) } else { Ok(()) }
+        if self.link.needs_flush() { self.flush_now().map_err(ends::broken) } else { Ok(()) }
     }
 
     fn flush_now(&self) -> io::Result<()> {
@@ -265,7 +265,7 @@ impl Connection {
             workers.begin(&self.busy);
         }
         let sent = match flush {
-            Flush::WithNext if unsent.fatal.is_none() => self.link.push(&unsent.frame).map(drop),
+            Flush::WithNext if unsent.fatal.is_none() => self.link.enqueue(&unsent.frame).map(drop),
             _ => self.link.send(&unsent.frame).map(drop),
         };
         if watched.is_some() {
@@ -291,9 +291,9 @@ impl Connection {
     }
 }
 
-impl Tend for Connection {
-    fn flush_late(&self) -> bool {
-        self.link.flush_late()
+impl Maintained for Connection {
+    fn flush_deferred(&self) -> bool {
+        self.link.flush_deferred()
     }
 
     fn trim(&self) -> Option<Duration> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::connection::Connection;
-use crate::maintenance::{self, Tend};
+use crate::maintenance::{self, Maintained};
 
 /// Has maintenance look at a connection of which the receive half is parked, as long as calls run.
 pub(super) struct Guard {
@@ -29,8 +29,8 @@ impl Guard {
     }
 }
 
-impl Tend for Guard {
-    fn flush_late(&self) -> bool {
+impl Maintained for Guard {
+    fn flush_deferred(&self) -> bool {
         false
     }
 

@@ -46,7 +46,7 @@ impl Drop for Fetched<'_> {
     fn drop(&mut self) {
         if self.body.is_mapped() {
             // Goes out with the next call, or soon.
-            self.link.push_late(&frame::release(self.call));
+            self.link.enqueue_deferred(&frame::release(self.call));
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::connection::ring::{Consumer, OwnRing, PeersRing, Producer};
 use crate::connection::tally::{Counters, Tally};
 use crate::connection::upkeep::Upkeep;
 use crate::connection::writer::{Until, Writer, into_error};
-use crate::maintenance::Tend;
+use crate::maintenance::Maintained;
 use crate::memory::lender::{Announce, Lender};
 use crate::memory::objects::Pin;
 use crate::memory::peer::{KnowsObjects, Object};
@@ -84,7 +84,7 @@ pub(crate) struct Returning {
 impl Drop for Returning {
     fn drop(&mut self) {
         if let Some(link) = self.link.upgrade() {
-            link.push_late(&frame::returned(self.segment, self.page));
+            link.enqueue_deferred(&frame::returned(self.segment, self.page));
         }
     }
 }
@@ -126,7 +126,7 @@ impl Link {
             writer: Writer::new(socket, stall, write_timeout),
             lender: Lender::new(limits, quota),
             entrance: Arc::default(),
-            upkeep: Upkeep::new(Weak::clone(this) as Weak<dyn Tend>, idle),
+            upkeep: Upkeep::new(Weak::clone(this) as Weak<dyn Maintained>, idle),
             spin,
             counters: Tally::new(counters),
             this: Weak::clone(this),
@@ -172,9 +172,9 @@ impl Link {
         &self.lender
     }
 
-    /// Has the housekeeper call `tended` in place of the link, which it calls in turn.
-    pub(crate) fn tended_by(&self, tended: Weak<dyn Tend>) {
-        self.upkeep.tended_by(tended);
+    /// Has maintenance call `maintained` in place of the link, which it calls in turn.
+    pub(crate) fn maintained_by(&self, maintained: Weak<dyn Maintained>) {
+        self.upkeep.maintained_by(maintained);
     }
 
     /// A block of at least `len` bytes; `None` where the pool has no room for it at the moment.
@@ -197,13 +197,13 @@ impl Link {
         self.lender.announce(object, self, Weak::clone(&self.this) as Weak<dyn KnowsObjects>)
     }
 
-    /// Has the housekeeper come when shared memory may be idle.
+    /// Has maintenance come when shared memory may be idle.
     pub(crate) fn watch(&self) {
         self.upkeep.watch();
     }
 
     /// Queues a frame that goes out with whatever is sent next, or soon by itself. Never waits. Says how much is queued.
-    pub(crate) fn push_late(&self, frame: &[u8]) -> usize {
+    pub(crate) fn enqueue_deferred(&self, frame: &[u8]) -> usize {
         if !self.fork_guard.is_here() {
             return 0;
         }
@@ -215,16 +215,16 @@ impl Link {
             Err(_) => 0,
         };
         drop(sender);
-        self.upkeep.flush_later();
+        self.upkeep.schedule_flush();
         queued
     }
 
     /// Gives back memory that is not in use, and sends what waits. Says when to come again: if there is more memory, or
     /// `has_more` says so.
-    pub(crate) fn tidy(&self, has_more: bool) -> Option<Duration> {
+    pub(crate) fn trim_and_flush(&self, has_more: bool) -> Option<Duration> {
         self.upkeep.begin_trim();
         let left = self.lender.trim(self);
-        self.flush_soon();
+        self.flush_or_schedule();
         if left > 0 || has_more { self.upkeep.comes_again_to_trim() } else { None }
     }
 
@@ -234,9 +234,9 @@ impl Link {
     }
 
     /// Sends what was queued as far as the socket takes it at once; the rest soon.
-    fn flush_soon(&self) {
+    fn flush_or_schedule(&self) {
         if self.try_flush() {
-            self.upkeep.flush_later();
+            self.upkeep.schedule_flush();
         }
     }
 
@@ -247,7 +247,7 @@ impl Link {
         }
         let queued = self.sender().enqueue(frame);
         if queued.is_ok() {
-            self.flush_soon();
+            self.flush_or_schedule();
         }
     }
 
@@ -289,7 +289,7 @@ impl Link {
 
     /// Puts a frame into the ring, if the next one goes there and it fits in: no system call, and no waiting. Says whether the peer
     /// has to be [woken](Self::wake) for it.
-    pub(crate) fn put(&self, frame: &[u8]) -> Option<(StreamPosition, bool)> {
+    pub(crate) fn try_put(&self, frame: &[u8]) -> Option<(StreamPosition, bool)> {
         // Without a quick lane no lock is taken.
         if !self.limits().quick_lane || !self.fork_guard.is_here() {
             return None;
@@ -303,14 +303,14 @@ impl Link {
     }
 
     /// Queues a small frame, for whoever [flushes](Self::flush). Never waits, and sends nothing: `None` where that would be to be done.
-    pub(crate) fn leave(&self, frame: &[u8]) -> Option<StreamPosition> {
+    pub(crate) fn enqueue_behind(&self, frame: &[u8]) -> Option<StreamPosition> {
         if self.limits().quick_lane || !self.fork_guard.is_here() {
             return None;
         }
         self.sender().enqueue_behind(frame, cpu::current())
     }
 
-    /// Wakes the peer for what was [put](Self::put) into the ring, which it gets whatever becomes of the bell.
+    /// Wakes the peer for what was [put](Self::try_put) into the ring, which it gets whatever becomes of the bell.
     ///
     /// Never waits: a peer that takes nothing from its socket has something to read there.
     #[cold]
@@ -318,7 +318,7 @@ impl Link {
         if self.sender().queue_bell() {
             self.counters.rang();
         }
-        self.flush_soon();
+        self.flush_or_schedule();
     }
 
     /// Whether the frame that ends there may have gone out as a whole.
@@ -350,7 +350,7 @@ impl Link {
         if let Some((own, descriptor)) = OwnRing::announced()
             && self.sender().offer_ring(own, descriptor).is_ok()
         {
-            self.flush_soon();
+            self.flush_or_schedule();
         }
     }
 
@@ -367,7 +367,7 @@ impl Link {
         let producer = Producer::new(own.clone(), peers.clone(), SLOTS);
         let mut sender = self.sender();
         if sender.use_ring(producer, descriptor).is_ok() && is_announced {
-            self.upkeep.push();
+            self.upkeep.request_flush();
         }
         drop(sender);
         Some(Consumer::new(own, peers, SLOTS))
@@ -396,7 +396,7 @@ impl Link {
             Wrote::All => Flow::Sent,
             Wrote::Stalled => Flow::Stalled,
             Wrote::Left => {
-                self.upkeep.flush_later();
+                self.upkeep.schedule_flush();
                 Flow::Sent
             }
         }
@@ -404,7 +404,7 @@ impl Link {
 
     /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if much is
     /// queued already, or it goes through the ring, it is sent at once.
-    pub(crate) fn push(&self, frame: &[u8]) -> io::Result<(Flow, StreamPosition)> {
+    pub(crate) fn enqueue(&self, frame: &[u8]) -> io::Result<(Flow, StreamPosition)> {
         let mut sender = self.uncongested(None)?;
         let queued = sender.tell_cpu(cpu::current()).and_then(|()| sender.enqueue(frame));
         let position = match queued {
@@ -422,13 +422,13 @@ impl Link {
             return Ok((self.flow(wrote), position));
         }
         // Under the lock: whoever flushes sees either the flag or the frame.
-        self.upkeep.push();
+        self.upkeep.request_flush();
         Ok((Flow::Sent, position))
     }
 
     /// Whether something was queued that nobody has flushed since, or nothing goes out any more, which a flush tells.
-    pub(crate) fn is_to_flush(&self) -> bool {
-        self.upkeep.is_to_flush() || self.is_broken()
+    pub(crate) fn needs_flush(&self) -> bool {
+        self.upkeep.needs_flush() || self.is_broken()
     }
 
     /// Sends what was queued.
@@ -463,16 +463,16 @@ impl Link {
             return;
         }
         self.lender.close();
-        let tended = self.upkeep.tended();
+        let maintained = self.upkeep.maintained();
         // Before the peer can see the end: what it then finds that this side has taken is all that it ever takes.
-        if let Some(tended) = &tended {
-            tended.closing();
+        if let Some(maintained) = &maintained {
+            maintained.closing();
         }
         self.give_up(self.sender());
         socket::shutdown(self.socket(), Shutdown::Both);
         self.lender.end();
-        if let Some(tended) = tended {
-            tended.closed();
+        if let Some(maintained) = maintained {
+            maintained.closed();
         }
     }
 
@@ -562,8 +562,8 @@ impl Link {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         // The peer may take nothing because nobody here takes what it sends.
-        if let Some(tended) = self.upkeep.tended() {
-            tended.meanwhile();
+        if let Some(maintained) = self.upkeep.maintained() {
+            maintained.meanwhile();
         }
         Ok(())
     }
@@ -602,8 +602,8 @@ impl Link {
             return error;
         }
         socket::shutdown(self.socket(), Shutdown::Write);
-        if let Some(tended) = self.upkeep.tended() {
-            tended.send_failed();
+        if let Some(maintained) = self.upkeep.maintained() {
+            maintained.send_failed();
         }
         error
     }
@@ -655,20 +655,20 @@ impl KnowsObjects for Link {
     fn forget(&self, object: &Object, number: u32) {
         if self.fork_guard.is_here() {
             self.lender.forget(object, number, |frame| {
-                self.push_late(frame);
+                self.enqueue_deferred(frame);
             });
         }
     }
 }
 
-impl Tend for Link {
-    fn flush_late(&self) -> bool {
-        self.upkeep.begin_late_flush();
+impl Maintained for Link {
+    fn flush_deferred(&self) -> bool {
+        self.upkeep.begin_deferred_flush();
         self.try_flush() && self.upkeep.comes_again_to_flush()
     }
 
     fn trim(&self) -> Option<Duration> {
-        self.tidy(false)
+        self.trim_and_flush(false)
     }
 }
 

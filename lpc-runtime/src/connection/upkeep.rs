@@ -5,74 +5,74 @@ use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Orderin
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use crate::maintenance::{self, Tend};
+use crate::maintenance::{self, Maintained};
 
 /// What maintenance, or the holder of the receive half, is to do for one connection.
 pub(crate) struct Upkeep {
-    /// Called by maintenance if nobody else [is](Self::tended_by).
-    link: Weak<dyn Tend>,
-    tended: OnceLock<Weak<dyn Tend>>,
+    /// Called by maintenance if nobody else [is](Self::maintained_by).
+    link: Weak<dyn Maintained>,
+    maintained: OnceLock<Weak<dyn Maintained>>,
     /// How long shared memory stays unused before it is given back.
     idle: Duration,
     /// Something was queued for the holder of the receive half to flush.
-    is_pushed: AtomicBool,
+    needs_flush: AtomicBool,
     /// Maintenance comes soon, to flush.
-    is_late: AtomicBool,
+    is_scheduled: AtomicBool,
     /// Maintenance comes later, to trim.
     is_watched: AtomicBool,
 }
 
 impl Upkeep {
-    pub(crate) fn new(link: Weak<dyn Tend>, idle: Duration) -> Self {
+    pub(crate) fn new(link: Weak<dyn Maintained>, idle: Duration) -> Self {
         let flag = || AtomicBool::new(false);
-        let (is_pushed, is_late, is_watched) = (flag(), flag(), flag());
-        Self { link, tended: OnceLock::new(), idle, is_pushed, is_late, is_watched }
+        let (needs_flush, is_scheduled, is_watched) = (flag(), flag(), flag());
+        Self { link, maintained: OnceLock::new(), idle, needs_flush, is_scheduled, is_watched }
     }
 
-    /// Has maintenance call `tended` in place of the link, which it calls in turn.
-    pub(crate) fn tended_by(&self, tended: Weak<dyn Tend>) {
-        let _ = self.tended.set(tended);
+    /// Has maintenance call `maintained` in place of the link, which it calls in turn.
+    pub(crate) fn maintained_by(&self, maintained: Weak<dyn Maintained>) {
+        let _ = self.maintained.set(maintained);
     }
 
-    fn weak(&self) -> &Weak<dyn Tend> {
-        self.tended.get().unwrap_or(&self.link)
+    fn weak(&self) -> &Weak<dyn Maintained> {
+        self.maintained.get().unwrap_or(&self.link)
     }
 
     /// Whom to tell what happens.
-    pub(crate) fn tended(&self) -> Option<Arc<dyn Tend>> {
+    pub(crate) fn maintained(&self) -> Option<Arc<dyn Maintained>> {
         self.weak().upgrade()
     }
 
     /// Has maintenance flush soon.
-    pub(crate) fn flush_later(&self) {
-        if !self.is_late.swap(true, AcqRel) {
+    pub(crate) fn schedule_flush(&self) {
+        if !self.is_scheduled.swap(true, AcqRel) {
             maintenance::flush(Weak::clone(self.weak()));
         }
     }
 
     /// Maintenance has come to flush.
-    pub(crate) fn begin_late_flush(&self) {
-        self.is_late.store(false, Release);
+    pub(crate) fn begin_deferred_flush(&self) {
+        self.is_scheduled.store(false, Release);
     }
 
     /// Maintenance, which is here, has to come again; `false` where somebody else has arranged that meanwhile.
     pub(crate) fn comes_again_to_flush(&self) -> bool {
-        !self.is_late.swap(true, AcqRel)
+        !self.is_scheduled.swap(true, AcqRel)
     }
 
     /// Has the holder of the receive half flush before it waits.
-    pub(crate) fn push(&self) {
-        self.is_pushed.store(true, Release);
+    pub(crate) fn request_flush(&self) {
+        self.needs_flush.store(true, Release);
     }
 
-    /// What was [pushed](Self::push) is being flushed.
+    /// What was [requested](Self::request_flush) begins.
     pub(crate) fn begin_flush(&self) {
-        self.is_pushed.store(false, Release);
+        self.needs_flush.store(false, Release);
     }
 
     /// Whether something is to be flushed.
-    pub(crate) fn is_to_flush(&self) -> bool {
-        self.is_pushed.load(Acquire) || self.is_late.load(Acquire)
+    pub(crate) fn needs_flush(&self) -> bool {
+        self.needs_flush.load(Acquire) || self.is_scheduled.load(Acquire)
     }
 
     /// Has maintenance come when shared memory may be idle.

@@ -226,7 +226,7 @@ impl Desk {
         let mut state = self.state();
         state.desk.answer(ended.id, block)?;
         answer.count(link);
-        let Some((_, has_to_wake)) = link.put(&answer) else {
+        let Some((_, has_to_wake)) = link.try_put(&answer) else {
             return Ok(Concluded::Unsent(Unsent { frame: answer, fatal, ended }));
         };
         let next = state.finish(ended);

@@ -572,7 +572,7 @@ fn calls_go_on_while_memory_is_given_back() {
         let setup = Setup { pool_idle_timeout: Duration::from_millis(4), ..narrow(setup) };
         let (client, _server) = setup.connect(&Implementation::new());
         let calls = client.clone();
-        in_time("calls beside the housekeeper", move || {
+        in_time("calls beside maintenance", move || {
             std::thread::scope(|scope| {
                 for thread in 0..3_u8 {
                     let client = &calls;

@@ -340,7 +340,7 @@ impl Holdings {
         let allowed = |name: &str| match name.trim_end() {
             "lpc-worker" => WORKERS,
             // One for all connections, and not before there is something for it to do.
-            "lpc-watch" | "lpc-housekeeper" => 1,
+            "lpc-watch" | "lpc-maintenance" => 1,
             _ => 0,
         };
         let threads: usize = more.iter().map(|(_, count)| count).sum();

@@ -94,7 +94,7 @@ fn what_a_full_socket_leaves_of_a_large_frame_goes_behind_what_waits() {
         let byte = 1 + frames.len() as u8;
         frames.extend([vec![byte; 4], vec![byte; 60_000]]);
         let [.., late, large] = &frames[..] else { unreachable!() };
-        link.push_late(late);
+        link.enqueue_deferred(late);
         flow = link.send(large).unwrap();
     }
     let mut read = Vec::new();
@@ -137,7 +137,7 @@ fn waking_a_peer_whose_socket_is_full_waits_for_nothing() {
     assert!(matches!(sender.finish(rest, WriteOutcome::All), AfterWrite::GoOn));
     drop(sender);
     peers_own.store(128, 3);
-    let (_, has_to_wake) = link.put(&frame::release(CallId::new(2))).unwrap();
+    let (_, has_to_wake) = link.try_put(&frame::release(CallId::new(2))).unwrap();
     assert!(has_to_wake);
     link.wake();
     assert_eq!(link.sender().queued(), frame::bell().len());
@@ -207,5 +207,5 @@ fn senders_that_wait_for_a_peer_that_does_not_read_are_freed_by_its_end() {
         assert!(!has_failed.load(Relaxed));
         drop(theirs);
     });
-    assert!(link.push(b"late").is_err());
+    assert!(link.enqueue(b"late").is_err());
 }

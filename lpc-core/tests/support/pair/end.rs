@@ -371,8 +371,9 @@ impl End {
         self.receiver.wake();
     }
 
+    /// Sleeps, unless something that has come was left, because its answers would have been too many.
     pub(super) fn sleep(&mut self) {
-        self.is_asleep = self.receiver.sleep();
+        self.is_asleep = !self.receiver.has_next() && self.receiver.sleep();
     }
 
     /// What either side may be told. Gives back what is for one of them.

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -76,6 +77,64 @@ pub fn forked(driver: Driver) -> lpc::Result<()> {
     drop(other);
     handle.shutdown();
     thread.join().unwrap()
+}
+
+/// Role: forks over and over beside threads that use the same connections, one of a client that reconnects. The forks call, and drop
+/// what they have.
+pub fn forked_busily(driver: Driver) -> lpc::Result<()> {
+    let port = variable(PORT);
+    let client = AnyVault::connect(driver, &port)?;
+    let again = AnyVault::connect_again(driver, &port)?;
+    let has_ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !has_ended.load(Relaxed) {
+                    client.sum(client.loan(20_000, 1).unwrap()).unwrap();
+                    again.length(&[1; 20_000]).unwrap();
+                }
+            });
+        }
+        for _ in 0..60 {
+            let (loan, lent) = (client.loan(20_000, 6)?, client.lend(20_000, 5)?);
+            let clones = (client.clone(), again.clone());
+            // SAFETY: what the fork runs takes no lock that another thread has here, which is what is tested; the C library sees
+            // to those of the allocator.
+            match unsafe { fork() }.map_err(std::io::Error::from)? {
+                ForkResult::Child => {
+                    let result = catch_unwind(AssertUnwindSafe(|| {
+                        for client in [&client, &again] {
+                            let error = client.length(b"inherited").unwrap_err();
+                            assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
+                            client.loan(20_000, 1).map(drop).unwrap_err();
+                        }
+                        drop((loan, lent, clones));
+                    }));
+                    // SAFETY: it ends the process, without what is registered to be done at its end.
+                    unsafe { nix::libc::_exit(i32::from(result.is_err())) };
+                }
+                ForkResult::Parent { child } => {
+                    let status =
+                        within("the fork", move || waitpid(child, None)).map_err(std::io::Error::from)?;
+                    assert_eq!(status, WaitStatus::Exited(child, 0));
+                }
+            }
+        }
+        has_ended.store(true, Relaxed);
+        Ok::<(), lpc::Error>(())
+    })?;
+    say("60 forks");
+    Ok(())
+}
+
+#[test]
+fn a_fork_beside_busy_threads_waits_for_none_of_their_locks() {
+    for driver in DRIVERS {
+        let vault = Vault::start(driver, Knobs::default());
+        let mut command = other("forked_busily", driver);
+        let forked = Process::start(command.env(PORT, text(vault.port())).stdin(Stdio::null()));
+        assert_eq!(forked.rest(), ["60 forks", "ended"]);
+    }
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub fn play(role: &str) -> ! {
         "pass_file" => files::pass_file(driver),
         "steady" => steady::steady(driver),
         "forked" => forks::forked(driver),
+        "forked_busily" => forks::forked_busily(driver),
         "serve_until_told" => manager::serve_until_told(driver),
         "serve_a_stranger" => users::serve_a_stranger(driver),
         "call_as_a_stranger" => users::call_as_a_stranger(driver),

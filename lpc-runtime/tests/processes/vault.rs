@@ -348,6 +348,20 @@ impl AnyVault {
         }
     }
 
+    /// A client that reconnects.
+    pub fn connect_again(driver: Driver, port: &str) -> lpc::Result<Self> {
+        let policy = lpc::Reconnect::default();
+        match driver {
+            Driver::Blocking => {
+                blocking::VaultClient::builder().reconnect(policy).connect(port).map(Self::Blocking)
+            }
+            Driver::Tokio => {
+                let builder = blocking::VaultAsyncClient::builder().reconnect(policy);
+                RUNTIME.block_on(builder.connect(port)).map(Self::Tokio)
+            }
+        }
+    }
+
     pub fn stats(&self) -> Stats {
         match self {
             Self::Blocking(client) => client.client().stats(),

@@ -264,13 +264,20 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         }
     }
 
-    /// Sends nothing more. Gives what was queued and never goes out: descriptors, to be closed without a lock.
+    /// The connection is over, and nobody asks any more how far a frame got in the ring. What is given is its memory, to be unmapped
+    /// without a lock.
+    #[must_use = "unmapping takes its time"]
+    pub fn forget_ring(&mut self) -> Option<Producer<O, P>> {
+        self.route.forget()
+    }
+
+    /// Sends nothing more. Gives what was queued and never goes out: descriptors, to be closed without a lock. The memory of the ring
+    /// stays until it is [forgotten](Self::forget_ring): a peer that is gone has left there how much of it was taken.
     pub fn give_up(&mut self) -> impl Iterator<Item = D> + use<D, O, P> {
         // The first reason stays.
         if self.is_over().is_none() {
             self.writing = Writing::Over(Over::Closed);
         }
-        self.route = Route::Socket;
         self.queue.clear()
     }
 

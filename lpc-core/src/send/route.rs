@@ -58,6 +58,14 @@ impl<O: Own, P: Peers> Route<O, P> {
         }
     }
 
+    /// Takes the ring, if there is one; from now on there is none.
+    pub(super) fn forget(&mut self) -> Option<Producer<O, P>> {
+        match std::mem::replace(self, Self::Socket) {
+            Self::Ring(ring) => Some(ring.producer),
+            Self::Socket | Self::Offered(_) => None,
+        }
+    }
+
     pub(super) fn use_ring(&mut self, producer: Producer<O, P>, is_mapped: bool) {
         let stage = if is_mapped { Stage::Mapped } else { Stage::Announced };
         *self = Self::Ring(Ring { producer, stage });

@@ -468,7 +468,10 @@ impl Link {
         if let Some(maintained) = &maintained {
             maintained.closing();
         }
-        self.give_up(self.sender());
+        let mut sender = self.sender();
+        let ring = sender.forget_ring();
+        self.give_up(sender);
+        drop(ring);
         socket::shutdown(self.socket(), Shutdown::Both);
         self.lender.end();
         if let Some(maintained) = maintained {

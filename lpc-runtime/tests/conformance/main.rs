@@ -14,13 +14,13 @@
 //! - `loans`: values in shared memory: where they may stand, where they are, how long they stay.
 //! - `quotas`: what happens where there is no room, and that room comes back.
 //! - `pressure`: more than the other side takes.
-//! - `crowds`: many threads of one client.
+//! - `contention`: many threads of one client.
 //! - `handshakes`: peers that speak something else, or nothing.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod admission;
 mod calls;
-mod crowds;
+mod contention;
 mod deadlines;
 mod ends;
 mod handshakes;

@@ -1,4 +1,4 @@
-//! Many threads of one client, of which each leaves sending and reading to others, where those cannot go on:
+//! Many threads of one client, of which each defers sending and receiving to others that cannot go on:
 //! nobody is forgotten.
 
 use std::io::{ErrorKind::WouldBlock, Read, Write};
@@ -85,7 +85,7 @@ fn setups() -> impl Iterator<Item = Setup> {
 
 /// The caller that has to flush what the others have enqueued is no exception.
 #[test]
-fn a_server_that_reads_nothing_holds_none_of_a_crowd_beyond_its_deadline() {
+fn a_server_that_reads_nothing_holds_no_contending_caller_beyond_its_deadline() {
     const CALLERS: usize = 120;
     for setup in setups() {
         let probe = Implementation::new();
@@ -117,9 +117,9 @@ fn a_server_that_reads_nothing_holds_none_of_a_crowd_beyond_its_deadline() {
     }
 }
 
-/// The inbox is aside for the crowd, which fails as it sends; one who sleeps is to learn of the end.
+/// The receive half is free, for callers that fail as they send; one that is parked is to learn of the end.
 #[test]
-fn who_waits_while_a_crowd_fails_to_send_is_told() {
+fn a_parked_caller_is_told_of_the_end_while_others_fail_to_send() {
     for setup in setups() {
         let probe = Implementation::new();
         let (client, valve) = behind_a_valve(&setup, &probe);
@@ -133,10 +133,10 @@ fn who_waits_while_a_crowd_fails_to_send_is_told() {
         let (reader, sleeper) = (call(1), call(2));
         valve.shut();
         // What the socket does not take, and more than the queue has room for; behind that all wait.
-        let mut crowd = Vec::new();
+        let mut callers = Vec::new();
         for len in [800 << 10, 800 << 10, 800 << 10].into_iter().chain([100; 300]) {
             let client = client.clone();
-            crowd.push(thread::spawn(move || client.echo(&vec![1; len]).map(drop)));
+            callers.push(thread::spawn(move || client.echo(&vec![1; len]).map(drop)));
             if len > 100 {
                 thread::sleep(Duration::from_millis(20));
             }
@@ -146,7 +146,7 @@ fn who_waits_while_a_crowd_fails_to_send_is_told() {
         reader.recv_timeout(GUARD).unwrap().unwrap();
         thread::sleep(Duration::from_millis(20));
         valve.cut();
-        for thread in crowd {
+        for thread in callers {
             thread.join().unwrap().unwrap_err();
         }
         assert!(sleeper.recv_timeout(GUARD / 3).expect("told in time").unwrap_err().is_disconnected());

@@ -68,8 +68,8 @@ pub trait Driver {
 pub struct Desk<D: Driver> {
     queue: RunQueue<D::Call, D::Handle>,
     results: HashMap<CallId, D::Block>,
-    /// The receive half, while its holder runs a call, or nothing more is to be received: whoever takes it
-    /// out holds it.
+    /// The receive half, while its holder runs a call, or nothing more is to be received. It is held by the
+    /// thread or task that takes it out.
     parked: Option<D::Receive>,
     phase: Phase,
 }
@@ -132,7 +132,7 @@ impl<D: Driver> Desk<D> {
         self.queue.arrive(id, handle, cost, call)
     }
 
-    /// The client does not wait for the answer of a call any more.
+    /// A call was cancelled by its client.
     pub fn cancel(&mut self, id: CallId) -> Cancelled<D::Call, D::Handle> {
         self.queue.cancel(id)
     }
@@ -202,13 +202,13 @@ impl<D: Driver> Desk<D> {
     }
 
     /// Whether more is to be received now. `is_congested` says whether more answers are queued than the
-    /// client is given credit for: whatever they answer, a client that does not take them is not listened to.
+    /// client is given credit for: whatever they answer, nothing is received from a client that does not take them.
     #[must_use]
     pub fn may_receive(&self, is_congested: bool) -> bool {
         !is_congested && !self.queue.is_full()
     }
 
-    /// Parks the receive half while its holder runs a call, for whoever [takes](Self::take_parked) it over.
+    /// Parks the receive half while its holder runs a call, for the thread or task that [takes](Self::take_parked) it over.
     #[inline]
     pub fn park(&mut self, receive: D::Receive) {
         debug_assert!(self.parked.is_none(), "there is one receive half");

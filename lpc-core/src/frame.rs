@@ -18,7 +18,7 @@
 //! | Return | both | 0 | segment << 32 \| page: a loan in the receiver's pool is not read any more | | |
 //! | Refuse | both | 0 | a segment's number: it cannot be read here | | |
 //! | Resend | both | 0 | a call's id: the block of its Call or Reply cannot be read here | | |
-//! | Cancel | client | 0 | a call's id: nobody waits for its reply any more | | |
+//! | Cancel | client | 0 | a call's id: the call was cancelled | | |
 //! | Closing | server | 0 | slots taken from the client's ring | | |
 //! | At | both | 0 | the number of the CPU that the sender runs on | | |
 //! | Ring | both | 0 | 0 | | the sender's memory for the quick lane |
@@ -48,7 +48,7 @@
 //! Calls sent to it, those that it received as a whole are answered.
 //!
 //! **CPUs.** At is a hint, sent in front of a Call or Reply where the last one no longer holds: who waits for a peer that
-//! runs on another CPU does better to look for its next frame for a moment than to sleep, see [`spin`](crate::spin).
+//! runs on another CPU does better to spin for its next frame for a moment than to sleep, see [`spin`](crate::spin).
 //!
 //! **The quick lane.** Where both sides said at the handshake that they want it, the client announces its memory for it (see
 //! [`ring`](crate::ring)) with Ring, and the server, once it has mapped that, its own. All that one side sends is still one
@@ -123,7 +123,7 @@ pub enum Kind {
     Resend = 8,
     /// A segment of the peer's pool cannot be read here.
     Refuse = 9,
-    /// Nobody waits for the reply to a call any more.
+    /// A call was cancelled: its client drops the answer.
     Cancel = 10,
     /// The server receives nothing more, and closes when it has answered what it received.
     Closing = 11,

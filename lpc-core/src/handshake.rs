@@ -1,4 +1,4 @@
-//! Who is there: the first message each way.
+//! The handshake: the first message each way, by which two peers learn of each other.
 //!
 //! ```text
 //!  0       4      5     6     7   8            12
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_told_apart() {
+    fn peers_that_speak_something_else_are_told_apart() {
         let error = |bytes: &[u8; 12], peer| Preamble::decode(bytes, peer).unwrap_err().to_string();
         assert!(error(b"HTTP/1.1 400", Role::Server).contains("HTTP/1.1 400"));
         let hello = preamble(&ClientHello::new("Documents", &Limits::default()).encode());

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 /// Permits of which there are so many, handed on in the order in which they were waited for.
 ///
-/// A permit that is released goes to the waiter at the front of the queue, which is told, and to nobody else: no crowd wakes up for
-/// one permit, and nobody who comes later overtakes. `W` is how a waiter is told: a [`Waker`](core::task::Waker), for one.
+/// A permit that is released goes to the waiter at the front of the queue, which is told, and to nobody else: no thundering herd wakes up for
+/// one permit, and no later one overtakes. `W` is how a waiter is told: a [`Waker`](core::task::Waker), for one.
 ///
 /// ```
 /// use lpc_core::permits::Permits;
@@ -100,7 +100,7 @@ impl<W> Permits<W> {
         self.tidy();
     }
 
-    /// The waiter gives up. Whoever is given has been granted the permit that it had, and is to be told.
+    /// The waiter gives up. The waiter that is given has been granted its permit, and is to be told.
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is good for one permit")]
     pub fn leave(&mut self, ticket: Ticket) -> Option<W> {
         let place = std::mem::replace(self.place(&ticket), Place::Gone);

@@ -171,7 +171,7 @@ impl<A, B, W> Calls<A, B, W> {
     ///
     /// # Errors
     ///
-    /// No call is made any more; the place is gone, too, and who has the permit now is to be woken.
+    /// No call is made any more; the place is gone, too, and the waiter that has the permit now is to be woken.
     pub fn admitted(&mut self, ticket: Ticket) -> Result<Option<Ticket>, (Error, Option<W>)> {
         if let Err(error) = self.check() {
             return Err((error, self.permits.leave(ticket)));
@@ -188,7 +188,7 @@ impl<A, B, W> Calls<A, B, W> {
         self.permits.wait(ticket, waiter);
     }
 
-    /// Gives up waiting for a permit. Who has it now is to be woken.
+    /// Gives up waiting for a permit. The waiter that has it now is to be woken.
     pub fn leave_queue(&mut self, ticket: Ticket) -> Option<W> {
         self.permits.leave(ticket)
     }

@@ -90,7 +90,7 @@ pub enum Incoming<F, B> {
         /// The call's id.
         call: CallId,
     },
-    /// To a server: nobody waits for the reply to `call` any more. The call may be over, or never have been.
+    /// To a server: `call` was cancelled. The call may be over, or never have been.
     Cancel {
         /// The call's id.
         call: CallId,

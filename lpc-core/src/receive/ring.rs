@@ -69,7 +69,7 @@ pub(super) struct Ring<O = NoRing, P = NoRing> {
     entrance: Arc<Entrance>,
     /// The entrance is this side's, which says so when it is closed.
     has_entered: bool,
-    /// Where reading ends, in slots, once the entrance is closed: behind what can have been in the ring then. A peer that goes
+    /// Where receiving ends, in slots, once the entrance is closed: behind what can have been in the ring then. A peer that goes
     /// on sending does not keep this side.
     end: Option<u64>,
     /// Nothing more is taken, and that has been said.

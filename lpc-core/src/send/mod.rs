@@ -1,4 +1,4 @@
-//! [`Sender`]: frames go in, and come out in batches for whoever writes them, or in the ring of the quick lane.
+//! [`Sender`]: frames go in, and come out in batches for the writer of the moment, or in the ring of the quick lane.
 //!
 //! It is the counterpart of [`receive`](crate::receive), and does no I/O either: several senders share it behind a lock, and one of
 //! them at a time [writes](Sender::begin_write), without the lock.
@@ -251,12 +251,12 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         }
     }
 
-    /// The peer takes nothing more, and has taken so many slots of the ring. Sending [is over](Self::give_up).
+    /// The peer has stopped reading, and has taken so many slots of the ring. Sending [is over](Self::give_up).
     pub const fn peer_has_taken(&mut self, slots: u64) {
         self.taken = Some(slots);
     }
 
-    /// The peer has ended the connection, and takes nothing more: what it left in its memory says how much of the ring it took. So it
+    /// The peer has ended the connection, and reads nothing more: what it left in its memory says how much of the ring it took. So it
     /// is known of calls that were put there after its death that they did not run.
     pub fn peer_is_gone(&mut self) {
         if self.taken.is_none() {

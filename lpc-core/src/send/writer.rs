@@ -1,4 +1,4 @@
-//! One writer at a time: a [`Batch`] is the writer's turn, and whoever holds none leaves its frames to the writer.
+//! One writer at a time: a [`Batch`] is the writer's turn, and a sender that holds none leaves its frames to the writer.
 //!
 //! Batches form by themselves under load, and no lock is held while they are written.
 
@@ -14,16 +14,16 @@ pub const CONGESTED: usize = 1 << 20;
 /// Bytes in the queue above which what was meant to go out with something else goes out by itself.
 pub const MUCH: usize = 16 << 10;
 
-/// Who writes.
+/// The state of the writer's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writing {
-    /// Nobody: the next sender may.
+    /// Nobody writes: the next sender may.
     Idle,
-    /// Whoever holds the batch.
+    /// The holder of the batch writes.
     Busy,
-    /// Nobody, until the socket takes more. Whoever waits for that [resumes](Sender::resume).
+    /// Nobody writes until the socket takes more. A driver waits for that and [resumes](Sender::resume).
     Stalled,
-    /// Nobody any more.
+    /// Nobody writes any more.
     Over(Over),
 }
 
@@ -204,7 +204,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         }
     }
 
-    /// The socket takes more, or may: the next one who [begins to write](Self::begin_write) is the writer.
+    /// The socket takes more, or may: the next one to [begin to write](Self::begin_write) is the writer.
     pub fn resume(&mut self) {
         if self.writing == Writing::Stalled {
             self.writing = Writing::Idle;

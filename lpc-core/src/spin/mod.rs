@@ -1,7 +1,7 @@
-//! Whether to look for the peer's next message for a moment before sleeping.
+//! Whether to spin for the peer's next message for a moment before sleeping.
 //!
-//! A thread that sleeps has to be woken by another CPU, which takes tens of microseconds, ten times what a call takes. Who
-//! instead looks for as long as a wake takes is at worst twice as slow as the better of both (Karlin, Li, Manasse, Owicki,
+//! A thread that sleeps has to be woken by another CPU, which takes tens of microseconds, ten times what a call takes. A
+//! thread that instead spins for as long as a wake takes is at worst twice as slow as the better of both (Karlin, Li, Manasse, Owicki,
 //! *Empirical studies of competitive spinning for a shared-memory multiprocessor*, 1991), as long as the peer has a CPU of
 //! its own to run on. Where the message is late as a rule, [`Spin`] learns not to look.
 
@@ -29,12 +29,12 @@ pub use self::thread::ThreadSpin;
 /// ```
 ///
 /// Two sides that both sleep keep each other asleep: a message then comes no sooner than it takes to wake its sender. So who
-/// tries again after a while looks for longer than that, often enough for the other side to try as well.
+/// tries again after a while spins for longer than that, often enough for the other side to try as well.
 #[derive(Debug)]
 pub struct Spin {
     limit: Duration,
     state: State,
-    /// Waits without looking before the next try.
+    /// Waits without a spin before the next try.
     pause: u32,
     /// Tries that end with the first message that is late, before one that goes on.
     short: u32,
@@ -42,7 +42,7 @@ pub struct Spin {
 
 #[derive(Debug)]
 enum State {
-    /// Looking pays; so many more misses than finds of late.
+    /// Spinning pays; so many more misses than finds of late.
     Pays { misses: u32 },
     /// It does not: so many waits are left before the next try.
     Rests { left: u32 },
@@ -50,14 +50,14 @@ enum State {
     Tries { left: u32 },
 }
 
-/// Misses in excess of finds after which looking does not pay.
+/// Misses in excess of finds after which spinning does not pay.
 const MISSES: u32 = 4;
 
-/// A try looks for so many times the limit: the time that it takes to wake a peer, and for that one to answer, also where waking
+/// A try spins for so many times the limit: the time that it takes to wake a peer, and for that one to answer, also where waking
 /// takes several times as long as it should. (Measured on virtual machines: 20 to 55 µs.)
 const LONGER: u32 = 8;
 
-/// Waits without looking between two tries: at first, and at most. Together with `LONGER` the latter bounds what looking in
+/// Waits without a spin between two tries: at first, and at most. Together with `LONGER` the latter bounds what spinning in
 /// vain costs, to an eighth of a limit for each wait.
 const PAUSES: (u32, u32) = (8, 64);
 
@@ -70,7 +70,7 @@ const TRIES: u32 = 2 * PAUSES.1;
 const SHORT: u32 = 32;
 
 impl Spin {
-    /// Looks for as long as `limit`; zero is never.
+    /// Spins for as long as `limit`; zero is never.
     #[must_use]
     pub const fn new(limit: Duration) -> Self {
         Self { limit, state: State::Pays { misses: 0 }, pause: PAUSES.0, short: 0 }
@@ -94,7 +94,7 @@ impl Spin {
         }
     }
 
-    /// Something came, and how long `after` is only asked where that matters: as long as looking pays it does not.
+    /// Something came, and how long `after` is only asked where that matters: as long as spinning pays it does not.
     pub fn found(&mut self, after: impl FnOnce() -> Duration) {
         match &mut self.state {
             State::Pays { misses } => *misses = misses.saturating_sub(1),
@@ -133,34 +133,34 @@ mod tests {
     const LIMIT: Duration = Duration::from_micros(20);
 
     /// The share of `waits` in which it looked, where something comes `after` so long.
-    fn looks(spin: &mut Spin, waits: u32, after: impl Fn(u32) -> Duration) -> f64 {
-        let mut looks = 0;
+    fn spins(spin: &mut Spin, waits: u32, after: impl Fn(u32) -> Duration) -> f64 {
+        let mut spins = 0;
         for wait in 0..waits {
             let time = spin.time();
             if time.is_zero() {
                 continue;
             }
-            looks += 1;
+            spins += 1;
             if after(wait) < time { spin.found(|| after(wait)) } else { spin.missed() }
         }
-        f64::from(looks) / f64::from(waits)
+        f64::from(spins) / f64::from(waits)
     }
 
     #[test]
-    fn it_goes_on_as_long_as_most_looks_find_something() {
+    fn it_goes_on_as_long_as_most_spins_find_something() {
         let mut spin = Spin::new(LIMIT);
-        assert_eq!(looks(&mut spin, 10_000, |_| LIMIT / 4), 1.0);
+        assert_eq!(spins(&mut spin, 10_000, |_| LIMIT / 4), 1.0);
         let some = |wait| if wait % 3 == 0 { LIMIT * 50 } else { LIMIT / 4 };
-        assert_eq!(looks(&mut spin, 10_000, some), 1.0, "two of three");
+        assert_eq!(spins(&mut spin, 10_000, some), 1.0, "two of three");
     }
 
     #[test]
     fn it_stops_where_messages_are_late_and_begins_again_when_they_are_not() {
         let mut spin = Spin::new(LIMIT);
-        assert!(looks(&mut spin, 10_000, |_| LIMIT * 50) < 0.02);
-        assert!(looks(&mut spin, 10_000, |wait| if wait % 4 == 0 { LIMIT / 4 } else { LIMIT * 50 }) < 0.2);
-        looks(&mut spin, PAUSES.1 + 1, |_| LIMIT / 4);
-        assert_eq!(looks(&mut spin, 100, |_| LIMIT / 4), 1.0);
+        assert!(spins(&mut spin, 10_000, |_| LIMIT * 50) < 0.02);
+        assert!(spins(&mut spin, 10_000, |wait| if wait % 4 == 0 { LIMIT / 4 } else { LIMIT * 50 }) < 0.2);
+        spins(&mut spin, PAUSES.1 + 1, |_| LIMIT / 4);
+        assert_eq!(spins(&mut spin, 100, |_| LIMIT / 4), 1.0);
     }
 
     /// Each waits for the other, and is late by the time it takes to wake it where it slept.
@@ -168,7 +168,7 @@ mod tests {
     fn two_that_have_stopped_find_each_other_again() {
         let mut sides = [Spin::new(LIMIT), Spin::new(LIMIT)];
         for side in &mut sides {
-            looks(side, 1000, |_| LIMIT * 50);
+            spins(side, 1000, |_| LIMIT * 50);
         }
         assert_eq!(meet(&mut sides, 4 * 1000), [false, false]);
         assert!(sides.iter().all(|side| matches!(side.state, State::Pays { .. })));
@@ -179,7 +179,7 @@ mod tests {
     fn two_that_are_slow_to_wake_find_each_other_again() {
         let mut sides = [Spin::new(LIMIT), Spin::new(LIMIT)];
         for side in &mut sides {
-            looks(side, 20, |_| LIMIT * 50);
+            spins(side, 20, |_| LIMIT * 50);
         }
         assert_eq!(meet_after(&mut sides, 500, LIMIT * 5), [false, false]);
     }
@@ -208,16 +208,16 @@ mod tests {
 
     /// A look takes as long as the message is late: a caller that thinks in between, a method that takes its time.
     #[test]
-    fn it_seldom_looks_where_each_message_is_late_by_a_little() {
+    fn it_seldom_spins_where_each_message_is_late_by_a_little() {
         let mut spin = Spin::new(LIMIT);
-        assert!(looks(&mut spin, 100_000, |_| LIMIT * 5 / 2) < 0.1);
+        assert!(spins(&mut spin, 100_000, |_| LIMIT * 5 / 2) < 0.1);
     }
 
     #[test]
     fn two_that_were_late_for_another_reason_find_each_other_again() {
         let mut sides = [Spin::new(LIMIT), Spin::new(LIMIT)];
         for (side, waits) in sides.iter_mut().zip([10_000, 11_111]) {
-            looks(side, waits, |_| LIMIT * 5 / 2);
+            spins(side, waits, |_| LIMIT * 5 / 2);
         }
         assert_eq!(meet(&mut sides, 2 * 5000), [false, false]);
     }
@@ -225,6 +225,6 @@ mod tests {
     #[test]
     fn a_limit_of_zero_is_never() {
         let mut spin = Spin::new(Duration::ZERO);
-        assert_eq!(looks(&mut spin, 100, |_| Duration::ZERO), 0.0);
+        assert_eq!(spins(&mut spin, 100, |_| Duration::ZERO), 0.0);
     }
 }

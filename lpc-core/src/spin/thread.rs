@@ -51,7 +51,7 @@ struct Spinner {
 /// Messages in a row that come while none comes for another connection, after which their connection has the thread to itself.
 const ALONE: u32 = 32;
 
-/// Turns in which a connection looks for its own messages while another spins: together they take as long as what is saved where one
+/// Turns in which a connection asks for its own messages while another spins: together they take as long as what is saved where one
 /// comes, to be woken for it. Nor do the others' messages say whether its own peer still lives.
 const TURNS: u32 = 32;
 
@@ -140,7 +140,7 @@ impl ThreadSpin {
         goes_on
     }
 
-    /// Whether `connection`, which spins, or looks for its own messages in each turn as long as another spins, goes on with that after
+    /// Whether `connection`, which spins, or asks for its own messages in each turn as long as another spins, goes on with that after
     /// so many `turns`.
     pub fn joins(&mut self, connection: u64, budget: Duration, turns: u32, now: Instant) -> bool {
         if self.spinner.is_some_and(|spinner| spinner.connection == connection) {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_spins_when_nobody_does_and_not_for_ever() {
+    fn one_that_joins_spins_when_nobody_does_and_not_for_ever() {
         let (mut thread, now) = shared();
         assert!(thread.begin(1, BUDGET, now) && thread.joins(2, BUDGET, 0, now));
         thread.end(1, true, now);

@@ -1,6 +1,6 @@
 //! [`Connection`]: one connection of an async client, and how a task that calls through it waits.
 //!
-//! A call is encoded and written by the task that makes it; who receives is for the [handover](super::handover) to say.
+//! A call is encoded and written by the task that makes it; which task receives is for the [handover](super::handover) to say.
 
 use std::convert::Infallible;
 use std::future::poll_fn;

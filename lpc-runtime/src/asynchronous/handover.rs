@@ -1,4 +1,4 @@
-//! [`Handover`]: who receives on an async client's connection.
+//! [`Handover`]: where the receive half of an async client's connection is.
 //!
 //! The connection's own task receives; it is there because a call's future may be held without being polled, and must not keep the
 //! replies of others from being received. While no call is open the task sleeps, and leaves the receive half to the caller that comes

@@ -48,7 +48,7 @@ impl AsyncLink {
         sent.map(|(_, position)| position)
     }
 
-    /// Queues a frame that goes out when whoever calls this [flushes](Self::flush).
+    /// Queues a frame that goes out when its caller [flushes](Self::flush).
     pub(super) fn enqueue(&self, frame: &[u8]) -> io::Result<StreamPosition> {
         let queued = self.link.enqueue(frame);
         self.note(queued.as_ref().ok().map(|(flow, _)| *flow));
@@ -77,7 +77,7 @@ impl AsyncLink {
         self.resumed.notify_waiters();
     }
 
-    /// Has those look again who wait for room in the queue.
+    /// Has senders look again that wait for room in the queue.
     pub(super) fn wake_congested(&self) {
         self.resumed.notify_waiters();
     }
@@ -131,7 +131,7 @@ impl AsyncLink {
             None => room.there().await,
             Some(time) => {
                 let there = timeout(time, room.there()).await;
-                there.unwrap_or_else(|_| Err(self.link.takes_nothing()))
+                there.unwrap_or_else(|_| Err(self.link.has_stopped_reading()))
             }
         }
     }
@@ -150,7 +150,7 @@ impl AsyncLink {
     }
 }
 
-/// Receives once, as soon as there is something. Where others wait for their turn, it looks for that only after them.
+/// Receives once, as soon as there is something. Where others wait for their turn, it spins only after them.
 ///
 /// # Errors
 ///

@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use super::stream::Stream;
 use crate::connection::inbox::{FillError, Filled, Inbox};
 
-/// Looking for something to receive: since when, and for how long at most.
+/// One spin for something to receive: since when, and for how long at most.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     /// `None` before the first try, which costs no look at the clock.
@@ -28,10 +28,10 @@ impl Look {
         (!time.is_zero()).then_some(Self { began: None, time })
     }
 
-    /// Looks as long as that pays: in short turns, between which all others have theirs.
+    /// Spins as long as that pays: in short turns, between which all others have theirs.
     pub(super) async fn go_on(mut self, socket: &Stream, inbox: &mut Inbox) -> Result<Filled, FillError> {
         loop {
-            // First of all those whom this task has just woken: their next call is what it looks for the answer to.
+            // First of all those whom this task has just woken: their next call is the one whose answer it spins for.
             if socket.is_of_one_thread() {
                 give_way().await;
             } else {
@@ -46,7 +46,7 @@ impl Look {
         }
     }
 
-    /// Looks as long as that pays, without letting others have their turn.
+    /// Spins as long as that pays, without letting others have their turn.
     pub(super) fn all(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Filled, FillError> {
         loop {
             if let Some(filled) = self.turn(socket.as_fd(), inbox)? {
@@ -55,7 +55,7 @@ impl Look {
         }
     }
 
-    /// Looks for a short while, without letting others have their turn. `None` where it is to be gone on.
+    /// Spins for a short while, without letting others have their turn. `None` where it is to be gone on.
     fn turn(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Option<Filled>, FillError> {
         let mut turn = None;
         loop {
@@ -79,25 +79,25 @@ impl Look {
     }
 }
 
-/// Learns whether to look for a turn before others have theirs. That spares a trip through the runtime's queue, which on a runtime
+/// Learns whether to spin for a turn before others have theirs. That spares a trip through the runtime's queue, which on a runtime
 /// of several threads wakes one of them; but where it brings nothing it keeps them all waiting.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// Looks that are left to the next try.
+    /// Spins that are left to the next try.
     left: u32,
-    /// Looks without a try after the next one that brings nothing.
+    /// Spins without a try after the next one that brings nothing.
     pause: u32,
     /// How often it was done in a row.
     in_a_row: u32,
 }
 
 impl Ahead {
-    /// Does not look ahead of others the first time.
+    /// Does not spin ahead of others the first time.
     pub(super) fn never() -> Self {
         Self { left: 1, ..Self::default() }
     }
 
-    /// Looks for a turn, if that pays. `None` where it is to be gone on when others have had theirs.
+    /// Spins for a turn, if that pays. `None` where it is to be gone on when others have had theirs.
     pub(super) fn look(
         &mut self,
         look: &mut Look,
@@ -126,10 +126,10 @@ impl Ahead {
     }
 }
 
-/// Looks ahead of others in a row, after which they have their turn.
+/// Spins ahead of others in a row, after which they have their turn.
 const IN_A_ROW: u32 = 32;
 
-/// Looks without a try to do so ahead of others, at most.
+/// Spins without a try to do so ahead of others, at most.
 const MAX_PAUSE: u32 = 64;
 
 /// Lets the tasks that are ready have their turns. Unlike tokio's `yield_now` it does not have the reactor asked first, which is a
@@ -146,5 +146,5 @@ async fn give_way() {
     .await;
 }
 
-/// How long a task that looks for something keeps its thread from others at once.
+/// How long a task that spins keeps its thread from others at once.
 const TURN: Duration = Duration::from_micros(10);

@@ -4,7 +4,7 @@
 //! another one, and so wakes this side for nothing: on one CPU that is a third of a call. Room is missing seldom, and watched
 //! for only then.
 //!
-//! Nor is it watched while looking finds what comes: each message would wake the thread that waits for the reactor's events, which in a
+//! Nor is it watched while spinning finds what comes: each message would wake the thread that waits for the reactor's events, which in a
 //! runtime of several is another one than that which looks.
 #![allow(unsafe_code)]
 
@@ -25,9 +25,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Stream {
     socket: Arc<UnixStream>,
-    /// Until looking has paid for a while.
+    /// Until spinning has paid for a while.
     watched: Mutex<Option<Arc<AsyncFd<Arc<UnixStream>>>>>,
-    /// Messages that were found by looking since it was last waited for one.
+    /// Messages that were found by spinning since it was last waited for one.
     found: AtomicU32,
     /// It has been said that it cannot be watched.
     is_told: AtomicBool,

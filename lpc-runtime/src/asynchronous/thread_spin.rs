@@ -80,7 +80,7 @@ pub(super) async fn spin(socket: &Stream, inbox: &mut Inbox) -> Result<Filled> {
     }
 }
 
-/// The same where the peer sends through its ring, of which the reactor knows nothing: each such task looks for itself as long as one
+/// The same where the peer sends through its ring, of which the reactor knows nothing: each such task asks for itself as long as one
 /// spins, once a turn.
 async fn spin_on_ring(inbox: &mut Inbox) -> Result<Filled> {
     let Some((connection, budget)) = inbox.shared_spin() else { return Ok(Filled::Nothing) };

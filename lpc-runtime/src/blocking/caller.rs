@@ -2,7 +2,7 @@
 //!
 //! It has no thread of its own. Of the callers that wait one holds the receive half ([`Inbox`]): it receives, hands the replies of
 //! others to them, and when its own has come hands the half on. A lone caller therefore sends and receives by itself: two system
-//! calls, no other thread. Whose turn it is, is for [`Turns`] to say; here is what a caller does with it.
+//! calls, no other thread. [`Turns`] says whose turn it is; here is what a caller does with it.
 
 use std::mem;
 use std::num::NonZero;
@@ -553,7 +553,7 @@ impl Maintained for Connection {
         self.link().trim_and_flush(has_more)
     }
 
-    /// Replies that nobody waits for would keep the server from receiving.
+    /// Replies of cancelled calls would keep the server from receiving.
     fn meanwhile(&self) {
         let _ = self.receive_what_is_there(|_| ());
     }

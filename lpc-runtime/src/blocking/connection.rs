@@ -2,8 +2,8 @@
 //!
 //! Exactly one thread leads a connection: it holds the [`Inbox`] and receives. A call of a quick method (see
 //! [`Pace`](lpc_core::pace::Pace)), or of a client that has no other call waiting, it runs on the spot, with
-//! the inbox parked so that the [watch](super::workers) can have another thread take over should the call
-//! take long after all. For any other call the leader passes the inbox to another thread before it runs the
+//! the receive half parked so that the [watch](super::workers) can have another thread take over should the call
+//! take long after all. For any other call the leader hands it over to another thread before it runs the
 //! call: that costs a wake-up. Calls beyond the limit of those that run at once wait; the thread that has
 //! answered one runs the next.
 //!
@@ -69,7 +69,7 @@ impl Connection {
         &self.busy
     }
 
-    /// Leads until another thread does, or the connection is over; without an inbox, runs what waits.
+    /// Leads until another thread does, or the connection is over; without the receive half, runs what waits.
     pub(super) fn work(self: &Arc<Self>, inbox: Option<Box<Inbox>>, workers: &Arc<Workers>) {
         let led = catch_unwind(AssertUnwindSafe(|| {
             let inbox = match inbox {
@@ -133,8 +133,8 @@ impl Connection {
         }
     }
 
-    /// Runs a call that has arrived, and what waits behind it, on this thread: as the leader, whose inbox is
-    /// parked, or once another thread leads. Gives the inbox if this thread leads after that.
+    /// Runs a call that has arrived, and what waits behind it, on this thread: as the leader, whose receive half is
+    /// parked, or once another thread leads. Gives the receive half if this thread leads after that.
     fn start(
         self: &Arc<Self>,
         call: Call,
@@ -165,7 +165,7 @@ impl Connection {
         Ok(led)
     }
 
-    /// Runs the calls that wait. Gives the inbox if this thread leads after that.
+    /// Runs the calls that wait. Gives the receive half if this thread leads after that.
     fn go_on(self: &Arc<Self>, mut next: Next, workers: &Arc<Workers>) -> Result<Option<Box<Inbox>>> {
         loop {
             let Some(call) = next.call else { return Ok(next.receive) };
@@ -181,7 +181,7 @@ impl Connection {
         }
     }
 
-    /// Runs a call that waits, and those behind it, beside others. Gives the inbox if this thread leads after
+    /// Runs a call that waits, and those behind it, beside others. Gives the receive half if this thread leads after
     /// that.
     fn help(self: &Arc<Self>, workers: &Arc<Workers>) -> Result<Option<Box<Inbox>>> {
         let call = self.desk.start_next();
@@ -259,7 +259,7 @@ impl Connection {
             Concluded::Unsent(unsent) => unsent,
         };
         // To send may take long, too. Where another leader has taken over and begun a call meanwhile, its
-        // mark goes with this one; but then the inbox is parked again, and this thread takes it up as it
+        // mark goes with this one; but then the receive half is parked again, and this thread takes it up as it
         // finishes.
         if let Some(workers) = watched {
             workers.begin(&self.busy);

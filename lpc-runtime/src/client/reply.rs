@@ -45,7 +45,7 @@ impl<'l> Fetched<'l> {
 impl Drop for Fetched<'_> {
     fn drop(&mut self) {
         if self.body.is_mapped() {
-            // Goes out with the next call, or soon.
+            // Goes out with the next call, or by maintenance.
             self.link.enqueue_deferred(&frame::release(self.call));
         }
     }
@@ -82,7 +82,7 @@ pub(crate) fn hung_up() -> Error {
     Error::new(ErrorKind::Disconnected, "the server hung up")
 }
 
-/// Why calls fail on a connection that takes nothing more.
+/// Why calls fail on a connection whose server has stopped reading.
 pub(crate) fn receives_nothing() -> Error {
     Error::new(ErrorKind::Disconnected, "the server receives nothing more")
 }

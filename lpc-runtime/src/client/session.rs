@@ -40,10 +40,10 @@ pub(crate) struct Session<C: Callers> {
     state: Mutex<State<C>>,
 }
 
-/// What callers and those who receive for them share.
+/// What callers share with the holder of the receive half.
 pub(crate) struct State<C: Callers> {
     pub(crate) calls: Calls<Arrived, Box<InBlock>, C::Waiter>,
-    /// The driver's: who receives, and how callers wait.
+    /// The driver's: where the receive half is, and how callers wait.
     pub(crate) callers: C,
 }
 
@@ -54,7 +54,7 @@ pub(crate) trait Callers {
     /// How a caller is told that what it waits for is there.
     type Waiter;
 
-    /// It is there. Who is given is to be woken without the lock.
+    /// It is there. The waker that is given is to be woken without the lock.
     fn wake(&mut self, waiter: Self::Waiter) -> Option<Waker>;
 
     /// Answers are about to be handed out, by a caller.
@@ -82,7 +82,7 @@ impl Callers for Turns<Box<Inbox>> {
     }
 }
 
-/// A call for which somebody receives: what comes for it is not handed out, but kept here.
+/// The call of the holder of the receive half: what comes for it is not handed out, but kept here.
 #[derive(Debug, Default)]
 pub(crate) struct Own {
     /// `None` where the answer is to be handed out like others.
@@ -349,7 +349,7 @@ impl<C: Callers> Session<C> {
         Ok(())
     }
 
-    /// Gives back what a call leaves that nobody waits for.
+    /// Gives back what a cancelled call leaves.
     pub(crate) fn discard(&self, call: CallId, mut woken: Woken) {
         match woken.answer.take() {
             Some(answer) => drop(answer.map(|body| Fetched::new(&self.link, call, body))),

@@ -8,7 +8,7 @@
 //! time. These are the bounds, and what happens at each. Where a builder sets one, the tables name its
 //! method, and so does the error that the bound leads to.
 //!
-//! At the door of a server:
+//! Admission to a server:
 //!
 //! | limit | default | at the limit |
 //! |---|---|---|
@@ -31,7 +31,7 @@
 //! | wait for a free call or memory ([`at_quota`]) | 30 s | client | `ResourceExhausted` |
 //! | time for a call ([`deadline`]) | none | both | `TimedOut`; the server cancels it |
 //! | calls that run at once ([`max_concurrent_calls`]) | 16 | server | further calls wait |
-//! | waiting calls, bytes of their arguments | 1024, 1 MiB | server | it stops reading until a call ends |
+//! | waiting calls, bytes of their arguments | 1024, 1 MiB | server | it stops receiving until a call ends |
 //! | pause within a message ([`stall_timeout`]) | 30 s | both | the connection is closed |
 //! | time without reading replies ([`stall_timeout`]) | 30 s | server | the connection is closed |
 //! | retries of a call ([`Reconnect::retries`]) | 3 | client | the last attempt's error |
@@ -199,7 +199,7 @@ impl Config {
             quota: None,
             idle: self.pool_idle_timeout,
             stall: self.stall_timeout,
-            // A busy server may stop reading for as long as it likes.
+            // A busy server may stop receiving for as long as it likes.
             write_timeout: None,
             spin: self.spin,
         }

@@ -1,4 +1,4 @@
-//! [`Inbox`]: takes messages off the socket.
+//! [`Inbox`], the receive half: takes messages off the socket, or out of the ring.
 
 use std::hint::spin_loop;
 use std::io;
@@ -201,7 +201,7 @@ impl Inbox {
         waited
     }
 
-    /// Whether others than its task may look for the peer's next frame: nothing has half arrived.
+    /// Whether others than its task may spin for the peer's next frame: nothing has half arrived.
     #[cfg(feature = "tokio")]
     pub(crate) fn may_be_left(&self) -> bool {
         self.receiver.is_drained()
@@ -242,7 +242,7 @@ impl Inbox {
         }
     }
 
-    /// Looks for something to receive, as long as that pays, and no longer than `left`.
+    /// Spins for something to receive, as long as that pays, and no longer than `left`.
     fn look(&mut self, socket: BorrowedFd<'_>, left: Option<Duration>) -> Result<Filled, FillError> {
         let time = self.time_to_look().min(left.unwrap_or(Duration::MAX));
         if time.is_zero() {
@@ -617,7 +617,7 @@ pub(crate) fn stopped(stall: Duration) -> Error {
 
 const UNREAD: &str = "the peer sends what cannot be read here, and does not read what it is asked";
 
-/// Bytes that wait to be sent above which nobody asks for a body again. Who reads keeps it far below.
+/// Bytes that wait to be sent above which nobody asks for a body again. A peer that reads keeps it far below.
 const MAX_ASKED: usize = 4 << 20;
 
 fn refused(what: &str, error: &io::Error) -> Error {

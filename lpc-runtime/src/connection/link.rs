@@ -1,4 +1,4 @@
-//! [`Link`]: the sending side of a connection, shared by all who send on it: the lock around [`Sender`].
+//! [`Link`]: the sending side of a connection, shared by all its senders: the lock around [`Sender`].
 
 use std::fmt;
 use std::io;
@@ -47,7 +47,7 @@ pub(crate) struct Link {
     /// What is received from the peer.
     entrance: Arc<Entrance>,
     upkeep: Upkeep,
-    /// How long it is looked for the peer's messages before sleeping.
+    /// How long to spin for the peer's messages before sleeping.
     spin: Duration,
     counters: Arc<Tally>,
     this: Weak<Self>,
@@ -67,9 +67,9 @@ pub(crate) struct Settings {
     pub(crate) idle: Duration,
     /// How long the peer may stop in the middle of a message.
     pub(crate) stall: Duration,
-    /// How long it may take nothing while something is to be sent.
+    /// How long it may have stopped reading while something is to be sent.
     pub(crate) write_timeout: Option<Duration>,
-    /// How long to look for the peer's messages before sleeping.
+    /// How long to spin for the peer's messages before sleeping.
     pub(crate) spin: Duration,
 }
 
@@ -158,7 +158,7 @@ impl Link {
         self.writer.stall()
     }
 
-    /// How long to look for the peer's messages before sleeping.
+    /// How long to spin for the peer's messages before sleeping.
     pub(crate) fn spin(&self) -> Duration {
         self.spin
     }
@@ -202,13 +202,13 @@ impl Link {
         self.upkeep.watch();
     }
 
-    /// Queues a frame that goes out with whatever is sent next, or soon by itself. Never waits. Says how much is queued.
+    /// Queues a frame that goes out with what is sent next, or by maintenance. Never waits. Says how much is queued.
     pub(crate) fn enqueue_deferred(&self, frame: &[u8]) -> usize {
         if !self.fork_guard.is_here() {
             return 0;
         }
         let mut sender = self.sender();
-        // Where it is over without anybody having been told, whoever flushes tells.
+        // Where it is over without anybody having been told, the next flush tells.
         let queued = match sender.enqueue(frame) {
             Ok(_) => sender.queued(),
             Err(_) if self.is_broken() => return 0,
@@ -233,14 +233,14 @@ impl Link {
         matches!(self.write(self.sender(), None, Until::Now), Ok(Wrote::Left))
     }
 
-    /// Sends what was queued as far as the socket takes it at once; the rest soon.
+    /// Sends what was queued as far as the socket takes it at once; the rest by maintenance.
     fn flush_or_schedule(&self) {
         if self.try_flush() {
             self.upkeep.schedule_flush();
         }
     }
 
-    /// Sends a frame as far as the socket takes it at once; the rest goes out with whatever is sent next, or soon.
+    /// Sends a frame as far as the socket takes it at once; the rest goes out with what is sent next, or by maintenance.
     pub(crate) fn send_now(&self, frame: &[u8]) {
         if !self.fork_guard.is_here() {
             return;
@@ -256,7 +256,7 @@ impl Link {
     /// # Errors
     ///
     /// The frame did not go out as a whole, for certain. Where that is not known, or only what others had queued did not
-    /// go out, it is no error: whoever reads the connection learns of its end.
+    /// go out, it is no error: the holder of the receive half learns of the connection's end.
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<Flow> {
         self.send_within(frame, None).map(|(flow, _)| flow)
     }
@@ -302,7 +302,7 @@ impl Link {
         put
     }
 
-    /// Queues a small frame, for whoever [flushes](Self::flush). Never waits, and sends nothing: `None` where that would be to be done.
+    /// Queues a small frame, for the next [flush](Self::flush). Never waits, and sends nothing: `None` where that would be to be done.
     pub(crate) fn enqueue_behind(&self, frame: &[u8]) -> Option<StreamPosition> {
         if self.limits().quick_lane || !self.fork_guard.is_here() {
             return None;
@@ -312,7 +312,7 @@ impl Link {
 
     /// Wakes the peer for what was [put](Self::try_put) into the ring, which it gets whatever becomes of the bell.
     ///
-    /// Never waits: a peer that takes nothing from its socket has something to read there.
+    /// Never waits: a peer that does not read from its socket has something to read there.
     #[cold]
     pub(crate) fn wake(&self) {
         if self.sender().queue_bell() {
@@ -326,7 +326,7 @@ impl Link {
         self.sender().may_have_gone(position)
     }
 
-    /// Sends nothing more, because the peer receives nothing more, and has taken so many slots of the ring. Whoever writes at
+    /// Sends nothing more, because the peer receives nothing more, and has taken so many slots of the ring. The writer of
     /// the moment stops.
     pub(crate) fn stop_sending(&self, taken: u64) {
         if !self.fork_guard.is_here() {
@@ -338,7 +338,7 @@ impl Link {
         socket::shutdown(self.socket(), Shutdown::Write);
     }
 
-    /// The peer has ended the connection: what it took of the ring is known now, and that it takes nothing more.
+    /// The peer has ended the connection: what it took of the ring is known now, and that it reads nothing more.
     pub(crate) fn peer_is_gone(&self) {
         if self.fork_guard.is_here() {
             self.sender().peer_is_gone();
@@ -421,7 +421,7 @@ impl Link {
             let wrote = self.write(sender, None, self.until(None))?;
             return Ok((self.flow(wrote), position));
         }
-        // Under the lock: whoever flushes sees either the flag or the frame.
+        // Under the lock: a flush sees either the flag or the frame.
         self.upkeep.request_flush();
         Ok((Flow::Sent, position))
     }
@@ -441,7 +441,7 @@ impl Link {
         self.write(sender, None, self.until(None)).map(|wrote| self.flow(wrote))
     }
 
-    /// Sends what was queued as far as the socket takes it at once; the rest goes out with whatever is sent next, or soon. Where that
+    /// Sends what was queued as far as the socket takes it at once; the rest goes out with what is sent next, or by maintenance. Where that
     /// fails so does all that is sent.
     pub(crate) fn flush_at_once(&self) {
         if self.fork_guard.is_here() {
@@ -450,7 +450,7 @@ impl Link {
         }
     }
 
-    /// Whether so much waits for the socket to be writable that whoever sends more should wait, too.
+    /// Whether so much waits for the socket to be writable that a sender of more should wait, too.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_congested(&self) -> bool {
         // Each call asks: without the lock as long as the socket takes all.
@@ -564,7 +564,7 @@ impl Link {
         if self.is_broken() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        // The peer may take nothing because nobody here takes what it sends.
+        // The peer may have stopped reading because nobody here receives what it sends.
         if let Some(maintained) = self.upkeep.maintained() {
             maintained.meanwhile();
         }
@@ -587,16 +587,16 @@ impl Link {
         }
     }
 
-    /// How long the peer may take nothing while something is to be sent.
+    /// How long the peer may have stopped reading while something is to be sent.
     #[cfg(feature = "tokio")]
     pub(crate) fn write_timeout(&self) -> Option<Duration> {
         self.writer.write_timeout()
     }
 
-    /// The error of a peer that took nothing for so long.
+    /// The error of a peer that has stopped reading for so long.
     #[cfg(feature = "tokio")]
-    pub(crate) fn takes_nothing(&self) -> io::Error {
-        self.writer.takes_nothing()
+    pub(crate) fn has_stopped_reading(&self) -> io::Error {
+        self.writer.has_stopped_reading()
     }
 
     /// Gives the sending up. What the peer answers still arrives: it may have closed only its receiving.

@@ -54,7 +54,7 @@ pub(crate) struct Tally {
     own: Arc<Counts>,
 }
 
-/// What is counted with each small call. Who counts holds what others would need for the same, the inbox or a
+/// What is counted with each small call. Each counter is written by the holder of what others would need for the same, the receive half or a
 /// lock: so that it takes a load and a store, where an atomic addition would take as long as the rest of the
 /// counting.
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ impl Tally {
         &self.shared
     }
 
-    /// A call was received, or is about to be sent. For who holds the inbox of a server, or the lock on a
+    /// A call was received, or is about to be sent. For the holder of a server's receive half, or of the lock on a
     /// client's calls.
     pub(crate) fn call(&self) {
         add_alone(&self.own.calls, 1);
@@ -133,7 +133,7 @@ impl Tally {
         self.shared.fallbacks.fetch_add(1, Relaxed);
     }
 
-    /// Something was found by looking. For who holds the inbox.
+    /// Something was found by spinning. For the holder of the receive half.
     pub(crate) fn found(&self) {
         add_alone(&self.own.found, 1);
     }
@@ -152,7 +152,7 @@ impl Tally {
         add_alone(&self.own.quick_sent, 1);
     }
 
-    /// For who holds the inbox.
+    /// For the holder of the receive half.
     pub(crate) fn received_in_ring(&self, frames: u64) {
         add_alone(&self.own.quick_received, frames);
     }
@@ -166,7 +166,7 @@ impl Tally {
         add(lane, bytes as u64, &self.own.sent, &self.shared.sent);
     }
 
-    /// For who holds the inbox.
+    /// For the holder of the receive half.
     pub(crate) fn received(&self, lane: Lane, bytes: usize) {
         add(lane, bytes as u64, &self.own.received, &self.shared.received);
     }

@@ -38,7 +38,7 @@ impl Upkeep {
         self.maintained.get().unwrap_or(&self.link)
     }
 
-    /// Whom to tell what happens.
+    /// What is told when something happens.
     pub(crate) fn maintained(&self) -> Option<Arc<dyn Maintained>> {
         self.weak().upgrade()
     }

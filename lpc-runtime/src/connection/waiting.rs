@@ -1,4 +1,4 @@
-//! [`Watch`]: whether to look for the peer's next message before sleeping.
+//! [`Watch`]: whether to spin for the peer's next message before sleeping.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use lpc_core::spin::Spin;
 
 use crate::sys::cpu;
 
-/// What is known of a peer that is waited for.
+/// What is known of a peer whose message is waited for.
 #[derive(Debug)]
 pub(crate) struct Watch {
     spin: Spin,
@@ -15,7 +15,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Looks for as long as `limit`; zero is never.
+    /// Spins for as long as `limit`; zero is never.
     pub(crate) fn new(limit: Duration) -> Self {
         Self { spin: Spin::new(limit), peer: None }
     }
@@ -24,7 +24,7 @@ impl Watch {
         self.peer = Some(cpu);
     }
 
-    /// How long to look now. On the CPU that the peer needs, not at all.
+    /// How long to spin now. On the CPU that the peer needs, not at all.
     pub(crate) fn time(&mut self) -> Duration {
         if self.is_peer_elsewhere() { self.spin.time() } else { Duration::ZERO }
     }

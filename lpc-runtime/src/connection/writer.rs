@@ -17,7 +17,7 @@ pub(crate) struct Writer {
     socket: Arc<dyn AsFd + Send + Sync>,
     /// How long the peer may stop in the middle of a message.
     stall: Duration,
-    /// How long it may take nothing while something is to be sent.
+    /// How long it may have stopped reading while something is to be sent.
     write_timeout: Option<Duration>,
 }
 
@@ -53,7 +53,7 @@ impl Writer {
         self.stall
     }
 
-    /// How long the peer may take nothing while something is to be sent.
+    /// How long the peer may have stopped reading while something is to be sent.
     #[cfg(feature = "tokio")]
     pub(crate) fn write_timeout(&self) -> Option<Duration> {
         self.write_timeout
@@ -64,7 +64,7 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// The socket is broken, or the peer has taken nothing for too long.
+    /// The socket is broken, or the peer has stopped reading for too long.
     pub(crate) fn write(
         &self,
         batch: &mut Batch<'_, OwnedFd>,
@@ -111,13 +111,13 @@ impl Writer {
             }
             meanwhile()?;
             if until.is_some_and(|until| until <= Instant::now()) {
-                return if until == stalled { Err(self.takes_nothing()) } else { Ok(false) };
+                return if until == stalled { Err(self.has_stopped_reading()) } else { Ok(false) };
             }
         }
     }
 
     /// The error of a peer that took nothing for so long.
-    pub(crate) fn takes_nothing(&self) -> io::Error {
+    pub(crate) fn has_stopped_reading(&self) -> io::Error {
         io::Error::other(format!("it took nothing for {:?} (stall_timeout)", self.stall))
     }
 }

@@ -1,10 +1,10 @@
 //! How control messages are encoded: what the protocol itself says, that is no body of a call.
 //!
-//! They are plain structs, encoded by postcard. Bodies have a [codec](crate::codec) of our own: that is on the path of each
-//! call, and what it reads is of types that others wrote.
+//! They are plain structs, encoded by postcard. Bodies have a [codec](crate::codec) of our own: that is on
+//! the path of each call, and what it reads is of types that others wrote.
 //!
-//! What is read here is capped where it is received. Within that, postcard takes strings only as long as there are bytes,
-//! and makes room for no more elements of a sequence than there are bytes left.
+//! What is read here is capped where it is received. Within that, postcard takes strings only as long as
+//! there are bytes, and makes room for no more elements of a sequence than there are bytes left.
 
 use std::fmt;
 

@@ -202,13 +202,15 @@ impl<D: Driver> Desk<D> {
     }
 
     /// Whether more is to be received now. `is_congested` says whether more answers are queued than the
-    /// client is given credit for: whatever they answer, nothing is received from a client that does not take them.
+    /// client is given credit for: whatever they answer, nothing is received from a client that does not take
+    /// them.
     #[must_use]
     pub fn may_receive(&self, is_congested: bool) -> bool {
         !is_congested && !self.queue.is_full()
     }
 
-    /// Parks the receive half while its holder runs a call, for the thread or task that [takes](Self::take_parked) it over.
+    /// Parks the receive half while its holder runs a call, for the thread or task that
+    /// [takes](Self::take_parked) it over.
     #[inline]
     pub fn park(&mut self, receive: D::Receive) {
         debug_assert!(self.parked.is_none(), "there is one receive half");

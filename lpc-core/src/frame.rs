@@ -26,44 +26,50 @@
 //! | Aside | both | 0 | 0 | | |
 //! | Switch | both | 0 | 0 | | |
 //!
-//! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies (Call); 4, loans
-//! (Call, Reply); 8, a deadline (Call); 16, the descriptor could not be passed, and none comes (Segment, Ring).
+//! Flags: 1, the body is in a block (Call, Reply); 2, other calls of the client wait for their replies
+//! (Call); 4, loans (Call, Reply); 8, a deadline (Call); 16, the descriptor could not be passed, and none
+//! comes (Segment, Ring).
 //!
-//! **Segments and objects.** A segment is memory of the sender's pool; blocks of it carry bodies and loans. An object is
-//! a file or a memfd that nobody can write to any more, lent as a whole or in a range; it carries loans only. Both are
-//! announced once, with their descriptor, and then go by their numbers: segments from 0, objects from [`OBJECT`]. A
-//! number is a slot, any that is free, and Retire frees it again. The pages of an object count from its range's start.
+//! **Segments and objects.** A segment is memory of the sender's pool; blocks of it carry bodies and loans.
+//! An object is a file or a memfd that nobody can write to any more, lent as a whole or in a range; it
+//! carries loans only. Both are announced once, with their descriptor, and then go by their numbers: segments
+//! from 0, objects from [`OBJECT`]. A number is a slot, any that is free, and Retire frees it again. The
+//! pages of an object count from its range's start.
 //!
-//! **Loans.** With flag 4 the frame's bytes end with a table: 1 to [`MAX_LOANS`] [`BlockRef`]s, then their count as a
-//! u16. What precedes it is the body.
+//! **Loans.** With flag 4 the frame's bytes end with a table: 1 to [`MAX_LOANS`] [`BlockRef`]s, then their
+//! count as a u16. What precedes it is the body.
 //!
-//! The block of a call's arguments is free again when its Reply or Failure arrives: that needs no frame of its own. The
-//! block of a loan is free again when a Return names its first page. Objects are never returned.
+//! The block of a call's arguments is free again when its Reply or Failure arrives: that needs no frame of
+//! its own. The block of a loan is free again when a Return names its first page. Objects are never returned.
 //!
-//! **Deadlines.** With flag 8 the frame's last 8 bytes, behind a table of loans, say how many nanoseconds the caller still
-//! waits, from when the frame was made. (No point in time: the clocks of two time namespaces differ, time_namespaces(7).)
+//! **Deadlines.** With flag 8 the frame's last 8 bytes, behind a table of loans, say how many nanoseconds the
+//! caller still waits, from when the frame was made. (No point in time: the clocks of two time namespaces
+//! differ, time_namespaces(7).)
 //!
-//! **Ends of calls.** Every Call is answered by one Reply or Failure, a cancelled one too: until then its id is in use. A
-//! Cancel may meet its answer on the way, and then means nothing. After Closing the server receives nothing more: of the
-//! Calls sent to it, those that it received as a whole are answered.
+//! **Ends of calls.** Every Call is answered by one Reply or Failure, a cancelled one too: until then its id
+//! is in use. A Cancel may meet its answer on the way, and then means nothing. After Closing the server
+//! receives nothing more: of the Calls sent to it, those that it received as a whole are answered.
 //!
-//! **CPUs.** At is a hint, sent in front of a Call or Reply where the last one no longer holds: who waits for a peer that
-//! runs on another CPU does better to spin for its next frame for a moment than to sleep, see [`spin`](crate::spin).
+//! **CPUs.** At is a hint, sent in front of a Call or Reply where the last one no longer holds: a side that
+//! waits for a peer that runs on another CPU does better to spin for its next frame for a moment than to
+//! sleep, see [`spin`](crate::spin).
 //!
-//! **The quick lane.** Where both sides said at the handshake that they want it, the client announces its memory for it (see
-//! [`ring`](crate::ring)) with Ring, and the server, once it has mapped that, its own. All that one side sends is still one
-//! sequence of frames, which begins in the socket. Switch, in the socket, says that it goes on in the ring; the client sends
-//! it first, when it has mapped the server's memory, so that the server knows that it may, too. In the ring, Aside says that
-//! the one frame that is next comes through the socket, and Switch, that all do until there is a Switch there. So a frame with
-//! a descriptor, one that is too large for the ring, and what comes while the ring is full, go through the socket. Bells, in
-//! the socket, wake who sleeps; they stand outside of the sequence and mean nothing.
+//! **The quick lane.** Where both sides said at the handshake that they want it, the client announces its
+//! memory for it (see [`ring`](crate::ring)) with Ring, and the server, once it has mapped that, its own. All
+//! that one side sends is still one sequence of frames, which begins in the socket. Switch, in the socket,
+//! says that it goes on in the ring; the client sends it first, when it has mapped the server's memory, so
+//! that the server knows that it may, too. In the ring, Aside says that the one frame that is next comes
+//! through the socket, and Switch, that all do until there is a Switch there. So a frame with a descriptor,
+//! one that is too large for the ring, and what comes while the ring is full, go through the socket. Bells,
+//! in the socket, wake a side that sleeps; they stand outside of the sequence and mean nothing.
 //!
-//! **Descriptors.** Where the system does not pass the descriptor of a Segment or Ring frame (too many are on their way between
-//! the user's processes, `ETOOMANYREFS`), the frame goes without it, and says so: what it announces cannot be read.
+//! **Descriptors.** Where the system does not pass the descriptor of a Segment or Ring frame (too many are on
+//! their way between the user's processes, `ETOOMANYREFS`), the frame goes without it, and says so: what it
+//! announces cannot be read.
 //!
-//! Where the peer cannot read the block of a body (its system has no descriptor or memory left for the segment), it asks
-//! with Resend for the same frame with the body in line: the same loans, which it did not take the first time. The block
-//! is free again then, and the segment is better not used for anything else.
+//! Where the peer cannot read the block of a body (its system has no descriptor or memory left for the
+//! segment), it asks with Resend for the same frame with the body in line: the same loans, which it did not
+//! take the first time. The block is free again then, and the segment is better not used for anything else.
 
 use core::time::Duration;
 
@@ -79,7 +85,8 @@ pub const MAX_TABLE: u64 = (MAX_LOANS * BlockRef::LEN + 2) as u64;
 /// Bytes of the time left for a call.
 pub const TIME_LEFT: u64 = 8;
 
-/// What `Limits::max_message` can be at most: a frame's length is a u32, and what follows a body has to fit as well.
+/// What `Limits::max_message` can be at most: a frame's length is a u32, and what follows a body has to fit
+/// as well.
 pub const MAX_BODY: u64 = u32::MAX as u64 - MAX_TABLE - TIME_LEFT;
 
 /// Names a call of one connection. Chosen by the client; the server gives it back.
@@ -280,8 +287,8 @@ impl Header {
         })
     }
 
-    /// The header of a frame of this kind, a Call or a Reply, as nearly all are: without flags, but for the hint of a client that
-    /// has other calls waiting.
+    /// The header of a frame of this kind, a Call or a Reply, as nearly all are: without flags, but for the
+    /// hint of a client that has other calls waiting.
     #[inline]
     pub(crate) fn decode_plain(bytes: &[u8; Self::LEN], expected: Kind) -> Option<Self> {
         let [l0, l1, l2, l3, kind, flags, m0, m1, call @ ..] = *bytes;
@@ -339,7 +346,8 @@ pub enum BadHeader {
     Flags(u8),
 }
 
-/// Where a mapped body or a loan stands: in whole pages of a segment, or of a loan's object, that its sender announced.
+/// Where a mapped body or a loan stands: in whole pages of a segment, or of a loan's object, that its sender
+/// announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRef {
     /// The segment's number, or the object's.
@@ -364,8 +372,8 @@ impl BlockRef {
         bytes
     }
 
-    /// The reference that stands in these bytes. It points nowhere until [`Receiver`](crate::receive::Receiver)
-    /// has checked it against the announced segments.
+    /// The reference that stands in these bytes. It points nowhere until
+    /// [`Receiver`](crate::receive::Receiver) has checked it against the announced segments.
     #[must_use]
     pub fn decode(bytes: &[u8; Self::LEN]) -> Self {
         let [s0, s1, s2, s3, p0, p1, p2, p3, len @ ..] = *bytes;
@@ -473,8 +481,8 @@ pub fn segment(number: u32, len: u64) -> [u8; Header::LEN + 8] {
     bytes
 }
 
-/// A Segment frame for the object of this number, which has the bit [`OBJECT`]: `len` bytes from `offset` of the file
-/// whose descriptor goes with its first byte.
+/// A Segment frame for the object of this number, which has the bit [`OBJECT`]: `len` bytes from `offset` of
+/// the file whose descriptor goes with its first byte.
 #[must_use]
 pub fn object(number: u32, offset: u64, len: u64) -> [u8; Header::LEN + 16] {
     let mut bytes = [0; Header::LEN + 16];
@@ -501,7 +509,7 @@ pub fn retire(number: u32) -> [u8; Header::LEN] {
     plain(Kind::Retire, 0, 0, number.into())
 }
 
-/// A Return frame for a loan that stood at this place of the pool of whoever gets it.
+/// A Return frame for a loan that stood at this place of its receiver's pool.
 #[must_use]
 pub fn returned(segment: u32, page: u32) -> [u8; Header::LEN] {
     plain(Kind::Return, 0, 0, u64::from(segment) << 32 | u64::from(page))

@@ -6,8 +6,8 @@
 //!  | magic | u8   | u8  | u8  |   | u32        |
 //! ```
 //!
-//! The client speaks first, the server answers, and both go on in the highest version that both know. The preamble
-//! never changes; a hello may grow at its end, and what a newer version appends is passed over.
+//! The client speaks first, the server answers, and both go on in the highest version that both know. The
+//! preamble never changes; a hello may grow at its end, and what a newer version appends is passed over.
 
 use serde::{Deserialize, Serialize};
 
@@ -186,8 +186,8 @@ impl Offer {
         ServerHello::Offer(self).encode()
     }
 
-    /// For each of a client's methods how it is found at this server, by name. `fingerprints` are the client's, in the same
-    /// order.
+    /// For each of a client's methods how it is found at this server, by name. `fingerprints` are the
+    /// client's, in the same order.
     ///
     /// # Errors
     ///
@@ -283,7 +283,8 @@ pub enum Found {
 pub struct Preamble {
     /// The version in which both sides go on.
     pub version: u8,
-    /// Whether the peer also speaks a version that is newer than this build: its hello may say more than is known here.
+    /// Whether the peer also speaks a version that is newer than this build: its hello may say more than is
+    /// known here.
     pub is_newer: bool,
     /// Bytes of the hello's body.
     pub len: usize,
@@ -297,8 +298,8 @@ impl Preamble {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Protocol`], saying what was seen, where the peer does not speak lpc, is no `peer`, speaks no
-    /// version of ours, or announces a body over [`MAX_LEN`], or [`MAX_CLIENT_LEN`].
+    /// [`ErrorKind::Protocol`], saying what was seen, where the peer does not speak lpc, is no `peer`, speaks
+    /// no version of ours, or announces a body over [`MAX_LEN`], or [`MAX_CLIENT_LEN`].
     pub fn decode(bytes: &[u8; Self::LEN], peer: Role) -> Result<Self> {
         let refuse = |message: String| Err(Error::new(ErrorKind::Protocol, message));
         let [m0, m1, m2, m3, role, min, max, _, l0, l1, l2, l3] = *bytes;

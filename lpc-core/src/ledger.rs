@@ -76,7 +76,8 @@ pub struct Lease<S> {
     ledger: Arc<Ledger<S>>,
 }
 
-/// A place in the line of those who wait for room. Of those for whom there is enough the first are woken, and nobody else.
+/// A place in the line of those who wait for room. Of those for whom there is enough the first are woken, and
+/// nobody else.
 ///
 /// Dropping it leaves the line, with a block or without, and wakes the next one if there is room for it.
 #[derive(Debug)]
@@ -133,8 +134,8 @@ impl<S> Ledger<S> {
         Ok(Some(Lease { block: Some(block), segment, ledger: Arc::clone(self) }))
     }
 
-    /// A place in the line for a block of this size, to be [asked](Waiting::has_room) whether there is room. For more bytes
-    /// than the arena's limit there never is.
+    /// A place in the line for a block of this size, to be [asked](Waiting::has_room) whether there is room.
+    /// For more bytes than the arena's limit there never is.
     pub fn wait_for(self: &Arc<Self>, bytes: u64) -> Waiting<S> {
         let mut books = self.lock();
         let number = books.next;
@@ -246,7 +247,8 @@ impl<S> Books<S> {
 }
 
 impl<S> Books<S> {
-    /// Calls those who wait and for whom there is room, the first first, until it is used up. Gives their wakers.
+    /// Calls those who wait and for whom there is room, the first first, until it is used up. Gives their
+    /// wakers.
     fn call(&mut self) -> Vec<Waker> {
         let Self { arena, line, .. } = self;
         // What those were woken for who have not come yet is theirs, wherever they stand.
@@ -281,8 +283,8 @@ impl<S> Waiting<S> {
         self.bytes
     }
 
-    /// Whether a block could be had now; if not, `waker` is woken when there is room: once, and others may take it first, so
-    /// that the caller asks again.
+    /// Whether a block could be had now; if not, `waker` is woken when there is room: once, and others may
+    /// take it first, so that the caller asks again.
     ///
     /// It is true when the ledger is [closed](Ledger::close), so that nobody waits then.
     #[must_use]

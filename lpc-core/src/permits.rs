@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 /// Permits of which there are so many, handed on in the order in which they were waited for.
 ///
-/// A permit that is released goes to the waiter at the front of the queue, which is told, and to nobody else: no thundering herd wakes up for
-/// one permit, and no later one overtakes. `W` is how a waiter is told: a [`Waker`](core::task::Waker), for one.
+/// A permit that is released goes to the waiter at the front of the queue, which is told, and to nobody else:
+/// no thundering herd wakes up for one permit, and no later one overtakes. `W` is how a waiter is told: a
+/// [`Waker`](core::task::Waker), for one.
 ///
 /// ```
 /// use lpc_core::permits::Permits;
@@ -119,7 +120,8 @@ impl<W> Permits<W> {
         self.grant_next()
     }
 
-    /// Takes out how each waiter is told, because waiting is no use any more. Each then [leaves](Self::leave).
+    /// Takes out how each waiter is told, because waiting is no use any more. Each then
+    /// [leaves](Self::leave).
     pub fn drain(&mut self) -> impl Iterator<Item = W> + '_ {
         self.queue.iter_mut().filter_map(|place| match place {
             Place::Waits(waiter) => waiter.take(),
@@ -191,8 +193,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model that searches: permits are never more than the limit, never idle while somebody waits, and
-        /// granted in the order of arrival, each time with exactly one told.
+        /// Against a model that searches: permits are never more than the limit, never idle while somebody
+        /// waits, and granted in the order of arrival, each time with exactly one told.
         #[test]
         fn permits_go_to_those_that_wait_in_order(limit in 1..4usize, steps in steps()) {
             let mut permits = Permits::new(limit);

@@ -1,7 +1,7 @@
 //! The quick lane: small frames through memory that both sides have mapped, without a system call.
 //!
-//! Each side has one piece of memory of [`LEN`] bytes, which it alone writes and the other one reads. It holds the ring of
-//! what this side sends, and two words about what it receives:
+//! Each side has one piece of memory of [`LEN`] bytes, which it alone writes and the other one reads. It
+//! holds the ring of what this side sends, and two words about what it receives:
 //!
 //! ```text
 //!  0          128         4096                       4352
@@ -9,17 +9,18 @@
 //!  | u64      | u64       | stamp, u64 | 248 bytes   |
 //! ```
 //!
-//! - A frame takes as many slots as its bytes fill. Its first slot is *stamped*, when all of it is there, with the number of
-//!   slots up to and with that one since the beginning. So who waits for a frame looks at the very line of memory that brings
-//!   it, and any other number there means that it has not come.
+//! - A frame takes as many slots as its bytes fill. Its first slot is *stamped*, when all of it is there,
+//!   with the number of slots up to and with that one since the beginning. So a side that waits for a frame
+//!   asks the very line of memory that brings it, and any other number there means that it has not come.
 //! - `taken`: slots of the other side's ring that this side has read, and does not read again.
 //! - `asleep`: odd while this side sleeps, and needs a bell through the socket to look at the ring again.
 //!
-//! What the peer's memory says is hostile: a stamp is compared with the only one there can be, `taken` is checked, and a frame's
-//! bytes are copied once before they are parsed. Nothing that this side relies on is ever read back from its own memory.
+//! What the peer's memory says is hostile: a stamp is compared with the only one there can be, `taken` is
+//! checked, and a frame's bytes are copied once before they are parsed. Nothing that this side relies on is
+//! ever read back from its own memory.
 //!
-//! A ring that is full is never waited for: what does not fit in goes through the socket, see [`frame`](crate::frame). One
-//! slot is always kept for saying so.
+//! A ring that is full is never waited for: what does not fit in goes through the socket, see
+//! [`frame`](crate::frame). One slot is always kept for saying so.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -52,8 +53,8 @@ const PIECE: usize = SLOT - STAMP;
 /// Bytes of a frame that are read before its length is known.
 const START: usize = 32;
 
-/// Where a side says how much it has taken, and whether it sleeps: each on a line of its own, and with the neighbour that
-/// processors fetch along.
+/// Where a side says how much it has taken, and whether it sleeps: each on a line of its own, and with the
+/// neighbour that processors fetch along.
 const TAKEN_AT: usize = 0;
 const ASLEEP_AT: usize = 128;
 
@@ -62,10 +63,11 @@ pub trait Own {
     /// Writes `bytes` at `offset`. They become visible with the next [`store`](Self::store).
     fn write(&self, offset: usize, bytes: &[u8]);
 
-    /// Writes a word at `offset`, a multiple of 8, behind all that was written before ([`Ordering::Release`]).
+    /// Writes a word at `offset`, a multiple of 8, behind all that was written before
+    /// ([`Ordering::Release`]).
     fn store(&self, offset: usize, value: u64);
 
-    /// Sees to it that what was stored before is visible to whoever does not see what is loaded after
+    /// Sees to it that what was stored before is visible to a side that does not see what is loaded after
     /// ([`Ordering::SeqCst`]).
     fn fence(&self) {
         fence(Ordering::SeqCst);
@@ -200,7 +202,8 @@ impl<O: Own, P: Peers> Producer<O, P> {
             return false;
         }
         self.is_unheard = false;
-        // Together with the one in `Consumer::sleep`: either the peer sees what was sent, or it is seen to sleep here.
+        // Together with the one in `Consumer::sleep`: either the peer sees what was sent, or it is seen to
+        // sleep here.
         self.own.fence();
         let asleep = self.peers.load(ASLEEP_AT);
         if asleep.is_multiple_of(2) || asleep == self.rung {
@@ -251,7 +254,8 @@ pub struct Consumer<O, P> {
     asleep: u64,
 }
 
-/// The next frame in a ring, of which the first bytes have been read. It is there until it is [taken](Self::take).
+/// The next frame in a ring, of which the first bytes have been read. It is there until it is
+/// [taken](Self::take).
 #[derive(Debug)]
 pub struct Found<'a, O, P> {
     consumer: &'a mut Consumer<O, P>,

@@ -1,4 +1,5 @@
-//! [`Turns`]: of the threads that call through one connection, which one receives, which one flushes, and which ones park.
+//! [`Turns`]: of the threads that call through one connection, which one receives, which one flushes, and
+//! which ones park.
 
 use std::task::Waker;
 
@@ -16,16 +17,20 @@ use std::task::Waker;
 ///                          gone ◄──── leave ───┘
 /// ```
 ///
-/// - Of those that wait one holds the receive half, and receives for all. When it leaves, the half goes to another that is parked.
-/// - Under *contention*, when so many callers are runnable, a caller that has something to send defers it, and receiving too: the
-///   last runnable caller flushes for all, and then one of them receives (flat combining: Hendler, Incze, Shavit, Tzafrir, *Flat
-///   combining and the synchronization-parallelism tradeoff*, 2010). So many threads make one system call, not each its own.
-/// - A caller that waits for something else than an answer (a permit, room in shared memory) is *idle*: it receives only where no
-///   caller that waits for an answer could.
+/// - Of those that wait one holds the receive half, and receives for all. When it leaves, the half goes to
+///   another that is parked.
+/// - Under *contention*, when so many callers are runnable, a caller that has something to send defers it,
+///   and receiving too: the last runnable caller flushes for all, and then one of them receives (flat
+///   combining: Hendler, Incze, Shavit, Tzafrir, *Flat combining and the synchronization-parallelism
+///   tradeoff*, 2010). So many threads make one system call, not each its own.
+/// - A caller that waits for something else than an answer (a permit, room in shared memory) is *idle*: it
+///   receives only where no caller that waits for an answer could.
 ///
-/// Every method is an event, to be reported under the connection's lock; what it returns is to be done after unlocking.
+/// Every method is an event, to be reported under the connection's lock; what it returns is to be done after
+/// unlocking.
 ///
-/// Invariant: where the half is free and a caller is parked, another one is runnable or sending, and steps or leaves.
+/// Invariant: where the half is free and a caller is parked, another one is runnable or sending, and steps or
+/// leaves.
 /// Invariant: where a frame is deferred, a caller is runnable or sending.
 #[derive(Debug)]
 pub struct Turns<H> {
@@ -73,7 +78,8 @@ pub enum Waits {
 #[derive(Debug)]
 pub struct Caller {
     waits: Waits,
-    /// It leaves receiving and flushing to others. That they do is certain, but not when: other work may keep them from running.
+    /// It leaves receiving and flushing to others. That they do is certain, but not when: other work may keep
+    /// them from running.
     relies_on_others: bool,
 }
 
@@ -134,7 +140,8 @@ impl<H> Turns<H> {
         self.sending += 1;
     }
 
-    /// It has sent. It receives, if the half is given, which it may only be where it `waits` for an answer; otherwise it is runnable.
+    /// It has sent. It receives, if the half is given, which it may only be where it `waits` for an answer;
+    /// otherwise it is runnable.
     #[inline]
     pub fn end_send(&mut self, waits: bool) -> (Option<H>, Actions) {
         self.sending -= 1;
@@ -190,7 +197,8 @@ impl<H> Turns<H> {
         actions
     }
 
-    /// A parked caller gets what it waits for: it is runnable from now on, and to be woken. `None` where it runs already.
+    /// A parked caller gets what it waits for: it is runnable from now on, and to be woken. `None` where it
+    /// runs already.
     pub fn wake(&mut self, spot: Spot) -> Option<Waker> {
         let waker = self.parked.remove(spot)?;
         self.runnable += 1;
@@ -203,8 +211,8 @@ impl<H> Turns<H> {
         self.runnable += 1;
     }
 
-    /// A caller that receives is about to hand answers to others. They may run at once, so that it counts as runnable until it has
-    /// handed out all.
+    /// A caller that receives is about to hand answers to others. They may run at once, so that it counts as
+    /// runnable until it has handed out all.
     pub fn begin_delivery(&mut self) {
         self.runnable += 1;
     }
@@ -222,7 +230,8 @@ impl<H> Turns<H> {
         self.settle()
     }
 
-    /// The half, for something else than a caller that receives for a moment. It is to be [given back](Self::give_back).
+    /// The half, for something else than a caller that receives for a moment. It is to be [given
+    /// back](Self::give_back).
     pub fn borrow(&mut self) -> Option<H> {
         self.half.take()
     }
@@ -262,8 +271,8 @@ struct Parked {
     /// By spot.
     places: Vec<Place>,
     free: Vec<u32>,
-    /// Those that wait for an answer, and those that are idle. The one that came last is the next to receive: it waits longest, and
-    /// so hands the half on least often.
+    /// Those that wait for an answer, and those that are idle. The one that came last is the next to receive:
+    /// it waits longest, and so hands the half on least often.
     lists: [Vec<(u32, Waker)>; 2],
 }
 

@@ -54,8 +54,8 @@ pub(crate) fn preamble(bytes: &[u8; Preamble::LEN], peer: Role) -> Result<Preamb
     Preamble::decode(bytes, peer)
 }
 
-/// What became of a client's hello. A server that refuses does so without listening, and closes: what it has said can be
-/// read all the same.
+/// What became of a client's hello. A server that refuses does so without listening, and closes: what it has
+/// said can be read all the same.
 pub(crate) fn heard(written: Result<()>) -> Result<()> {
     match written {
         Err(error) if error.is_disconnected() => Ok(()),
@@ -82,7 +82,8 @@ pub(crate) fn check_server(stream: impl AsFd, config: &Config) -> Result<()> {
     config.check_peer(&Credentials::of_peer(stream)?, Role::Server)
 }
 
-/// Tells a client why it is not taken. Never waits: this is the first that is written to the stream, so there is room.
+/// Tells a client why it is not taken. Never waits: this is the first that is written to the stream, so there
+/// is room.
 pub(crate) fn refuse(stream: impl AsFd, reason: &Error) {
     // It may have left.
     let _ = socket::send(stream, &ServerHello::refusal(reason).encode(), None, Wait::Never);

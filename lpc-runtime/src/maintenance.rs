@@ -1,9 +1,11 @@
-//! What has to happen although nobody calls: one thread for the whole process, asleep unless there is something to do.
+//! What has to happen although nobody calls: one thread for the whole process, asleep unless there is
+//! something to do.
 //!
 //! - What was queued to travel with the next message goes out by itself when there is none for [`SOON`].
 //! - Shared memory that was not used for a while is given back.
 //!
-//! It never blocks on a peer, and holds no connection alive. A panic over one connection is nothing to the others.
+//! It never blocks on a peer, and holds no connection alive. A panic over one connection is nothing to the
+//! others.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,7 +18,8 @@ use crate::sys::private;
 
 /// A connection that needs to be looked after.
 pub(crate) trait Maintained: Send + Sync {
-    /// Sends what was queued for longer than it should, without waiting. Whether to come again soon, for what is left.
+    /// Sends what was queued for longer than it should, without waiting. Whether to come again soon, for what
+    /// is left.
     fn flush_deferred(&self) -> bool;
 
     /// Gives back memory that is not in use, and sends what waits. Says when to come again, if at all.
@@ -120,7 +123,7 @@ fn wake(mut work: MutexGuard<'_, Work>) {
     }
     match thread::Builder::new().name("lpc-maintenance".into()).spawn(run) {
         Ok(_) => work.has_thread = true,
-        // The next one who comes tries again. Until then memory stays where it is; no call depends on it.
+        // The next event tries again. Until then memory stays where it is; no call depends on it.
         Err(error) => tracing::warn!(%error, "no thread to give memory back"),
     }
 }

@@ -13,8 +13,8 @@ pub use table::Table;
 
 mod table;
 
-/// The calls of one client connection. `A` is an answer's body, `B` what the body of a request leaves behind that stands in shared
-/// memory, and `W` how a waiting caller is woken.
+/// The calls of one client connection. `A` is an answer's body, `B` what the body of a request leaves behind
+/// that stands in shared memory, and `W` how a waiting caller is woken.
 ///
 /// A call has a permit from [`admit`](Self::admit) on, and goes
 ///
@@ -28,9 +28,9 @@ mod table;
 ///                                              abandon
 /// ```
 ///
-/// and its id is in use until it is gone. *Rejected* is a call whose body the server cannot read where it stands: it has not taken
-/// the call in, and gets it again from the caller, with the body in line. An *abandoned* one has no caller any more, but the server
-/// may be reading its body.
+/// and its id is in use until it is gone. *Rejected* is a call whose body the server cannot read where it
+/// stands: it has not taken the call in, and gets it again from the caller, with the body in line. An
+/// *abandoned* one has no caller any more, but the server may be reading its body.
 ///
 /// Nothing here wakes anybody or drops what a user gave: both are handed out, to be done without a lock.
 ///
@@ -171,7 +171,8 @@ impl<A, B, W> Calls<A, B, W> {
     ///
     /// # Errors
     ///
-    /// No call is made any more; the place is gone, too, and the waiter that has the permit now is to be woken.
+    /// No call is made any more; the place is gone, too, and the waiter that has the permit now is to be
+    /// woken.
     pub fn admitted(&mut self, ticket: Ticket) -> Result<Option<Ticket>, (Error, Option<W>)> {
         if let Err(error) = self.check() {
             return Err((error, self.permits.leave(ticket)));
@@ -199,7 +200,8 @@ impl<A, B, W> Calls<A, B, W> {
         self.table.insert(Call { stage: Stage::Sending, body, waiter: None })
     }
 
-    /// The call's frame ends there in all that is sent. Whether the caller is to wait: the answer may be here already.
+    /// The call's frame ends there in all that is sent. Whether the caller is to wait: the answer may be here
+    /// already.
     ///
     /// # Panics
     ///
@@ -320,9 +322,9 @@ impl<A, B, W> Calls<A, B, W> {
         }
     }
 
-    /// Fails calls whose frames were sent and that have no answer, as far as they got `no_further` than so. Those that are just
-    /// being sent are for their senders to fail, when it is known how far they got. Once the connection is over, abandoned calls are
-    /// gone.
+    /// Fails calls whose frames were sent and that have no answer, as far as they got `no_further` than so.
+    /// Those that are just being sent are for their senders to fail, when it is known how far they got. Once
+    /// the connection is over, abandoned calls are gone.
     pub fn fail(
         &mut self,
         error: &Error,
@@ -401,7 +403,7 @@ impl<A, B, W> Calls<A, B, W> {
 }
 
 impl<A, B, W> Gone<A, B, W> {
-    /// Takes out whom to wake.
+    /// Takes out the waiter to wake.
     #[must_use]
     pub fn take_wake(&mut self) -> Option<W> {
         mem::take(&mut self.wake)

@@ -22,8 +22,8 @@ impl Buffer {
         Self { bytes: vec![0; BUFFER], start: 0, end: 0 }
     }
 
-    /// Where the next bytes belong: never empty, and large enough for the rest of a frame that has begun to arrive, as far as
-    /// the bytes that did arrive justify the memory.
+    /// Where the next bytes belong: never empty, and large enough for the rest of a frame that has begun to
+    /// arrive, as far as the bytes that did arrive justify the memory.
     pub(super) fn space(&mut self) -> &mut [u8] {
         let have = self.end - self.start;
         let missing = frame_len(self.unread()).unwrap_or(Header::LEN).saturating_sub(have);

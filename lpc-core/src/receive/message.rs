@@ -61,8 +61,8 @@ pub enum Incoming<F, B> {
         /// Its descriptor; `None` where the system had none left here for it.
         descriptor: Option<F>,
     },
-    /// The peer does not use a segment or object any more: its number is free again. What was lent in it may still be
-    /// read here.
+    /// The peer does not use a segment or object any more: its number is free again. What was lent in it may
+    /// still be read here.
     Retire {
         /// Its number.
         number: u32,
@@ -72,7 +72,8 @@ pub enum Incoming<F, B> {
         /// The call's id.
         call: CallId,
     },
-    /// A loan in this side's pool is not read any more; whether there is one is for [`Lent`](crate::lent::Lent) to say.
+    /// A loan in this side's pool is not read any more; whether there is one is for
+    /// [`Lent`](crate::lent::Lent) to say.
     Return {
         /// The segment that it stands in.
         segment: u32,
@@ -84,8 +85,8 @@ pub enum Incoming<F, B> {
         /// Its number.
         segment: u32,
     },
-    /// The peer cannot read the block that the body of this Call or Reply stands in, and asks for the same frame with the
-    /// body in line. It does not read the block any more, and took none of the loans.
+    /// The peer cannot read the block that the body of this Call or Reply stands in, and asks for the same
+    /// frame with the body in line. It does not read the block any more, and took none of the loans.
     Resend {
         /// The call's id.
         call: CallId,
@@ -107,8 +108,8 @@ pub enum Incoming<F, B> {
     },
     /// What the peer sends goes on in the ring.
     Switch,
-    /// No message, but the end of them: this side [stops receiving](super::Entrance), and has taken all that it takes from the
-    /// ring. The peer is to be told with Closing.
+    /// No message, but the end of them: this side [stops receiving](super::Entrance), and has taken all that
+    /// it takes from the ring. The peer is to be told with Closing.
     Drained {
         /// How many slots of the peer's ring were taken.
         taken: u64,

@@ -56,10 +56,12 @@ impl fmt::Display for Role {
     }
 }
 
-/// The receiving side of one connection. `F` is the driver's type of a descriptor, `O` and `P` its memory for the quick lane.
+/// The receiving side of one connection. `F` is the driver's type of a descriptor, `O` and `P` its memory for
+/// the quick lane.
 ///
-/// Ask for [`space`](Self::space), receive into it, say how much was [`received`](Self::received), and take messages
-/// with [`next`](Self::next) until there are none. After a [`Violation`] the connection is to be closed.
+/// Ask for [`space`](Self::space), receive into it, say how much was [`received`](Self::received), and take
+/// messages with [`next`](Self::next) until there are none. After a [`Violation`] the connection is to be
+/// closed.
 ///
 /// Invariant: memory held here is bounded by twice the bytes that did arrive, whatever the peer announces.
 #[derive(Debug)]
@@ -116,14 +118,15 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         self
     }
 
-    /// Where the next bytes from the socket belong: never empty, and large enough for the rest of a frame that has begun to
-    /// arrive, as far as the bytes that did arrive justify the memory.
+    /// Where the next bytes from the socket belong: never empty, and large enough for the rest of a frame
+    /// that has begun to arrive, as far as the bytes that did arrive justify the memory.
     pub fn space(&mut self) -> &mut [u8] {
         self.socket.space()
     }
 
-    /// Says that `len` bytes were put at the start of [`space`](Self::space) and that `descriptors` came with them, and
-    /// whether one was `lost`: the system had none left here for it. The frame that declares it is given without.
+    /// Says that `len` bytes were put at the start of [`space`](Self::space) and that `descriptors` came with
+    /// them, and whether one was `lost`: the system had none left here for it. The frame that declares it is
+    /// given without.
     ///
     /// # Errors
     ///
@@ -168,7 +171,8 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         self.ring.as_ref().map_or(0, Ring::frames)
     }
 
-    /// Has the peer ring a bell for what it sends from now on; `false` where there is something to be taken from the ring.
+    /// Has the peer ring a bell for what it sends from now on; `false` where there is something to be taken
+    /// from the ring.
     #[must_use]
     pub fn sleep(&mut self) -> bool {
         match &mut self.ring {
@@ -184,13 +188,14 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         }
     }
 
-    /// The peer has closed its side, and what it sent before was taken. If this side [stops receiving](Entrance) and the peer
-    /// is to be told with Closing, the slots of its ring that were taken.
+    /// The peer has closed its side, and what it sent before was taken. If this side [stops
+    /// receiving](Entrance) and the peer is to be told with Closing, the slots of its ring that were taken.
     pub fn end(&mut self) -> Option<u64> {
         self.ring.as_mut().and_then(Ring::end)
     }
 
-    /// Whether nothing is left of a frame that has begun to arrive, or was said to come: where a connection may end in peace.
+    /// Whether nothing is left of a frame that has begun to arrive, or was said to come: where a connection
+    /// may end in peace.
     #[must_use]
     #[inline]
     pub fn is_drained(&self) -> bool {
@@ -207,8 +212,8 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         }
     }
 
-    /// Whether [`next`](Self::next) has something to give before more bytes arrive. With a quick lane it may turn out to be
-    /// no message, but where the next one comes from.
+    /// Whether [`next`](Self::next) has something to give before more bytes arrive. With a quick lane it may
+    /// turn out to be no message, but where the next one comes from.
     #[must_use]
     #[inline]
     pub fn has_next(&self) -> bool {
@@ -218,8 +223,8 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         }
     }
 
-    /// The next message, once it has arrived as a whole. The bytes of a body are put behind what is in a `buffer` with room for
-    /// so many.
+    /// The next message, once it has arrived as a whole. The bytes of a body are put behind what is in a
+    /// `buffer` with room for so many.
     ///
     /// # Errors
     ///
@@ -264,7 +269,8 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         }
     }
 
-    /// The next message from the ring. None where there is no frame, or one that says that the next one comes through the socket.
+    /// The next message from the ring. None where there is no frame, or one that says that the next one comes
+    /// through the socket.
     #[inline]
     fn next_of_ring<B: AsMut<Vec<u8>>>(
         &mut self,
@@ -309,7 +315,8 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         Ok(None)
     }
 
-    /// The header of the next frame in the socket behind bells, which stand outside of the sequence of frames.
+    /// The header of the next frame in the socket behind bells, which stand outside of the sequence of
+    /// frames.
     fn next_behind_bells(&mut self) -> Result<Option<Header>, Violation> {
         while let Some((header, _)) = self.next_of_socket()? {
             if header.kind != Kind::Bell {
@@ -331,8 +338,9 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         let Some(bytes) = unread.first_chunk() else { return Ok(None) };
         let header = self.peer.rules.decode(bytes, false)?;
         let is_whole = unread.len() - Header::LEN >= header.len as usize;
-        // Descriptors come with the first byte of their frame, and a receive never goes on beyond the bytes that were sent with
-        // descriptors (unix(7)); so those of a frame further back are here only if all of this one is, too.
+        // Descriptors come with the first byte of their frame, and a receive never goes on beyond the bytes
+        // that were sent with descriptors (unix(7)); so those of a frame further back are here only if all of
+        // this one is, too.
         if !is_whole && !header.brings_descriptor() && !self.peer.descriptors.is_empty() {
             return Err(Violation::StrayDescriptors);
         }

@@ -1,5 +1,5 @@
-//! Where the sequence of the peer's frames leaves the socket: its ring, and the [`Entrance`], by which this side stops
-//! receiving.
+//! Where the sequence of the peer's frames leaves the socket: its ring, and the [`Entrance`], by which this
+//! side stops receiving.
 
 use std::sync::Arc;
 #[cfg(not(loom))]
@@ -43,8 +43,8 @@ impl Default for Entrance {
 }
 
 impl Entrance {
-    /// Has nothing more received than what has been sent already. Whether the caller has to say Closing, once the socket is
-    /// shut for receiving; if not, the one that reads the ring will, or it has been said.
+    /// Has nothing more received than what has been sent already. Whether the caller has to say Closing, once
+    /// the socket is shut for receiving; if not, the one that reads the ring will, or it has been said.
     #[must_use]
     pub fn close(&self) -> bool {
         self.0.swap(CLOSED, Ordering::AcqRel) == SOCKET
@@ -69,8 +69,8 @@ pub(super) struct Ring<O = NoRing, P = NoRing> {
     entrance: Arc<Entrance>,
     /// The entrance is this side's, which says so when it is closed.
     has_entered: bool,
-    /// Where receiving ends, in slots, once the entrance is closed: behind what can have been in the ring then. A peer that goes
-    /// on sending does not keep this side.
+    /// Where receiving ends, in slots, once the entrance is closed: behind what can have been in the ring
+    /// then. A peer that goes on sending does not keep this side.
     end: Option<u64>,
     /// Nothing more is taken, and that has been said.
     is_over: bool,

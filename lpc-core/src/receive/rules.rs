@@ -29,7 +29,8 @@ impl Rules {
         Self { role, common, limits, has_announced_ring: false, has_ring: false }
     }
 
-    /// The header in these bytes, of a frame that may come that way, to this side, with these flags and this length.
+    /// The header in these bytes, of a frame that may come that way, to this side, with these flags and this
+    /// length.
     #[inline]
     pub(super) fn decode(&self, bytes: &[u8; Header::LEN], in_ring: bool) -> Result<Header, Violation> {
         match Header::decode_plain(bytes, self.common) {

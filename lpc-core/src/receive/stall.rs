@@ -5,8 +5,9 @@ use std::time::Instant;
 
 /// Adds up the time in which a message that has begun to arrive was waited for.
 ///
-/// What does not count is the time in which nobody waits: while nobody holds the receive half, the peer's bytes may be there and
-/// nobody knows. What does count is the time of all who waited, one after the other, each of them shorter than the limit.
+/// What does not count is the time in which nobody waits: while nobody holds the receive half, the peer's
+/// bytes may be there and nobody knows. What does count is the time of all holders who waited, one after the
+/// other, each of them shorter than the limit.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -22,15 +23,15 @@ use std::time::Instant;
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StallTimer {
-    /// By those who wait no more.
+    /// Time that was waited by holders of the receive half who wait no more.
     waited: Duration,
     /// Since when somebody waits.
     since: Option<Instant>,
 }
 
 impl StallTimer {
-    /// Somebody waits, if not since before. Gives the point in time at which the peer has taken longer than `limit`; `None` is
-    /// never.
+    /// Somebody waits, if not since before. Gives the point in time at which the peer has taken longer than
+    /// `limit`; `None` is never.
     pub fn wait(&mut self, now: Instant, limit: Duration) -> Option<Instant> {
         let since = *self.since.get_or_insert(now);
         since.checked_add(limit.saturating_sub(self.waited))

@@ -1,7 +1,8 @@
-//! [`Sender`]: frames go in, and come out in batches for the writer of the moment, or in the ring of the quick lane.
+//! [`Sender`]: frames go in, and come out in batches for the writer of the moment, or in the ring of the
+//! quick lane.
 //!
-//! It is the counterpart of [`receive`](crate::receive), and does no I/O either: several senders share it behind a lock, and one of
-//! them at a time [writes](Sender::begin_write), without the lock.
+//! It is the counterpart of [`receive`](crate::receive), and does no I/O either: several senders share it
+//! behind a lock, and one of them at a time [writes](Sender::begin_write), without the lock.
 //!
 //! ```
 //! use lpc_core::frame::{self, CallId};
@@ -33,14 +34,14 @@ use writer::Writing;
 
 pub use writer::{AfterWrite, Announced, Batch, CONGESTED, MUCH, Piece, WriteOutcome};
 
-/// The sending side of one connection. `D` is the driver's type of a descriptor, `O` and `P` are this side's and the peer's memory
-/// of the quick lane.
+/// The sending side of one connection. `D` is the driver's type of a descriptor, `O` and `P` are this side's
+/// and the peer's memory of the quick lane.
 ///
-/// Invariant: frames come out in the order in which they went in, in the socket and the ring together, each with its
-/// descriptor, and once.
+/// Invariant: frames come out in the order in which they went in, in the socket and the ring together, each
+/// with its descriptor, and once.
 ///
-/// Invariant: whatever is queued has a writer at work, or somebody who was told to write it: by [`AfterWrite`], or by having
-/// queued it.
+/// Invariant: whatever is queued has a writer at work, or somebody who was told to write it: by
+/// [`AfterWrite`], or by having queued it.
 #[derive(Debug)]
 pub struct Sender<D, O, P> {
     queue: Queue<D>,
@@ -61,7 +62,8 @@ pub struct Sender<D, O, P> {
 /// Where a frame ends in all that one side sends: what tells, when the connection is over, whether the frame
 /// [may have gone](Sender::may_have_gone) out.
 ///
-/// The sequence of frames runs through the socket or through the ring of the quick lane, and a frame stands in one of them.
+/// The sequence of frames runs through the socket or through the ring of the quick lane, and a frame stands
+/// in one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamPosition {
     /// In the bytes that go through the socket.
@@ -122,8 +124,8 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         Ok(())
     }
 
-    /// Sends a frame as [`enqueue`](Self::enqueue) does. Where nobody writes, its sender becomes the writer, and the frame is not
-    /// copied to go behind what waits, unless it is small.
+    /// Sends a frame as [`enqueue`](Self::enqueue) does. Where nobody writes, its sender becomes the writer,
+    /// and the frame is not copied to go behind what waits, unless it is small.
     ///
     /// # Errors
     ///
@@ -140,8 +142,8 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         Ok((position, Some(self.batch(frame))))
     }
 
-    /// Puts a frame into the ring, if the next one goes there, it fits in, and nothing else is to be done. Says whether the peer has
-    /// to be [woken](Self::ring_bell) for it.
+    /// Puts a frame into the ring, if the next one goes there, it fits in, and nothing else is to be done.
+    /// Says whether the peer has to be [woken](Self::ring_bell) for it.
     #[inline]
     pub fn put(&mut self, frame: &[u8], cpu: Option<u32>) -> Option<(StreamPosition, bool)> {
         if self.cpu != cpu || self.queue.len() > 0 || self.is_over().is_some() {
@@ -158,8 +160,8 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         }
     }
 
-    /// Queues a small frame that others are about to send with theirs; `None` where so much waits that it should be
-    /// [sent](Self::send).
+    /// Queues a small frame that others are about to send with theirs; `None` where so much waits that it
+    /// should be [sent](Self::send).
     pub fn enqueue_behind(&mut self, frame: &[u8], cpu: Option<u32>) -> Option<StreamPosition> {
         if self.is_over().is_some() || self.queue.len() + frame.len() > MUCH {
             return None;
@@ -183,7 +185,8 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         Ok(())
     }
 
-    /// Queues a bell where the peer sleeps and has something in the ring; whether it did. A bell is rung once for each sleep.
+    /// Queues a bell where the peer sleeps and has something in the ring; whether it did. A bell is rung once
+    /// for each sleep.
     pub fn ring_bell(&mut self) -> bool {
         self.route.needs_bell() && self.queue_bell()
     }
@@ -214,8 +217,8 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         self.route.take_offered()
     }
 
-    /// The peer's memory is mapped, and with this side's it makes a ring. A server announces its own only now, by a `descriptor`;
-    /// where that was done before, the peer has mapped it.
+    /// The peer's memory is mapped, and with this side's it makes a ring. A server announces its own only
+    /// now, by a `descriptor`; where that was done before, the peer has mapped it.
     ///
     /// # Errors
     ///
@@ -251,28 +254,30 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         }
     }
 
-    /// The peer has stopped reading, and has taken so many slots of the ring. Sending [is over](Self::give_up).
+    /// The peer has stopped reading, and has taken so many slots of the ring. Sending [is
+    /// over](Self::give_up).
     pub const fn peer_has_taken(&mut self, slots: u64) {
         self.taken = Some(slots);
     }
 
-    /// The peer has ended the connection, and reads nothing more: what it left in its memory says how much of the ring it took. So it
-    /// is known of calls that were put there after its death that they did not run.
+    /// The peer has ended the connection, and reads nothing more: what it left in its memory says how much of
+    /// the ring it took. So it is known of calls that were put there after its death that they did not run.
     pub fn peer_is_gone(&mut self) {
         if self.taken.is_none() {
             self.taken = self.route.last_taken();
         }
     }
 
-    /// The connection is over, and nobody asks any more how far a frame got in the ring. What is given is its memory, to be unmapped
-    /// without a lock.
+    /// The connection is over, and nobody asks any more how far a frame got in the ring. What is given is its
+    /// memory, to be unmapped without a lock.
     #[must_use = "unmapping takes its time"]
     pub fn forget_ring(&mut self) -> Option<Producer<O, P>> {
         self.route.forget()
     }
 
-    /// Sends nothing more. Gives what was queued and never goes out: descriptors, to be closed without a lock. The memory of the ring
-    /// stays until it is [forgotten](Self::forget_ring): a peer that is gone has left there how much of it was taken.
+    /// Sends nothing more. Gives what was queued and never goes out: descriptors, to be closed without a
+    /// lock. The memory of the ring stays until it is [forgotten](Self::forget_ring): a peer that is gone has
+    /// left there how much of it was taken.
     pub fn give_up(&mut self) -> impl Iterator<Item = D> + use<D, O, P> {
         // The first reason stays.
         if self.is_over().is_none() {
@@ -303,7 +308,8 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         self.queue.capacity()
     }
 
-    /// Puts a frame into the ring, if it goes there; otherwise the next one in the socket's queue has to be this one.
+    /// Puts a frame into the ring, if it goes there; otherwise the next one in the socket's queue has to be
+    /// this one.
     fn place(&mut self, frame: &[u8], brings_descriptor: bool) -> Result<Option<StreamPosition>, Over> {
         if let Some(over) = self.is_over() {
             return Err(over);

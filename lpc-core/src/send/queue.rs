@@ -66,8 +66,8 @@ impl<D> Queue<D> {
     /// Puts a batch that was written up to `start` back in front of what was queued since.
     pub(super) fn put_back(&mut self, mut bytes: Vec<u8>, mut start: usize, mut descriptors: Descriptors<D>) {
         if start > bytes.len() / 2 {
-            // What has been written goes, or a stall that never quite ends would keep all that ever was; not each time,
-            // or a large batch would be copied over and over.
+            // What has been written goes, or a stall that never quite ends would keep all that ever was; not
+            // each time, or a large batch would be copied over and over.
             bytes.drain(..start);
             for (place, _) in &mut descriptors {
                 *place -= start;

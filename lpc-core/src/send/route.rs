@@ -1,7 +1,7 @@
 //! [`Route`]: whether the next frame goes through the socket or the ring of the quick lane.
 //!
-//! All that one side sends is one sequence of frames. Switch says where it goes on, Aside that one frame of it comes through
-//! the socket; see [`frame`](crate::frame).
+//! All that one side sends is one sequence of frames. Switch says where it goes on, Aside that one frame of
+//! it comes through the socket; see [`frame`](crate::frame).
 
 use crate::frame;
 use crate::ring::{MAX_FRAME, Own, Peers, Producer, RingViolation};
@@ -38,7 +38,8 @@ enum Stage {
 pub(super) struct Placed {
     /// The sequence goes on in the ring: a Switch has to go through the socket.
     pub(super) is_switched: bool,
-    /// The frame was put into the ring and ends there, among its slots; otherwise it is the next one in the socket.
+    /// The frame was put into the ring and ends there, among its slots; otherwise it is the next one in the
+    /// socket.
     pub(super) in_ring: Option<u64>,
 }
 
@@ -108,7 +109,8 @@ impl<O: Own, P: Peers> Route<O, P> {
         }
     }
 
-    /// Puts a frame into the ring, if it can go there; otherwise says there, if need be, that the socket is where to look.
+    /// Puts a frame into the ring, if it can go there; otherwise says there, if need be, that the socket is
+    /// where to look.
     ///
     /// # Errors
     ///
@@ -127,8 +129,8 @@ impl<O: Own, P: Peers> Route<O, P> {
 }
 
 impl<O: Own, P: Peers> Ring<O, P> {
-    /// The sequence enters the ring only when the socket is idle and the ring is empty: so it does not go back and forth while
-    /// the peer is busy.
+    /// The sequence enters the ring only when the socket is idle and the ring is empty: so it does not go
+    /// back and forth while the peer is busy.
     fn place(
         &mut self,
         frame: &[u8],

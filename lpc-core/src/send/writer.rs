@@ -1,4 +1,5 @@
-//! One writer at a time: a [`Batch`] is the writer's turn, and a sender that holds none leaves its frames to the writer.
+//! One writer at a time: a [`Batch`] is the writer's turn, and a sender that holds none leaves its frames to
+//! the writer.
 //!
 //! Batches form by themselves under load, and no lock is held while they are written.
 
@@ -27,8 +28,8 @@ pub(super) enum Writing {
     Over(Over),
 }
 
-/// The writer's turn: what it writes, while nobody else does. Write [`piece`](Self::piece) after piece, and give the
-/// batch [back](Sender::finish).
+/// The writer's turn: what it writes, while nobody else does. Write [`piece`](Self::piece) after piece, and
+/// give the batch [back](Sender::finish).
 #[derive(Debug)]
 #[must_use = "nobody else writes before it is given back"]
 pub struct Batch<'f, D> {
@@ -76,7 +77,8 @@ pub enum AfterWrite<D> {
     GoOn,
     /// The same. What this descriptor belongs to was announced without it: the system did not pass it.
     Lost(Announced, D),
-    /// The rest goes out when the socket takes more: somebody has to wait for that, and to [resume](Sender::resume).
+    /// The rest goes out when the socket takes more: somebody has to wait for that, and to
+    /// [resume](Sender::resume).
     Stalled,
     /// The rest is to be tried again, soon.
     Retry,
@@ -110,7 +112,8 @@ impl<D> Batch<'_, D> {
         Some(Piece { bytes: &queued[..end], descriptor: own.map(|(_, descriptor)| descriptor) })
     }
 
-    /// The first `len` bytes of the [`piece`](Self::piece) were written. Gives the descriptor that went with them, to be closed.
+    /// The first `len` bytes of the [`piece`](Self::piece) were written. Gives the descriptor that went with
+    /// them, to be closed.
     pub fn wrote(&mut self, len: usize) -> Option<D> {
         let went = len > 0 && self.is_at_descriptor();
         self.written += len;
@@ -126,8 +129,8 @@ impl<D> Batch<'_, D> {
         self.end - (self.queued.len() + self.frame.len() - self.written) as u64
     }
 
-    /// Has the frame that comes next go without its descriptor, and gives that back. The frame keeps its length, as it has been
-    /// said where those behind it end.
+    /// Has the frame that comes next go without its descriptor, and gives that back. The frame keeps its
+    /// length, as it has been said where those behind it end.
     fn go_without(&mut self) -> Option<(Announced, D)> {
         if !self.is_at_descriptor() {
             return None;
@@ -145,7 +148,8 @@ impl<D> Batch<'_, D> {
 }
 
 impl<D, O: Own, P: Peers> Sender<D, O, P> {
-    /// Makes the caller the writer of all that is queued; `None` where nothing is, or it is not for the caller to write.
+    /// Makes the caller the writer of all that is queued; `None` where nothing is, or it is not for the
+    /// caller to write.
     pub fn begin_write(&mut self) -> Option<Batch<'static, D>> {
         if self.writing != Writing::Idle || self.queue.len() == 0 {
             return None;
@@ -163,7 +167,8 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         Batch { queued, descriptors, frame, written, end: self.total }
     }
 
-    /// Ends the writer's turn, and says what is to be done next. What was not written goes out before what was queued since.
+    /// Ends the writer's turn, and says what is to be done next. What was not written goes out before what
+    /// was queued since.
     pub fn finish(&mut self, mut batch: Batch<'_, D>, outcome: WriteOutcome) -> AfterWrite<D> {
         self.gone = batch.gone();
         if let Writing::Over(over) = self.writing {

@@ -1,9 +1,10 @@
 //! Whether to spin for the peer's next message for a moment before sleeping.
 //!
-//! A thread that sleeps has to be woken by another CPU, which takes tens of microseconds, ten times what a call takes. A
-//! thread that instead spins for as long as a wake takes is at worst twice as slow as the better of both (Karlin, Li, Manasse, Owicki,
-//! *Empirical studies of competitive spinning for a shared-memory multiprocessor*, 1991), as long as the peer has a CPU of
-//! its own to run on. Where the message is late as a rule, [`Spin`] learns not to look.
+//! A thread that sleeps has to be woken by another CPU, which takes tens of microseconds, ten times what a
+//! call takes. A thread that instead spins for as long as a wake takes is at worst twice as slow as the
+//! better of both (Karlin, Li, Manasse, Owicki, *Empirical studies of competitive spinning for a
+//! shared-memory multiprocessor*, 1991), as long as the peer has a CPU of its own to run on. Where the
+//! message is late as a rule, [`Spin`] learns not to look.
 
 mod thread;
 
@@ -28,8 +29,9 @@ pub use self::thread::ThreadSpin;
 /// assert_eq!(spin.time(), micros(0)); // it does not pay: sleep at once, for some time
 /// ```
 ///
-/// Two sides that both sleep keep each other asleep: a message then comes no sooner than it takes to wake its sender. So who
-/// tries again after a while spins for longer than that, often enough for the other side to try as well.
+/// Two sides that both sleep keep each other asleep: a message then comes no sooner than it takes to wake its
+/// sender. So a side that tries again after a while spins for longer than that, often enough for the other
+/// side to try as well.
 #[derive(Debug)]
 pub struct Spin {
     limit: Duration,
@@ -53,20 +55,21 @@ enum State {
 /// Misses in excess of finds after which spinning does not pay.
 const MISSES: u32 = 4;
 
-/// A try spins for so many times the limit: the time that it takes to wake a peer, and for that one to answer, also where waking
-/// takes several times as long as it should. (Measured on virtual machines: 20 to 55 µs.)
+/// A try spins for so many times the limit: the time that it takes to wake a peer, and for that one to
+/// answer, also where waking takes several times as long as it should. (Measured on virtual machines: 20 to
+/// 55 µs.)
 const LONGER: u32 = 8;
 
-/// Waits without a spin between two tries: at first, and at most. Together with `LONGER` the latter bounds what spinning in
-/// vain costs, to an eighth of a limit for each wait.
+/// Waits without a spin between two tries: at first, and at most. Together with `LONGER` the latter bounds
+/// what spinning in vain costs, to an eighth of a limit for each wait.
 const PAUSES: (u32, u32) = (8, 64);
 
 /// Waits of a try that finds something, though late: until the peer has tried as well.
 const TRIES: u32 = 2 * PAUSES.1;
 
-/// Short tries after one that went on for so long and found nothing early. The peer is late for another reason than that it
-/// sleeps, say because its caller has something else to do, and each look takes as long as it is late. A short try is enough to
-/// meet one of the peer's that goes on.
+/// Short tries after one that went on for so long and found nothing early. The peer is late for another
+/// reason than that it sleeps, say because its caller has something else to do, and each look takes as long
+/// as it is late. A short try is enough to meet one of the peer's that goes on.
 const SHORT: u32 = 32;
 
 impl Spin {
@@ -94,7 +97,8 @@ impl Spin {
         }
     }
 
-    /// Something came, and how long `after` is only asked where that matters: as long as spinning pays it does not.
+    /// Something came, and how long `after` is only asked where that matters: as long as spinning pays it
+    /// does not.
     pub fn found(&mut self, after: impl FnOnce() -> Duration) {
         match &mut self.state {
             State::Pays { misses } => *misses = misses.saturating_sub(1),
@@ -206,7 +210,8 @@ mod tests {
         is_asleep
     }
 
-    /// A look takes as long as the message is late: a caller that thinks in between, a method that takes its time.
+    /// A look takes as long as the message is late: a caller that thinks in between, a method that takes its
+    /// time.
     #[test]
     fn it_seldom_spins_where_each_message_is_late_by_a_little() {
         let mut spin = Spin::new(LIMIT);

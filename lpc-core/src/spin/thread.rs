@@ -7,9 +7,10 @@ use super::Spin;
 
 /// Whether the connections of a thread spin each by itself, and if not, which of them spins.
 ///
-/// A connection that has its thread to itself spins on its own socket. Where others receive meanwhile, that keeps the thread from
-/// their messages. Then, for a while, one at a time spins for all: it has the thread look for whatever has come, in turns, and each
-/// message renews the spin budget. Connections that are used one after the other are not in each other's way.
+/// A connection that has its thread to itself spins on its own socket. Where others receive meanwhile, that
+/// keeps the thread from their messages. Then, for a while, one at a time spins for all: it has the thread
+/// look for whatever has come, in turns, and each message renews the spin budget. Connections that are used
+/// one after the other are not in each other's way.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -48,11 +49,13 @@ struct Spinner {
     seen: u64,
 }
 
-/// Messages in a row that come while none comes for another connection, after which their connection has the thread to itself.
+/// Messages in a row that come while none comes for another connection, after which their connection has the
+/// thread to itself.
 const ALONE: u32 = 32;
 
-/// Turns in which a connection asks for its own messages while another spins: together they take as long as what is saved where one
-/// comes, to be woken for it. Nor do the others' messages say whether its own peer still lives.
+/// Turns in which a connection asks for its own messages while another spins: together they take as long as
+/// what is saved where one comes, to be woken for it. Nor do the others' messages say whether its own peer
+/// still lives.
 const TURNS: u32 = 32;
 
 impl ThreadSpin {
@@ -63,8 +66,8 @@ impl ThreadSpin {
         Self { received: 0, shared: 0, spin, budget: Duration::ZERO, spinner: None }
     }
 
-    /// A connection that has waited since there were so many messages has received one. Where that was on another thread, nothing can be
-    /// said of it.
+    /// A connection that has waited since there were so many messages has received one. Where that was on
+    /// another thread, nothing can be said of it.
     #[inline]
     pub fn received(&mut self, since: Option<u64>) {
         if let Some(since) = since
@@ -140,8 +143,8 @@ impl ThreadSpin {
         goes_on
     }
 
-    /// Whether `connection`, which spins, or asks for its own messages in each turn as long as another spins, goes on with that after
-    /// so many `turns`.
+    /// Whether `connection`, which spins, or asks for its own messages in each turn as long as another spins,
+    /// goes on with that after so many `turns`.
     pub fn joins(&mut self, connection: u64, budget: Duration, turns: u32, now: Instant) -> bool {
         if self.spinner.is_some_and(|spinner| spinner.connection == connection) {
             return self.turn(connection, now);

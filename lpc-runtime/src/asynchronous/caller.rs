@@ -1,6 +1,7 @@
 //! [`Connection`]: one connection of an async client, and how a task that calls through it waits.
 //!
-//! A call is encoded and written by the task that makes it; which task receives is for the [handover](super::handover) to say.
+//! A call is encoded and written by the task that makes it; which task receives is for the
+//! [handover](super::handover) to say.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -517,7 +518,8 @@ async fn drive(guard: EndOnDrop, socket: Arc<Stream>, inbox: Box<Inbox>) {
 impl Connection {
     fn end(&self, error: &Error) {
         self.session.end(error);
-        // What the receive half holds of the server's memory is not kept for as long as somebody has the client.
+        // What the receive half holds of the server's memory is not kept for as long as somebody has the
+        // client.
         let ended = self.session.state().callers.end();
         drop(ended);
     }

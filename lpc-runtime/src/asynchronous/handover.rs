@@ -1,9 +1,10 @@
 //! [`Handover`]: where the receive half of an async client's connection is.
 //!
-//! The connection's own task receives; it is there because a call's future may be held without being polled, and must not keep the
-//! replies of others from being received. While no call is open the task sleeps, and leaves the receive half to the caller that comes
-//! next: a lone caller spins for its answer within its first poll, before the task goes on with that. So a call at a time costs no
-//! trip through the runtime's queues, and none to another thread.
+//! The connection's own task receives; it is there because a call's future may be held without being polled,
+//! and must not keep the replies of others from being received. While no call is open the task sleeps, and
+//! leaves the receive half to the caller that comes next: a lone caller spins for its answer within its first
+//! poll, before the task goes on with that. So a call at a time costs no trip through the runtime's queues,
+//! and none to another thread.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -69,7 +70,8 @@ impl Handover {
         self.want(Handed::Receive);
     }
 
-    /// Takes out what is kept of a connection that has ended: the half, which holds memory of the server, and the task.
+    /// Takes out what is kept of a connection that has ended: the half, which holds memory of the server, and
+    /// the task.
     pub(super) fn end(&mut self) -> impl Drop + use<> {
         let Self { inbox, task, .. } = mem::take(self);
         Ended { _inbox: inbox, task }
@@ -163,10 +165,11 @@ fn leave(session: &Session<Handover>, mut inbox: Box<Inbox>) -> Result<(), Box<I
     Ok(())
 }
 
-/// Takes the half back once something has come through the socket that is for no caller that spins, or a caller says so.
+/// Takes the half back once something has come through the socket that is for no caller that spins, or a
+/// caller says so.
 ///
-/// Where callers find what comes the socket is not watched: each message would wake a thread of the runtime for nothing. Then it
-/// is seen to that it is again soon after the last of them.
+/// Where callers find what comes the socket is not watched: each message would wake a thread of the runtime
+/// for nothing. Then it is seen to that it is again soon after the last of them.
 async fn take_back(
     session: &Session<Handover>,
     stream: &Stream,
@@ -230,8 +233,9 @@ async fn handed_back(session: &Session<Handover>) -> Result<(Box<Inbox>, Handed)
     .await
 }
 
-/// Spins for the answer to a call that was just made, where the half is left to callers and it is the only call: for a turn, after which
-/// the connection's task goes on with that. Where one spins for all connections of the thread, that may be the caller.
+/// Spins for the answer to a call that was just made, where the half is left to callers and it is the only
+/// call: for a turn, after which the connection's task goes on with that. Where one spins for all connections
+/// of the thread, that may be the caller.
 pub(super) fn spin<'s>(
     session: &'s Session<Handover>,
     mut state: MutexGuard<'s, State<Handover>>,

@@ -42,7 +42,8 @@ struct State {
     dialler: Option<Dialler>,
 }
 
-/// The task that is about to replace the connection. It is no caller's, whose deadline may be too short for it.
+/// The task that is about to replace the connection. It is no caller's, whose deadline may be too short for
+/// it.
 struct Dialler {
     task: AbortHandle,
     outcome: watch::Receiver<Option<Result<()>>>,

@@ -21,8 +21,8 @@ use crate::sys::socket::Wait;
 
 /// A link whose queue goes on when the socket is writable again.
 ///
-/// Senders write by themselves as long as the socket takes it all. Once it does not, [`resume`](Self::resume), which
-/// runs on the connection's task, waits for it and writes what was queued.
+/// Senders write by themselves as long as the socket takes it all. Once it does not,
+/// [`resume`](Self::resume), which runs on the connection's task, waits for it and writes what was queued.
 #[derive(Debug)]
 pub(super) struct AsyncLink {
     link: Arc<Link>,
@@ -55,7 +55,8 @@ impl AsyncLink {
         queued.map(|(_, position)| position)
     }
 
-    /// Queues a frame that goes out when the connection's task has its turn, with those that other tasks queue before.
+    /// Queues a frame that goes out when the connection's task has its turn, with those that other tasks
+    /// queue before.
     pub(super) fn send_with_others(&self, frame: &[u8]) -> io::Result<StreamPosition> {
         let position = self.enqueue(frame)?;
         if let StreamPosition::Socket(_) = position {
@@ -220,7 +221,8 @@ pub(super) fn try_receive(socket: &Stream, inbox: &mut Inbox) -> Result<Filled> 
     let _ = socket.try_read(|| {
         match inbox.fill(socket, Wait::Never) {
             Err(FillError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-            // All there was: tells tokio to wait for the socket, and spares the system call that would find out.
+            // All there was: tells tokio to wait for the socket, and spares the system call that would find
+            // out.
             Ok(Filled::All) => {
                 filled = Ok(Filled::All);
                 Err(io::ErrorKind::WouldBlock.into())

@@ -1,4 +1,5 @@
-//! [`Spin`](lpc_core::spin::Spin) on tokio, of a connection that has its thread to itself: in turns, between which all other tasks have theirs.
+//! [`Spin`](lpc_core::spin::Spin) on tokio, of a connection that has its thread to itself: in turns, between
+//! which all other tasks have theirs.
 
 use std::future::poll_fn;
 use std::os::fd::AsFd;
@@ -19,7 +20,8 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// `None` where it does not pay, and where one [spins for all](super::thread_spin) connections of the thread.
+    /// `None` where it does not pay, and where one [spins for all](super::thread_spin) connections of the
+    /// thread.
     pub(super) fn begin(inbox: &mut Inbox) -> Option<Self> {
         if inbox.shares_spin() {
             return None;
@@ -31,7 +33,8 @@ impl Look {
     /// Spins as long as that pays: in short turns, between which all others have theirs.
     pub(super) async fn go_on(mut self, socket: &Stream, inbox: &mut Inbox) -> Result<Filled, FillError> {
         loop {
-            // First of all those whom this task has just woken: their next call is the one whose answer it spins for.
+            // First of all those whom this task has just woken: their next call is the one whose answer it
+            // spins for.
             if socket.is_of_one_thread() {
                 give_way().await;
             } else {
@@ -79,8 +82,9 @@ impl Look {
     }
 }
 
-/// Learns whether to spin for a turn before others have theirs. That spares a trip through the runtime's queue, which on a runtime
-/// of several threads wakes one of them; but where it brings nothing it keeps them all waiting.
+/// Learns whether to spin for a turn before others have theirs. That spares a trip through the runtime's
+/// queue, which on a runtime of several threads wakes one of them; but where it brings nothing it keeps them
+/// all waiting.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     /// Spins that are left to the next try.
@@ -132,8 +136,9 @@ const IN_A_ROW: u32 = 32;
 /// Spins without a try to do so ahead of others, at most.
 const MAX_PAUSE: u32 = 64;
 
-/// Lets the tasks that are ready have their turns. Unlike tokio's `yield_now` it does not have the reactor asked first, which is a
-/// system call; tokio asks it now and then in any case (`event_interval`). Where the runtime has more threads this would wake one.
+/// Lets the tasks that are ready have their turns. Unlike tokio's `yield_now` it does not have the reactor
+/// asked first, which is a system call; tokio asks it now and then in any case (`event_interval`). Where the
+/// runtime has more threads this would wake one.
 async fn give_way() {
     let mut has_been_kept = false;
     poll_fn(|cx| {

@@ -1,11 +1,11 @@
 //! [`Stream`]: a connected socket that tokio's reactor watches for reading alone.
 //!
-//! tokio watches its own for writing, too. Then the kernel reports each message that the peer has read, because there is room for
-//! another one, and so wakes this side for nothing: on one CPU that is a third of a call. Room is missing seldom, and watched
-//! for only then.
+//! tokio watches its own for writing, too. Then the kernel reports each message that the peer has read,
+//! because there is room for another one, and so wakes this side for nothing: on one CPU that is a third of a
+//! call. Room is missing seldom, and watched for only then.
 //!
-//! Nor is it watched while spinning finds what comes: each message would wake the thread that waits for the reactor's events, which in a
-//! runtime of several is another one than that which looks.
+//! Nor is it watched while spinning finds what comes: each message would wake the thread that waits for the
+//! reactor's events, which in a runtime of several is another one than that which looks.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -54,7 +54,7 @@ impl Stream {
             is_told: AtomicBool::new(false),
             runtime: Handle::current(),
         };
-        // First of all where there may be no means for it: who serves has not begun then.
+        // First of all where there may be no means for it: a server has not begun to serve then.
         stream.watch()?;
         Ok(stream)
     }
@@ -80,7 +80,8 @@ impl Stream {
         }
     }
 
-    /// Reads, if there may be something: where `read` says that it would block, the next [`readable`](Self::readable) waits.
+    /// Reads, if there may be something: where `read` says that it would block, the next
+    /// [`readable`](Self::readable) waits.
     pub(super) fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let watched = self.watched().clone();
         match watched {
@@ -115,7 +116,7 @@ impl Stream {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For who has found that the socket takes no more.
+    /// For a sender that has found that the socket takes no more.
     pub(super) fn room(&self) -> Room {
         // Of one file the reactor can have a descriptor once.
         let again = self.socket.try_clone();
@@ -141,8 +142,8 @@ impl Room {
 }
 
 fn watch(stream: Arc<UnixStream>, interest: Interest) -> io::Result<AsyncFd<Arc<UnixStream>>> {
-    // SAFETY: a `UnixStream` owns its descriptor: the number stays the same, open and of the same socket, for as long as it lives, and
-    // an `Arc` gives no other one out.
+    // SAFETY: a `UnixStream` owns its descriptor: the number stays the same, open and of the same socket, for
+    // as long as it lives, and an `Arc` gives no other one out.
     Ok(unsafe { AsyncFd::register_with_interest(stream, interest) }?)
 }
 

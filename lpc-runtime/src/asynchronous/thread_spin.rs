@@ -1,5 +1,6 @@
-//! One spin for all connections of a thread ([`ThreadSpin`](lpc_core::spin::ThreadSpin)): the task of one of them has the reactor
-//! asked again and again, after all tasks that are ready; what is found wakes whose task it is for.
+//! One spin for all connections of a thread ([`ThreadSpin`](lpc_core::spin::ThreadSpin)): the task of one of
+//! them has the reactor asked again and again, after all tasks that are ready; what is found wakes whose task
+//! it is for.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -21,7 +22,8 @@ pub(super) struct Spinner {
 }
 
 impl Spinner {
-    /// `None` where another spins, where that does not pay, and where the connection has the thread to itself.
+    /// `None` where another spins, where that does not pay, and where the connection has the thread to
+    /// itself.
     pub(super) fn begin(inbox: &Inbox) -> Option<Self> {
         let (connection, budget) = inbox.shared_spin()?;
         let begins = sharing::thread(|thread| thread.begin(connection, budget, Instant::now()));
@@ -32,7 +34,7 @@ impl Spinner {
     pub(super) fn turn(&self, cx: &mut Context<'_>) -> bool {
         let goes_on = sharing::thread(|thread| thread.turn(self.connection, Instant::now()));
         if goes_on {
-            // tokio polls who yields after all others, and after its reactor.
+            // tokio polls a task that yields after all others, and after its reactor.
             let _ = pin!(yield_now()).as_mut().poll(cx);
         }
         goes_on
@@ -50,7 +52,8 @@ impl Drop for Spinner {
     }
 }
 
-/// Spins for all connections of the thread, and receives what has come on this one. `Nothing` where it is to wait without that.
+/// Spins for all connections of the thread, and receives what has come on this one. `Nothing` where it is to
+/// wait without that.
 pub(super) async fn spin(socket: &Stream, inbox: &mut Inbox) -> Result<Filled> {
     if inbox.is_in_ring() {
         return spin_on_ring(inbox).await;
@@ -80,8 +83,8 @@ pub(super) async fn spin(socket: &Stream, inbox: &mut Inbox) -> Result<Filled> {
     }
 }
 
-/// The same where the peer sends through its ring, of which the reactor knows nothing: each such task asks for itself as long as one
-/// spins, once a turn.
+/// The same where the peer sends through its ring, of which the reactor knows nothing: each such task asks
+/// for itself as long as one spins, once a turn.
 async fn spin_on_ring(inbox: &mut Inbox) -> Result<Filled> {
     let Some((connection, budget)) = inbox.shared_spin() else { return Ok(Filled::Nothing) };
     let spinner = Spinner { connection };

@@ -1,8 +1,9 @@
 //! [`Connection`]: one connection of a blocking client, and how a thread that calls through it waits.
 //!
-//! It has no thread of its own. Of the callers that wait one holds the receive half ([`Inbox`]): it receives, hands the replies of
-//! others to them, and when its own has come hands the half on. A lone caller therefore sends and receives by itself: two system
-//! calls, no other thread. [`Turns`] says whose turn it is; here is what a caller does with it.
+//! It has no thread of its own. Of the callers that wait one holds the receive half ([`Inbox`]): it receives,
+//! hands the replies of others to them, and when its own has come hands the half on. A lone caller therefore
+//! sends and receives by itself: two system calls, no other thread. [`Turns`] says whose turn it is; here is
+//! what a caller does with it.
 
 use std::mem;
 use std::num::NonZero;
@@ -52,8 +53,9 @@ type Started = (CallId, Option<Box<Inbox>>);
 /// Receives in a row of a caller that does not wait for what it receives.
 const MAX_RECEIVES: u32 = 64;
 
-/// How many runnable callers are contention, at least. (Fewer on one processor go on in turns, each for as long as it is let run, and
-/// then one that sends by itself and spins for its answer is faster: 3 to 8 threads, measured.)
+/// How many runnable callers are contention, at least. (Fewer on one processor go on in turns, each for as
+/// long as it is let run, and then one that sends by itself and spins for its answer is faster: 3 to 8
+/// threads, measured.)
 const CONTENTION: usize = 16;
 
 /// How long a caller relies at most on others that are about to run.
@@ -172,7 +174,8 @@ impl Connection {
         }
     }
 
-    /// Sends a call. Gives the receive half as well if its caller is to receive, to be [waited](Self::wait) with.
+    /// Sends a call. Gives the receive half as well if its caller is to receive, to be [waited](Self::wait)
+    /// with.
     fn start(&self, mut request: Encoded, deadline: Option<Instant>) -> Result<Started> {
         let mut state = self.admit(deadline)?;
         let call = self.session.start(&mut state, &mut request, deadline);
@@ -262,7 +265,8 @@ impl Connection {
         self.wait_for_permit(state, ticket, deadline)
     }
 
-    /// Waits for the answer to `call`: receives while it has the half, which it takes where no other caller does.
+    /// Waits for the answer to `call`: receives while it has the half, which it takes where no other caller
+    /// does.
     fn wait(
         &self,
         call: CallId,
@@ -316,8 +320,8 @@ impl Connection {
         }
     }
 
-    /// Receives until the caller's own answer has come, or its deadline, or the connection's end; gives the calls back where it has
-    /// not come.
+    /// Receives until the caller's own answer has come, or its deadline, or the connection's end; gives the
+    /// calls back where it has not come.
     fn receive_for(
         &self,
         call: CallId,
@@ -374,7 +378,8 @@ impl Connection {
         }
     }
 
-    /// Receives until the answer to `call` has come, or its deadline, and hands out those of others on the way.
+    /// Receives until the answer to `call` has come, or its deadline, and hands out those of others on the
+    /// way.
     fn receive(
         &self,
         call: CallId,
@@ -475,8 +480,8 @@ impl Connection {
         Err(error)
     }
 
-    /// An idle caller found that what it waits for is not there: it receives for a moment, where no other caller does, or parks.
-    /// `parks` is told where.
+    /// An idle caller found that what it waits for is not there: it receives for a moment, where no other
+    /// caller does, or parks. `parks` is told where.
     fn idle(
         &self,
         mut state: MutexGuard<'_, State<Callers>>,
@@ -543,7 +548,8 @@ impl Maintained for Connection {
     }
 
     fn trim(&self) -> Option<Duration> {
-        // Without callers nobody receives, and the server's word that memory is free again lies in the socket.
+        // Without callers nobody receives, and the server's word that memory is free again lies in the
+        // socket.
         let has_more = match self.receive_what_is_there(Inbox::has_memory) {
             // A caller receives. What the server has lent meanwhile is seen to the next time.
             None => true,
@@ -569,7 +575,8 @@ impl Drop for Connection {
     }
 }
 
-/// How many runnable callers are contention: as many as there are processors, too (as it was when that was first asked).
+/// How many runnable callers are contention: as many as there are processors, too (as it was when that was
+/// first asked).
 fn contention() -> usize {
     static PROCESSORS: OnceLock<usize> = OnceLock::new();
     let processors =

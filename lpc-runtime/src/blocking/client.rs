@@ -150,7 +150,7 @@ impl Client {
     }
 }
 
-/// What it calls, whom, and whether it can; nothing of what was called.
+/// Its service, its peer, and whether it is connected; nothing of what was called.
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.channel {

@@ -2,8 +2,8 @@
 //!
 //! Exactly one thread leads a connection: it holds the [`Inbox`] and receives. A call of a quick method (see
 //! [`Pace`](lpc_core::pace::Pace)), or of a client that has no other call waiting, it runs on the spot, with
-//! the receive half parked so that the [watch](super::workers) can have another thread take over should the call
-//! take long after all. For any other call the leader hands it over to another thread before it runs the
+//! the receive half parked so that the [watch](super::workers) can have another thread take over should the
+//! call take long after all. For any other call the leader hands it over to another thread before it runs the
 //! call: that costs a wake-up. Calls beyond the limit of those that run at once wait; the thread that has
 //! answered one runs the next.
 //!
@@ -133,8 +133,8 @@ impl Connection {
         }
     }
 
-    /// Runs a call that has arrived, and what waits behind it, on this thread: as the leader, whose receive half is
-    /// parked, or once another thread leads. Gives the receive half if this thread leads after that.
+    /// Runs a call that has arrived, and what waits behind it, on this thread: as the leader, whose receive
+    /// half is parked, or once another thread leads. Gives the receive half if this thread leads after that.
     fn start(
         self: &Arc<Self>,
         call: Call,
@@ -181,8 +181,8 @@ impl Connection {
         }
     }
 
-    /// Runs a call that waits, and those behind it, beside others. Gives the receive half if this thread leads after
-    /// that.
+    /// Runs a call that waits, and those behind it, beside others. Gives the receive half if this thread
+    /// leads after that.
     fn help(self: &Arc<Self>, workers: &Arc<Workers>) -> Result<Option<Box<Inbox>>> {
         let call = self.desk.start_next();
         self.go_on(Next { call, has_more: self.desk.may_start(), receive: None }, workers)
@@ -259,8 +259,8 @@ impl Connection {
             Concluded::Unsent(unsent) => unsent,
         };
         // To send may take long, too. Where another leader has taken over and begun a call meanwhile, its
-        // mark goes with this one; but then the receive half is parked again, and this thread takes it up as it
-        // finishes.
+        // mark goes with this one; but then the receive half is parked again, and this thread takes it up as
+        // it finishes.
         if let Some(workers) = watched {
             workers.begin(&self.busy);
         }

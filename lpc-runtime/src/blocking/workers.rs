@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::connection::Connection;
 use crate::connection::inbox::Inbox;
 
-/// A connection to be led: its messages are received and its calls run, until another thread leads it or it is
-/// over. Without the receive half, only calls that wait are run.
+/// A connection to be led: its messages are received and its calls run, until another thread leads it or it
+/// is over. Without the receive half, only calls that wait are run.
 pub(super) struct Work {
     pub(super) connection: Arc<Connection>,
     pub(super) inbox: Option<Box<Inbox>>,
@@ -66,8 +66,8 @@ impl Workers {
             if lock(&seat.work).is_some() {
                 continue;
             }
-            // Nothing came, or the wake-up was for nothing. The thread that takes the seat off the list gives it
-            // work.
+            // Nothing came, or the wake-up was for nothing. The thread that takes the seat off the list gives
+            // it work.
             let mut idle = lock(&self.idle);
             if let Some(place) = idle.iter().position(|other| Arc::ptr_eq(other, seat)) {
                 idle.swap_remove(place);
@@ -160,7 +160,8 @@ impl Default for Watch {
     }
 }
 
-/// Hands over the receive half of connections whose leader is held up by a call that was expected to be quick.
+/// Hands over the receive half of connections whose leader is held up by a call that was expected to be
+/// quick.
 fn watch(workers: &Weak<Workers>) {
     let mut quiet = 0;
     loop {

@@ -1,4 +1,5 @@
-//! [`Arrived`]: a body that has arrived, on either lane, and [`Announced`], the memory that bodies and loans stand in.
+//! [`Arrived`]: a body that has arrived, on either lane, and [`Announced`], the memory that bodies and loans
+//! stand in.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -268,7 +269,8 @@ impl Arrived {
     /// Reads its values, none of which borrows from it.
     pub(crate) fn owned_decoder(&self) -> Decoder<'_> {
         match &self.bytes {
-            // What is that long needs new memory, and for that there is a faster way than the decoder of a slice has.
+            // What is that long needs new memory, and for that there is a faster way than the decoder of a
+            // slice has.
             Bytes::Remote(remote) if remote.len >= FRESH => self.with_loans(Decoder::remote(&**remote)),
             _ => self.decoder(),
         }

@@ -18,9 +18,9 @@ use crate::shared::memory::Memory;
 
 /// A body that is being encoded.
 ///
-/// It begins in a buffer behind its frame's header. Once it outgrows the threshold it moves to a block of the pool, a
-/// copy of at most the threshold, and all that follows is written there directly. So the size needs not be known
-/// beforehand, and a large argument is copied once, by the encoder.
+/// It begins in a buffer behind its frame's header. Once it outgrows the threshold it moves to a block of the
+/// pool, a copy of at most the threshold, and all that follows is written there directly. So the size needs
+/// not be known beforehand, and a large argument is copied once, by the encoder.
 pub(crate) struct Outgoing<'l> {
     link: &'l Link,
     threshold: Threshold,
@@ -83,7 +83,8 @@ const MAX_MESSAGE: &str = " (max_message of client or server)";
 const POOL_LIMIT: &str = " (pool_limit of client or server)";
 const FILE_LIMIT: &str = " (file_limit of client or server)";
 
-/// The first block of a body that grows piece by piece. It grows in place as a rule, and is trimmed at the end.
+/// The first block of a body that grows piece by piece. It grows in place as a rule, and is trimmed at the
+/// end.
 const FIRST_BLOCK: usize = 64 << 10;
 
 impl<'l> Outgoing<'l> {
@@ -148,8 +149,8 @@ impl<'l> Outgoing<'l> {
         Encoded { lane, len, frame: self.frame, block: self.block, body, loans: self.loans }
     }
 
-    /// A block of at least `len` bytes, for the body or else for a loan. `None`: the system has none, or the pool where a body
-    /// then takes the socket.
+    /// A block of at least `len` bytes, for the body or else for a loan. `None`: the system has none, or the
+    /// pool where a body then takes the socket.
     fn alloc(&mut self, len: u64, is_body: bool) -> Result<Option<PoolBlock>, EncodeError> {
         match self.link.alloc(len) {
             Ok(None) if self.when_full == WhenFull::Stop => Err(self.stop(len, is_body)),
@@ -165,7 +166,8 @@ impl<'l> Outgoing<'l> {
     fn stop(&mut self, len: u64, is_body: bool) -> EncodeError {
         let limits = self.link.limits();
         let pages = |len: u64| len.next_multiple_of(PAGE);
-        // What the message holds, and would hold the next time as well. A body that grows holds another block then.
+        // What the message holds, and would hold the next time as well. A body that grows holds another block
+        // then.
         let is_copy = |loan: &&Loaned| loan.is_copy;
         let loans: u64 = self.loans.iter().filter(is_copy).map(|loan| pages(loan.place.len)).sum();
         let body = self.block.as_ref().map_or(0, |(_, have)| pages(*have as u64));
@@ -322,7 +324,7 @@ impl Encoded {
         frame::seal(&mut self.frame, call, self.body, &places);
     }
 
-    /// Counts it among what was sent. For who holds the lock on the connection's calls.
+    /// Counts it among what was sent. For the holder of the lock on the connection's calls.
     pub(crate) fn count(&self, counters: &Tally) {
         counters.sent(self.lane, self.len);
         for loan in &self.loans {

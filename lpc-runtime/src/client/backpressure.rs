@@ -36,7 +36,8 @@ impl QuotaWait {
         Self { at_quota, deadline, until: None, missed: 0 }
     }
 
-    /// The memory is free, by the look of it, and the caller tries to take it: after this pause, where it has failed to over and over.
+    /// The memory is free, by the look of it, and the caller tries to take it: after this pause, where it has
+    /// failed to over and over.
     ///
     /// # Errors
     ///
@@ -50,7 +51,8 @@ impl QuotaWait {
     ///
     /// # Errors
     ///
-    /// Not at all: [`ErrorKind::ResourceExhausted`], naming the knob; [`ErrorKind::TimedOut`] at the deadline.
+    /// Not at all: [`ErrorKind::ResourceExhausted`], naming the knob; [`ErrorKind::TimedOut`] at the
+    /// deadline.
     pub(crate) fn left(&mut self, quota: Quota) -> Result<Duration> {
         let now = Instant::now();
         let fail = |kind, why: &str| {

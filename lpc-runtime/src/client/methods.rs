@@ -1,4 +1,5 @@
-//! A client's methods at its server: which number each has there, and why a call of one that is different fails.
+//! A client's methods at its server: which number each has there, and why a call of one that is different
+//! fails.
 
 use std::sync::OnceLock;
 
@@ -23,7 +24,8 @@ impl Methods {
         Self { service, found: found.into(), differences }
     }
 
-    /// The method's number at the server; `None` where it cannot be called there, and [`error`](Self::error) says why.
+    /// The method's number at the server; `None` where it cannot be called there, and [`error`](Self::error)
+    /// says why.
     pub(crate) fn number(&self, method: u32) -> Option<u16> {
         match self.found[method as usize] {
             Found::Same(number) => Some(number),
@@ -39,7 +41,8 @@ impl Methods {
         }
     }
 
-    /// Takes down what the server said of the method when it was asked. It is asked again only if it was not reached.
+    /// Takes down what the server said of the method when it was asked. It is asked again only if it was not
+    /// reached.
     pub(crate) fn learn(&self, method: u32, answer: Result<Vec<u8>>) {
         let difference = match answer {
             // What does not decode tells nothing.

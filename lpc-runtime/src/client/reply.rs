@@ -64,7 +64,8 @@ pub(crate) fn timed_out(service: Description, method: u32, progress: Progress) -
         .with_progress(progress)
 }
 
-/// What the server's word on a call means to its caller: a server that sees the deadline pass first says that the call was cancelled.
+/// What the server's word on a call means to its caller: a server that sees the deadline pass first says that
+/// the call was cancelled.
 pub(crate) fn explained(error: Error, service: Description, method: u32, deadline: Option<Instant>) -> Error {
     if !error.is_cancelled() || deadline.is_none() {
         return error;

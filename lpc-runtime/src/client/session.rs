@@ -228,7 +228,8 @@ impl<C: Callers> Session<C> {
         self.fail(&error, no_further);
     }
 
-    /// The frame of a call did not go out as a whole, so that the server cannot have called anything. Why that is.
+    /// The frame of a call did not go out as a whole, so that the server cannot have called anything. Why
+    /// that is.
     #[cold]
     pub(crate) fn not_sent(&self, state: &mut State<C>, call: CallId, error: &io::Error) -> (Error, Woken) {
         let gone = state.calls.unsent(call);
@@ -415,7 +416,7 @@ impl<C: Callers> Session<C> {
         }
     }
 
-    /// What it calls, whom, and whether it can; nothing of what was called.
+    /// Its service, its peer, and whether it is connected; nothing of what was called.
     pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>, is_connected: bool) -> fmt::Result {
         f.debug_struct("Client")
             .field("service", &self.service.name)
@@ -445,7 +446,8 @@ impl<C: Callers> State<C> {
     }
 }
 
-/// What a call leaves. Dropping it, without the lock, gives its memory back and wakes the caller that has its permit now.
+/// What a call leaves. Dropping it, without the lock, gives its memory back and wakes the caller that has its
+/// permit now.
 #[must_use]
 pub(crate) struct Woken {
     pub(crate) answer: Option<Result<Arrived>>,

@@ -223,8 +223,9 @@ impl Inbox {
         self.receiver.wake();
     }
 
-    /// Whether there is something in the peer's ring, if that is where its next frame comes from. Some of what there is may be
-    /// [taken](Self::next) now, and not all: a peer that goes on sending keeps nobody from looking at the time.
+    /// Whether there is something in the peer's ring, if that is where its next frame comes from. Some of
+    /// what there is may be [taken](Self::next) now, and not all: a peer that goes on sending keeps nobody
+    /// from looking at the time.
     #[inline]
     pub(crate) fn poll_ring(&mut self) -> bool {
         self.batch_end = self.counted + BATCH;
@@ -264,7 +265,8 @@ impl Inbox {
         }
     }
 
-    /// Tries to receive a few times in a row: reading the clock after each try would take a sixth of the time.
+    /// Tries to receive a few times in a row: reading the clock after each try would take a sixth of the
+    /// time.
     pub(crate) fn try_fill_some(&mut self, socket: impl AsFd) -> Result<Filled, FillError> {
         if self.receiver.source() == Source::Ring {
             for _ in 0..RING_TRIES {
@@ -284,8 +286,8 @@ impl Inbox {
         self.try_fill(socket, Wait::Never)
     }
 
-    /// How long to [try](Self::try_fill) to receive before sleeping. Where it is more than no time, it is to be said what came
-    /// of it: [something](Self::found) or [nothing](Self::missed).
+    /// How long to [try](Self::try_fill) to receive before sleeping. Where it is more than no time, it is to
+    /// be said what came of it: [something](Self::found) or [nothing](Self::missed).
     pub(crate) fn time_to_look(&mut self) -> Duration {
         if self.receiver.is_between_frames() { self.watch.time() } else { Duration::ZERO }
     }
@@ -311,8 +313,8 @@ impl Inbox {
         self.sharing.is_some() && sharing::thread(|thread| thread.is_shared())
     }
 
-    /// The connection's number and budget in the spin of its thread, where it may take part in that. On the CPU that the peer needs
-    /// it does not.
+    /// The connection's number and budget in the spin of its thread, where it may take part in that. On the
+    /// CPU that the peer needs it does not.
     #[cfg(feature = "tokio")]
     pub(crate) fn shared_spin(&self) -> Option<(u64, Duration)> {
         let sharing = self.sharing.as_ref()?;
@@ -383,8 +385,8 @@ impl Inbox {
         self.stall.wait(Instant::now(), stall)
     }
 
-    /// Has the next receive sleep no longer than that. One that sleeps shorter is right, too: what is set is changed as seldom as
-    /// possible, since that is a system call.
+    /// Has the next receive sleep no longer than that. One that sleeps shorter is right, too: what is set is
+    /// changed as seldom as possible, since that is a system call.
     fn sleep_at_most(&mut self, socket: BorrowedFd<'_>, left: Option<Duration>) -> io::Result<()> {
         let time = match (left, self.sleep) {
             (None, None) => return Ok(()),
@@ -517,7 +519,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// Maps the peer's memory for the quick lane. Where that cannot be, all goes through the socket as before.
+    /// Maps the peer's memory for the quick lane. Where that cannot be, all goes through the socket as
+    /// before.
     fn add_ring(&mut self, descriptor: Option<OwnedFd>) -> Result<(), Error> {
         let (Some(descriptor), Ok(charge)) = (descriptor, self.charge(ring::COST)) else {
             tracing::warn!("no descriptor or quota (user_pool_limit) left for a peer's quick lane");

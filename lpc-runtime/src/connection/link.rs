@@ -31,11 +31,11 @@ use crate::sys::socket::{self, Wait};
 
 /// What waits to go out, the socket, and the memory for large bodies.
 ///
-/// Invariant: no lock is held over a system call that may block. Of several senders one writes, without the lock; the others leave
-/// their frames in the queue, and the writer takes them along in one batch.
+/// Invariant: no lock is held over a system call that may block. Of several senders one writes, without the
+/// lock; the others leave their frames in the queue, and the writer takes them along in one batch.
 ///
-/// Invariant: a fork of the process that made it neither sends nor closes, and takes none of its locks, which a thread that
-/// the fork does not have may hold.
+/// Invariant: a fork of the process that made it neither sends nor closes, and takes none of its locks, which
+/// a thread that the fork does not have may hold.
 pub(crate) struct Link {
     fork_guard: ForkGuard,
     wait: Wait,
@@ -202,7 +202,8 @@ impl Link {
         self.upkeep.watch();
     }
 
-    /// Queues a frame that goes out with what is sent next, or by maintenance. Never waits. Says how much is queued.
+    /// Queues a frame that goes out with what is sent next, or by maintenance. Never waits. Says how much is
+    /// queued.
     pub(crate) fn enqueue_deferred(&self, frame: &[u8]) -> usize {
         if !self.fork_guard.is_here() {
             return 0;
@@ -219,8 +220,8 @@ impl Link {
         queued
     }
 
-    /// Gives back memory that is not in use, and sends what waits. Says when to come again: if there is more memory, or
-    /// `has_more` says so.
+    /// Gives back memory that is not in use, and sends what waits. Says when to come again: if there is more
+    /// memory, or `has_more` says so.
     pub(crate) fn trim_and_flush(&self, has_more: bool) -> Option<Duration> {
         self.upkeep.begin_trim();
         let left = self.lender.trim(self);
@@ -240,7 +241,8 @@ impl Link {
         }
     }
 
-    /// Sends a frame as far as the socket takes it at once; the rest goes out with what is sent next, or by maintenance.
+    /// Sends a frame as far as the socket takes it at once; the rest goes out with what is sent next, or by
+    /// maintenance.
     pub(crate) fn send_now(&self, frame: &[u8]) {
         if !self.fork_guard.is_here() {
             return;
@@ -255,8 +257,8 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// The frame did not go out as a whole, for certain. Where that is not known, or only what others had queued did not
-    /// go out, it is no error: the holder of the receive half learns of the connection's end.
+    /// The frame did not go out as a whole, for certain. Where that is not known, or only what others had
+    /// queued did not go out, it is no error: the holder of the receive half learns of the connection's end.
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<Flow> {
         self.send_within(frame, None).map(|(flow, _)| flow)
     }
@@ -287,8 +289,8 @@ impl Link {
         }
     }
 
-    /// Puts a frame into the ring, if the next one goes there and it fits in: no system call, and no waiting. Says whether the peer
-    /// has to be [woken](Self::wake) for it.
+    /// Puts a frame into the ring, if the next one goes there and it fits in: no system call, and no waiting.
+    /// Says whether the peer has to be [woken](Self::wake) for it.
     pub(crate) fn try_put(&self, frame: &[u8]) -> Option<(StreamPosition, bool)> {
         // Without a quick lane no lock is taken.
         if !self.limits().quick_lane || !self.fork_guard.is_here() {
@@ -302,7 +304,8 @@ impl Link {
         put
     }
 
-    /// Queues a small frame, for the next [flush](Self::flush). Never waits, and sends nothing: `None` where that would be to be done.
+    /// Queues a small frame, for the next [flush](Self::flush). Never waits, and sends nothing: `None` where
+    /// that would be to be done.
     pub(crate) fn enqueue_behind(&self, frame: &[u8]) -> Option<StreamPosition> {
         if self.limits().quick_lane || !self.fork_guard.is_here() {
             return None;
@@ -310,7 +313,8 @@ impl Link {
         self.sender().enqueue_behind(frame, cpu::current())
     }
 
-    /// Wakes the peer for what was [put](Self::try_put) into the ring, which it gets whatever becomes of the bell.
+    /// Wakes the peer for what was [put](Self::try_put) into the ring, which it gets whatever becomes of the
+    /// bell.
     ///
     /// Never waits: a peer that does not read from its socket has something to read there.
     #[cold]
@@ -326,8 +330,8 @@ impl Link {
         self.sender().may_have_gone(position)
     }
 
-    /// Sends nothing more, because the peer receives nothing more, and has taken so many slots of the ring. The writer of
-    /// the moment stops.
+    /// Sends nothing more, because the peer receives nothing more, and has taken so many slots of the ring.
+    /// The writer of the moment stops.
     pub(crate) fn stop_sending(&self, taken: u64) {
         if !self.fork_guard.is_here() {
             return;
@@ -338,14 +342,16 @@ impl Link {
         socket::shutdown(self.socket(), Shutdown::Write);
     }
 
-    /// The peer has ended the connection: what it took of the ring is known now, and that it reads nothing more.
+    /// The peer has ended the connection: what it took of the ring is known now, and that it reads nothing
+    /// more.
     pub(crate) fn peer_is_gone(&self) {
         if self.fork_guard.is_here() {
             self.sender().peer_is_gone();
         }
     }
 
-    /// Has a client's quick lane begin, as far as that is for this side to do. Without memory there will be none.
+    /// Has a client's quick lane begin, as far as that is for this side to do. Without memory there will be
+    /// none.
     pub(crate) fn offer_ring(&self) {
         if let Some((own, descriptor)) = OwnRing::announced()
             && self.sender().offer_ring(own, descriptor).is_ok()
@@ -354,8 +360,8 @@ impl Link {
         }
     }
 
-    /// The peer's memory for the quick lane is mapped. A client may send through its ring from now on; a server announces its
-    /// own, if it has memory for that.
+    /// The peer's memory for the quick lane is mapped. A client may send through its ring from now on; a
+    /// server announces its own, if it has memory for that.
     pub(crate) fn take_ring(&self, peers: PeersRing) -> Option<Consumer> {
         let offered = self.sender().take_offered();
         // Made without the lock.
@@ -402,8 +408,8 @@ impl Link {
         }
     }
 
-    /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if much is
-    /// queued already, or it goes through the ring, it is sent at once.
+    /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if
+    /// much is queued already, or it goes through the ring, it is sent at once.
     pub(crate) fn enqueue(&self, frame: &[u8]) -> io::Result<(Flow, StreamPosition)> {
         let mut sender = self.uncongested(None)?;
         let queued = sender.tell_cpu(cpu::current()).and_then(|()| sender.enqueue(frame));
@@ -426,7 +432,8 @@ impl Link {
         Ok((Flow::Sent, position))
     }
 
-    /// Whether something was queued that nobody has flushed since, or nothing goes out any more, which a flush tells.
+    /// Whether something was queued that nobody has flushed since, or nothing goes out any more, which a
+    /// flush tells.
     pub(crate) fn needs_flush(&self) -> bool {
         self.upkeep.needs_flush() || self.is_broken()
     }
@@ -441,8 +448,8 @@ impl Link {
         self.write(sender, None, self.until(None)).map(|wrote| self.flow(wrote))
     }
 
-    /// Sends what was queued as far as the socket takes it at once; the rest goes out with what is sent next, or by maintenance. Where that
-    /// fails so does all that is sent.
+    /// Sends what was queued as far as the socket takes it at once; the rest goes out with what is sent next,
+    /// or by maintenance. Where that fails so does all that is sent.
     pub(crate) fn flush_at_once(&self) {
         if self.fork_guard.is_here() {
             let wrote = self.write(self.sender(), None, Until::At(Some(Instant::now())));
@@ -464,7 +471,8 @@ impl Link {
         }
         self.lender.close();
         let maintained = self.upkeep.maintained();
-        // Before the peer can see the end: what it then finds that this side has taken is all that it ever takes.
+        // Before the peer can see the end: what it then finds that this side has taken is all that it ever
+        // takes.
         if let Some(maintained) = &maintained {
             maintained.closing();
         }
@@ -502,8 +510,8 @@ impl Link {
         Ok(sender)
     }
 
-    /// Writes the batch, if the caller has one, and then what is queued, until nothing is or the socket takes no more, unless
-    /// somebody else is at it.
+    /// Writes the batch, if the caller has one, and then what is queued, until nothing is or the socket takes
+    /// no more, unless somebody else is at it.
     fn write<'l>(
         &'l self,
         mut sender: MutexGuard<'l, SharedSender>,
@@ -522,7 +530,8 @@ impl Link {
                 };
             };
             let written = if until == Until::Now {
-                // Under the lock, so that nobody leaves a frame to a writer who does not wait for the socket.
+                // Under the lock, so that nobody leaves a frame to a writer that does not wait for the
+                // socket.
                 self.writer.write(&mut batch, until, || Ok(()))
             } else {
                 self.wake_waiting(&sender);

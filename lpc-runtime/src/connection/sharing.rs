@@ -8,8 +8,9 @@ use lpc_core::spin::ThreadSpin;
 
 /// A connection that waits on threads of a runtime, as others do, too.
 ///
-/// A thread that waits for one connection alone has nothing of this, and spins for that one. However many such threads share a processor, they
-/// leave it to each other in turn, each with its peer; measured, that is twice as fast as sleeping.
+/// A thread that waits for one connection alone has nothing of this, and spins for that one. However many
+/// such threads share a processor, they leave it to each other in turn, each with its peer; measured, that is
+/// twice as fast as sleeping.
 #[derive(Debug)]
 pub(crate) struct Sharing {
     /// The connection's, in this process.

@@ -54,9 +54,9 @@ pub(crate) struct Tally {
     own: Arc<Counts>,
 }
 
-/// What is counted with each small call. Each counter is written by the holder of what others would need for the same, the receive half or a
-/// lock: so that it takes a load and a store, where an atomic addition would take as long as the rest of the
-/// counting.
+/// What is counted with each small call. Each counter is written by the holder of what others would need for
+/// the same, the receive half or a lock: so that it takes a load and a store, where an atomic addition would
+/// take as long as the rest of the counting.
 #[derive(Debug, Default)]
 struct Counts {
     calls: AtomicU64,
@@ -119,8 +119,8 @@ impl Tally {
         &self.shared
     }
 
-    /// A call was received, or is about to be sent. For the holder of a server's receive half, or of the lock on a
-    /// client's calls.
+    /// A call was received, or is about to be sent. For the holder of a server's receive half, or of the lock
+    /// on a client's calls.
     pub(crate) fn call(&self) {
         add_alone(&self.own.calls, 1);
     }
@@ -147,7 +147,7 @@ impl Tally {
         self.shared.slept.fetch_add(1, Relaxed);
     }
 
-    /// For who holds the lock on the ring.
+    /// For the holder of the lock on the ring.
     pub(crate) fn sent_in_ring(&self) {
         add_alone(&self.own.quick_sent, 1);
     }
@@ -161,7 +161,7 @@ impl Tally {
         self.shared.bells.fetch_add(1, Relaxed);
     }
 
-    /// For who holds the lock on the connection's calls.
+    /// For the holder of the lock on the connection's calls.
     pub(crate) fn sent(&self, lane: Lane, bytes: usize) {
         add(lane, bytes as u64, &self.own.sent, &self.shared.sent);
     }

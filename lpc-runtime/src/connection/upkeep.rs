@@ -55,7 +55,8 @@ impl Upkeep {
         self.is_scheduled.store(false, Release);
     }
 
-    /// Maintenance, which is here, has to come again; `false` where somebody else has arranged that meanwhile.
+    /// Maintenance, which is here, has to come again; `false` where somebody else has arranged that
+    /// meanwhile.
     pub(crate) fn comes_again_to_flush(&self) -> bool {
         !self.is_scheduled.swap(true, AcqRel)
     }
@@ -82,7 +83,7 @@ impl Upkeep {
         }
     }
 
-    /// Maintenance has come to trim. First: whoever adds a segment from now on has it watched.
+    /// Maintenance has come to trim. First: a segment that is added from now on is watched.
     pub(crate) fn begin_trim(&self) {
         self.is_watched.store(false, Release);
     }

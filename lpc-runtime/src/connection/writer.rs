@@ -1,4 +1,4 @@
-//! [`Writer`]: the system calls of whoever has the writer's turn, and waiting for room in the socket.
+//! [`Writer`]: the system calls of the thread that has the writer's turn, and waiting for room in the socket.
 
 use std::fmt;
 use std::io;
@@ -32,7 +32,8 @@ pub(crate) enum Until {
     At(Option<Instant>),
 }
 
-/// How long a writer waits before it looks whether it is still to write, and whether there is something to be read.
+/// How long a writer waits before it looks whether it is still to write, and whether there is something to be
+/// read.
 const SLICE: Duration = Duration::from_millis(10);
 
 impl Writer {
@@ -59,8 +60,8 @@ impl Writer {
         self.write_timeout
     }
 
-    /// Writes a batch until all of it is out, or the socket takes no more and is not to be waited for any longer. What is done in
-    /// between, while it waits, says whether it goes on.
+    /// Writes a batch until all of it is out, or the socket takes no more and is not to be waited for any
+    /// longer. What is done in between, while it waits, says whether it goes on.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! [`Lender`]: this side's shared memory, as far as the peer of one connection gets to read it: blocks of a pool, and objects.
+//! [`Lender`]: this side's shared memory, as far as the peer of one connection gets to read it: blocks of a
+//! pool, and objects.
 
 use std::fmt;
 use std::io;
@@ -21,11 +22,12 @@ use crate::memory::quota::Quota;
 use crate::sys::mapping::OwnMapping;
 use crate::sys::private;
 
-/// How long nothing is put into shared memory after the peer had no room for it, or the system passed no descriptor.
+/// How long nothing is put into shared memory after the peer had no room for it, or the system passed no
+/// descriptor.
 const REFUSED: Duration = Duration::from_secs(1);
 
-/// The memory that the peer of one connection may be reading. In a fork of the process that has the connection none of it is
-/// to be called: its locks may be held by threads that the fork does not have.
+/// The memory that the peer of one connection may be reading. In a fork of the process that has the
+/// connection none of it is to be called: its locks may be held by threads that the fork does not have.
 pub(crate) struct Lender {
     pool: Arc<Pool>,
     /// What stands in the pool and is lent.
@@ -121,7 +123,8 @@ impl Lender {
     ///
     /// # Errors
     ///
-    /// The system has no memory or descriptor for a segment, or the user's quota no room, or the peer could not read it.
+    /// The system has no memory or descriptor for a segment, or the user's quota no room, or the peer could
+    /// not read it.
     pub(crate) fn alloc(&self, len: u64, peer: &impl Announce) -> io::Result<Option<PoolBlock>> {
         if let Some(refusal) = self.refusal() {
             return Err(io::Error::other(refusal.message()));
@@ -169,7 +172,8 @@ impl Lender {
         self.retire(peer, |retire| self.pool.trim(retire))
     }
 
-    /// Tells the peer which segments go, in front of whatever is announced under their numbers, and lets them go.
+    /// Tells the peer which segments go, in front of whatever is announced under their numbers, and lets them
+    /// go.
     fn retire<T>(
         &self,
         peer: &impl Announce,
@@ -185,8 +189,8 @@ impl Lender {
         result
     }
 
-    /// The number by which the peer knows an object, and a pin that keeps it so; it is told now, if it does not know it.
-    /// `None` where it cannot be.
+    /// The number by which the peer knows an object, and a pin that keeps it so; it is told now, if it does
+    /// not know it. `None` where it cannot be.
     pub(crate) fn announce(
         &self,
         object: &Arc<Object>,
@@ -251,7 +255,8 @@ impl Lender {
         Ok(())
     }
 
-    /// The peer cannot read this segment. Others it could not read either, so that for a while nothing is put into any.
+    /// The peer cannot read this segment. Others it could not read either, so that for a while nothing is put
+    /// into any.
     pub(crate) fn refused(&self, segment: u32) {
         self.refuse(Some(segment), Refusal::Peer);
     }
@@ -291,8 +296,8 @@ impl Lender {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection is about to end: a block that comes back because of that is not handed out again, since the peer may
-    /// still be reading it.
+    /// The connection is about to end: a block that comes back because of that is not handed out again, since
+    /// the peer may still be reading it.
     pub(crate) fn close(&self) {
         self.pool.close();
     }

@@ -7,8 +7,8 @@ use lpc_core::frame::OBJECT;
 
 use crate::memory::peer::Object;
 
-/// What was announced to one peer. Announced once, an object is then only named; those that were not named for longest
-/// make room for others.
+/// What was announced to one peer. Announced once, an object is then only named; those that were not named
+/// for longest make room for others.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     /// By number.
@@ -49,8 +49,9 @@ impl Objects {
         Some((OBJECT | slot, known.pin.clone()))
     }
 
-    /// Adds an object that the peer does not know. `None` where the limits leave no room for it. The peer has to be told, in
-    /// either case and first, that those in `retired` are not used any more, which were to make room.
+    /// Adds an object that the peer does not know. `None` where the limits leave no room for it. The peer has
+    /// to be told, in either case and first, that those in `retired` are not used any more, which were to
+    /// make room.
     pub(crate) fn add(
         &mut self,
         object: &Arc<Object>,
@@ -84,8 +85,8 @@ impl Objects {
         true
     }
 
-    /// The peer was told of this number, and got nothing by it. Whatever names it already does so in vain; nothing else will, and
-    /// it makes room before all others.
+    /// The peer was told of this number, and got nothing by it. Whatever names it already does so in vain;
+    /// nothing else will, and it makes room before all others.
     pub(crate) fn lose(&mut self, number: u32) {
         let slot = self.slots.get_mut((number & !OBJECT) as usize);
         if let Some(known) = slot.and_then(Option::as_mut) {

@@ -1,4 +1,5 @@
-//! What a peer's descriptors give access to: [`Segment`]s of its pool, and [`Object`]s, which are frozen memory or files.
+//! What a peer's descriptors give access to: [`Segment`]s of its pool, and [`Object`]s, which are frozen
+//! memory or files.
 //!
 //! One of the files with `unsafe`: it decides which of those bytes may be borrowed where they are.
 #![allow(unsafe_code)]
@@ -16,7 +17,8 @@ use crate::sys::private::Private;
 #[derive(Debug)]
 pub(crate) struct Segment {
     access: Access,
-    /// The user vouches that the peer does not write to a block before it is given back (`trust` of a builder).
+    /// The user vouches that the peer does not write to a block before it is given back (`trust` of a
+    /// builder).
     is_trusted: bool,
     _charge: Option<Charge>,
 }
@@ -65,9 +67,10 @@ impl Segment {
     /// The bytes where they are, if that is safe. Bounds were checked when the block arrived.
     pub(crate) fn in_place(&self, offset: usize, len: usize) -> Option<&[u8]> {
         match &self.access {
-            // SAFETY: the segment's size is sealed. It is the peer that may write to it, and the caller of the builder's
-            // `trust`, which is unsafe, has vouched that it does not before the block is given back; that happens when
-            // whatever holds this segment for the block is dropped, and the result borrows from that.
+            // SAFETY: the segment's size is sealed. It is the peer that may write to it, and the caller of
+            // the builder's `trust`, which is unsafe, has vouched that it does not before the block is given
+            // back; that happens when whatever holds this segment for the block is dropped, and the result
+            // borrows from that.
             Access::Mapped(mapping) if self.is_trusted => Some(unsafe { mapping.bytes(offset, len) }),
             _ => None,
         }
@@ -79,7 +82,8 @@ impl Segment {
             Access::Mapped(mapping) => mapping.copy(offset, into),
             Access::File(file) => {
                 if let Err(error) = memfd::read_at(file.as_fd(), into, offset as u64) {
-                    // A memfd of this size can be read, so this does not happen; decoding will find the zeroes wrong.
+                    // A memfd of this size can be read, so this does not happen; decoding will find the
+                    // zeroes wrong.
                     tracing::error!(%error, "shared memory cannot be read");
                     into.fill(0);
                 }
@@ -207,8 +211,9 @@ impl Object {
     pub(crate) fn load(&self) -> io::Result<&[u8]> {
         if let Some((mapping, _)) = &self.mapping {
             let len = usize::try_from(self.len).unwrap_or(usize::MAX);
-            // SAFETY: mapped only where `memfd::inspect` found the file sealed against writing and shrinking, or the
-            // caller of the builder's `trust`, which is unsafe, has vouched for the peer that passed it.
+            // SAFETY: mapped only where `memfd::inspect` found the file sealed against writing and shrinking,
+            // or the caller of the builder's `trust`, which is unsafe, has vouched for the peer that passed
+            // it.
             return Ok(unsafe { mapping.bytes(0, len) });
         }
         if let Some((copy, _)) = self.copy.get() {

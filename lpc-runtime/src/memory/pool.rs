@@ -34,8 +34,8 @@ impl Segment {
     }
 }
 
-/// Pages of a pool that their holder alone may write. Dropping it gives them back, but in a fork of the process, to which they do
-/// not belong.
+/// Pages of a pool that their holder alone may write. Dropping it gives them back, but in a fork of the
+/// process, to which they do not belong.
 #[derive(Debug)]
 pub(crate) struct PoolBlock(ManuallyDrop<Lease<Segment>>);
 
@@ -83,8 +83,8 @@ impl PoolBlock {
             at.checked_add(bytes.len()).is_some_and(|end| end <= self.capacity()),
             "write outside a block"
         );
-        // SAFETY: the range is inside the block, blocks of an arena do not overlap, and `&mut self` is the only way
-        // to this one.
+        // SAFETY: the range is inside the block, blocks of an arena do not overlap, and `&mut self` is the
+        // only way to this one.
         unsafe { self.0.segment().mapping.write(self.offset() + at, bytes) };
     }
 

@@ -19,7 +19,7 @@ use tokio::task::coop::consume_budget;
 
 use super::race::{Either, race};
 use super::socket::{self, fill, try_receive};
-use super::spinning::{Ahead, Look};
+use super::spinning::{Ahead, Spinning};
 use super::stream::Stream;
 use super::thread_spin::Spinner;
 use crate::client::reply;
@@ -48,7 +48,7 @@ enum Handed {
     #[default]
     Receive,
     /// A caller has begun to spin, and found nothing yet.
-    GoOn(Look),
+    GoOn(Spinning),
     /// A caller has spun for as long as that pays.
     Sleep,
 }
@@ -124,7 +124,7 @@ pub(super) async fn receive(
                 (inbox, handed) = take_back(session, stream, in_ring, &mut watches).await?;
                 inbox.wake_up();
                 let filled = match handed {
-                    Handed::GoOn(look) => look.go_on(stream, &mut inbox).await?,
+                    Handed::GoOn(spinning) => spinning.go_on(stream, &mut inbox).await?,
                     Handed::Receive if inbox.poll_ring() => {
                         consume_budget().await;
                         Filled::Some
@@ -248,7 +248,7 @@ pub(super) fn spin<'s>(
     }
     let Some(mut inbox) = callers.inbox.take() else { return state };
     inbox.begin_wait();
-    let Some(mut look) = Look::begin(&mut inbox) else {
+    let Some(mut spinning) = Spinning::begin(&mut inbox) else {
         if inbox.is_in_ring() && inbox.shared_spin().is_some() {
             // The task spins with the others, which looks at the ring.
             callers.want(Handed::Receive);
@@ -267,7 +267,7 @@ pub(super) fn spin<'s>(
     let mut ahead = mem::take(&mut callers.ahead);
     drop(state);
     inbox.wake_up();
-    let spun = if is_alone { spin_for(session, &mut look, &mut ahead, &mut inbox) } else { Ok(None) };
+    let spun = if is_alone { spin_for(session, &mut spinning, &mut ahead, &mut inbox) } else { Ok(None) };
     if let Err(error) = &spun {
         session.end(error);
     }
@@ -283,7 +283,7 @@ pub(super) fn spin<'s>(
     callers.ahead = ahead;
     if callers.is_wanted || !is_asleep {
         callers.want(match spun {
-            Ok(None) => Handed::GoOn(look),
+            Ok(None) => Handed::GoOn(spinning),
             Ok(Some(Filled::Nothing)) => Handed::Sleep,
             _ => Handed::Receive,
         });
@@ -294,14 +294,17 @@ pub(super) fn spin<'s>(
 /// Spins for a turn, and hands out what comes. `None` where nothing has come yet.
 fn spin_for(
     session: &Session<Handover>,
-    look: &mut Look,
+    spinning: &mut Spinning,
     ahead: &mut Ahead,
     inbox: &mut Inbox,
 ) -> Result<Option<Filled>> {
     let socket = session.link().socket();
     // A caller that is no task keeps none waiting.
-    let filled =
-        if is_outside_tasks() { Some(look.all(socket, inbox)?) } else { ahead.look(look, socket, inbox)? };
+    let filled = if is_outside_tasks() {
+        Some(spinning.all(socket, inbox)?)
+    } else {
+        ahead.spin(spinning, socket, inbox)?
+    };
     let _ = session.hand_out(inbox, &mut Own::default())?;
     Ok(filled)
 }

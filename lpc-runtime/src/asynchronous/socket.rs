@@ -12,7 +12,7 @@ use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
 use super::race::{Either, race};
-use super::spinning::{Ahead, Look};
+use super::spinning::{Ahead, Spinning};
 use super::stream::{Room, Stream};
 use super::thread_spin;
 use crate::connection::inbox::{FillError, Filled, Inbox, stopped};
@@ -162,15 +162,15 @@ pub(super) async fn fill(
     stall: Duration,
     ahead: &mut Ahead,
 ) -> Result<Filled> {
-    let filled = match Look::begin(inbox) {
-        Some(mut look) => match ahead.look(&mut look, socket, inbox)? {
+    let filled = match Spinning::begin(inbox) {
+        Some(mut spinning) => match ahead.spin(&mut spinning, socket, inbox)? {
             Some(filled) => {
                 if filled != Filled::Nothing {
                     socket.found();
                 }
                 filled
             }
-            None => look.go_on(socket, inbox).await?,
+            None => spinning.go_on(socket, inbox).await?,
         },
         // A peer that always has something in its ring does not keep the thread from others.
         None if inbox.poll_ring() => {

@@ -13,20 +13,20 @@ use crate::connection::inbox::{FillError, Filled, Inbox};
 
 /// One spin for something to receive: since when, and for how long at most.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct Spinning {
     /// `None` before the first try, which costs no look at the clock.
     began: Option<Instant>,
     time: Duration,
 }
 
-impl Look {
+impl Spinning {
     /// `None` where it does not pay, and where one [spins for all](super::thread_spin) connections of the
     /// thread.
     pub(super) fn begin(inbox: &mut Inbox) -> Option<Self> {
         if inbox.shares_spin() {
             return None;
         }
-        let time = inbox.time_to_look();
+        let time = inbox.spin_budget();
         (!time.is_zero()).then_some(Self { began: None, time })
     }
 
@@ -102,9 +102,9 @@ impl Ahead {
     }
 
     /// Spins for a turn, if that pays. `None` where it is to be gone on when others have had theirs.
-    pub(super) fn look(
+    pub(super) fn spin(
         &mut self,
-        look: &mut Look,
+        spinning: &mut Spinning,
         socket: impl AsFd,
         inbox: &mut Inbox,
     ) -> Result<Option<Filled>, FillError> {
@@ -114,7 +114,7 @@ impl Ahead {
             return Ok(None);
         }
         self.in_a_row += 1;
-        let filled = look.turn(socket, inbox)?;
+        let filled = spinning.turn(socket, inbox)?;
         if filled.is_some_and(|filled| filled != Filled::Nothing) {
             self.pause = 0;
         } else {

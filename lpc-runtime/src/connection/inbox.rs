@@ -162,7 +162,7 @@ impl Inbox {
             return Ok(Filled::Some);
         }
         if self.receiver.is_between_frames() {
-            let filled = self.look(socket, left(deadline))?;
+            let filled = self.spin(socket, left(deadline))?;
             if filled != Filled::Nothing {
                 return Ok(filled);
             }
@@ -244,8 +244,8 @@ impl Inbox {
     }
 
     /// Spins for something to receive, as long as that pays, and no longer than `left`.
-    fn look(&mut self, socket: BorrowedFd<'_>, left: Option<Duration>) -> Result<Filled, FillError> {
-        let time = self.time_to_look().min(left.unwrap_or(Duration::MAX));
+    fn spin(&mut self, socket: BorrowedFd<'_>, left: Option<Duration>) -> Result<Filled, FillError> {
+        let time = self.spin_budget().min(left.unwrap_or(Duration::MAX));
         if time.is_zero() {
             return Ok(Filled::Nothing);
         }
@@ -288,7 +288,7 @@ impl Inbox {
 
     /// How long to [try](Self::try_fill) to receive before sleeping. Where it is more than no time, it is to
     /// be said what came of it: [something](Self::found) or [nothing](Self::missed).
-    pub(crate) fn time_to_look(&mut self) -> Duration {
+    pub(crate) fn spin_budget(&mut self) -> Duration {
         if self.receiver.is_between_frames() { self.watch.time() } else { Duration::ZERO }
     }
 

@@ -523,7 +523,7 @@ fn a_bell_is_not_lost_between_two_who_could_ring_it() {
             let (sender, bells) = (Arc::clone(&sender), Arc::clone(&bells));
             thread::spawn(move || {
                 let mut guard = sender.lock().unwrap();
-                let (_, has_to_wake) = guard.put(&small(2), None).unwrap();
+                let (_, has_to_wake) = guard.try_put(&small(2), None).unwrap();
                 if has_to_wake {
                     guard.queue_bell();
                 }

@@ -132,7 +132,7 @@ impl World {
                 self.finish(batch, outcome);
             }
             Step::Put(len, cpu) => {
-                if let Some((at, wakes)) = self.sender.put(&reply(number, len), Some(cpu)) {
+                if let Some((at, wakes)) = self.sender.try_put(&reply(number, len), Some(cpu)) {
                     assert!(matches!(at, StreamPosition::Ring(_)));
                     self.sent.push((Seen::Reply(number, len), Some(at)));
                     if wakes {
@@ -372,7 +372,7 @@ proptest! {
         }
         let back: Vec<u64> = world.sender.give_up().collect();
         assert_eq!(world.sender.enqueue(&reply(0, 0)), Err(Over::Closed));
-        assert!(world.sender.put(&reply(0, 0), None).is_none());
+        assert!(world.sender.try_put(&reply(0, 0), None).is_none());
         assert!(world.sender.begin_write().is_none());
         let on_wire = world.gone + world.wire.len() as u64;
         let mut in_batch = 0;

@@ -58,7 +58,7 @@ struct Office {
 
 struct Work {
     /// To be flushed.
-    soon: Vec<Weak<dyn Maintained>>,
+    to_flush: Vec<Weak<dyn Maintained>>,
     /// What has its time.
     later: Vec<Visit>,
     /// When to look after spare memory that is [`private`] or of a [`buffer`].
@@ -81,14 +81,14 @@ enum What {
 }
 
 impl Work {
-    const NONE: Self = Self { soon: Vec::new(), later: Vec::new(), private: None, has_thread: false };
+    const NONE: Self = Self { to_flush: Vec::new(), later: Vec::new(), private: None, has_thread: false };
 }
 
 /// Has [`Maintained::flush_deferred`] called soon.
 pub(crate) fn flush(link: Weak<dyn Maintained>) {
     let mut work = work();
-    work.soon.push(link);
-    if work.soon.len() == 1 || !work.has_thread {
+    work.to_flush.push(link);
+    if work.to_flush.len() == 1 || !work.has_thread {
         wake(work);
     }
 }
@@ -135,25 +135,25 @@ fn run() {
         let now = Instant::now();
         let due = work.later.iter().map(|visit| visit.at).chain(work.private).min();
         let is_due = due.is_some_and(|due| due <= now);
-        if work.soon.is_empty() && !is_due {
+        if work.to_flush.is_empty() && !is_due {
             work = match due {
                 Some(due) => changed.wait_timeout(work, due - now).unwrap_or_else(PoisonError::into_inner).0,
                 None => changed.wait(work).unwrap_or_else(PoisonError::into_inner),
             };
             continue;
         }
-        if !work.soon.is_empty() {
+        if !work.to_flush.is_empty() {
             drop(work);
             thread::sleep(SOON);
             work = self::work();
         }
-        let soon = std::mem::take(&mut work.soon);
+        let to_flush = std::mem::take(&mut work.to_flush);
         let now = Instant::now();
         let later: Vec<_> = work.later.extract_if(.., |visit| visit.at <= now).collect();
         let private = work.private.take_if(|at| *at <= now);
         drop(work);
-        let soon = soon.into_iter().map(|link| Visit { at: now, what: What::Flush(SOON), link });
-        let again: Vec<_> = later.into_iter().chain(soon).filter_map(paid).collect();
+        let to_flush = to_flush.into_iter().map(|link| Visit { at: now, what: What::Flush(SOON), link });
+        let again: Vec<_> = later.into_iter().chain(to_flush).filter_map(paid).collect();
         let private = private.filter(|_| private::trim() | buffer::trim()).map(|_| Instant::now() + KEPT);
         work = self::work();
         work.later.extend(again);

@@ -109,9 +109,9 @@ mod tests {
     fn ids_that_nobody_gave_out_find_nobody() {
         let mut calls = Table::new();
         let id = calls.insert(1);
-        for stranger in [0, 1, u64::MAX, id.as_u64() + 1, id.as_u64() ^ 1 << 40] {
-            assert_eq!(calls.get_mut(CallId::new(stranger)), None);
-            assert_eq!(calls.remove(CallId::new(stranger)), None);
+        for unknown in [0, 1, u64::MAX, id.as_u64() + 1, id.as_u64() ^ 1 << 40] {
+            assert_eq!(calls.get_mut(CallId::new(unknown)), None);
+            assert_eq!(calls.remove(CallId::new(unknown)), None);
         }
         assert_eq!((calls.len(), calls.remove(id), calls.len()), (1, Some(1), 0));
     }

@@ -145,7 +145,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     /// Puts a frame into the ring, if the next one goes there, it fits in, and nothing else is to be done.
     /// Says whether the peer has to be [woken](Self::ring_bell) for it.
     #[inline]
-    pub fn put(&mut self, frame: &[u8], cpu: Option<u32>) -> Option<(StreamPosition, bool)> {
+    pub fn try_put(&mut self, frame: &[u8], cpu: Option<u32>) -> Option<(StreamPosition, bool)> {
         if self.cpu != cpu || self.queue.len() > 0 || self.is_over().is_some() {
             return None;
         }
@@ -191,7 +191,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         self.route.needs_bell() && self.queue_bell()
     }
 
-    /// Queues a bell for a peer that [has to be woken](Self::put); whether it did.
+    /// Queues a bell for a peer that [has to be woken](Self::try_put); whether it did.
     pub fn queue_bell(&mut self) -> bool {
         // A peer whose socket takes no more has something to read there.
         let is_heard = matches!(self.writing, Writing::Idle | Writing::Busy);

@@ -323,7 +323,7 @@ impl Link {
         if !self.has_quick_lane {
             return None;
         }
-        self.sender.borrow_mut().put(frame, self.cpu())
+        self.sender.borrow_mut().try_put(frame, self.cpu())
     }
 
     /// Leaves a frame to whoever flushes.

@@ -118,7 +118,7 @@ pub(super) async fn receive(
     let mut watches = true;
     loop {
         let in_ring = inbox.is_in_ring();
-        let filled = match leave(session, inbox) {
+        let filled = match offer(session, inbox) {
             Ok(()) => {
                 let handed;
                 (inbox, handed) = take_back(session, stream, in_ring, &mut watches).await?;
@@ -152,9 +152,9 @@ pub(super) async fn receive(
     }
 }
 
-/// Leaves the half to the caller that comes next, where no call is open; gives it back otherwise.
-fn leave(session: &Session<Handover>, mut inbox: Box<Inbox>) -> Result<(), Box<Inbox>> {
-    if !inbox.may_be_left() {
+/// Offers the half to the caller that comes next, where no call is open; gives it back otherwise.
+fn offer(session: &Session<Handover>, mut inbox: Box<Inbox>) -> Result<(), Box<Inbox>> {
+    if !inbox.may_be_handed_over() {
         return Err(inbox);
     }
     let mut state = session.state();
@@ -277,7 +277,7 @@ pub(super) fn spin<'s>(
         drop(inbox);
         return session.state();
     }
-    let is_asleep = !state.calls.has_unanswered() && inbox.may_be_left() && inbox.fall_asleep();
+    let is_asleep = !state.calls.has_unanswered() && inbox.may_be_handed_over() && inbox.fall_asleep();
     let callers = &mut state.callers;
     callers.inbox = Some(inbox);
     callers.ahead = ahead;

@@ -29,7 +29,7 @@ struct Seat {
 }
 
 /// How long a thread waits for work before it ends.
-const PATIENCE: Duration = Duration::from_secs(10);
+const KEPT_IDLE: Duration = Duration::from_secs(10);
 
 impl Workers {
     /// Has a thread do this: an idle one, or else a new one. Gives the work back where the system has no
@@ -62,7 +62,7 @@ impl Workers {
                 lock(&self.idle).push(Arc::clone(seat));
                 continue;
             }
-            thread::park_timeout(PATIENCE);
+            thread::park_timeout(KEPT_IDLE);
             if lock(&seat.work).is_some() {
                 continue;
             }

@@ -203,7 +203,7 @@ impl Inbox {
 
     /// Whether others than its task may spin for the peer's next frame: nothing has half arrived.
     #[cfg(feature = "tokio")]
-    pub(crate) fn may_be_left(&self) -> bool {
+    pub(crate) fn may_be_handed_over(&self) -> bool {
         self.receiver.is_drained()
     }
 

@@ -297,7 +297,7 @@ impl Link {
             return None;
         }
         let mut sender = self.sender();
-        let put = sender.put(frame, cpu::current());
+        let put = sender.try_put(frame, cpu::current());
         if put.is_some() {
             self.counters.sent_in_ring();
         }

@@ -205,7 +205,7 @@ impl End {
         match way {
             Way::Enqueue => {}
             Way::Put => {
-                if let Some((position, has_to_wake)) = self.sender.put(frame, cpu) {
+                if let Some((position, has_to_wake)) = self.sender.try_put(frame, cpu) {
                     if has_to_wake {
                         self.sender.queue_bell();
                     }

@@ -59,9 +59,9 @@ pub struct Actions {
 /// What a caller does next.
 #[derive(Debug)]
 pub enum Step<H> {
-    /// It receives, for all, and [puts the half back](Turns::put_back).
+    /// The caller receives, for all, and [puts the half back](Turns::put_back).
     Receive(H),
-    /// It parks, until it is woken; then it [resumes](Turns::resume).
+    /// The caller parks, until it is woken; then it [resumes](Turns::resume).
     Park(Spot),
 }
 
@@ -140,8 +140,8 @@ impl<H> Turns<H> {
         self.sending += 1;
     }
 
-    /// It has sent. It receives, if the half is given, which it may only be where it `waits` for an answer;
-    /// otherwise it is runnable.
+    /// A caller has sent. It receives, if the half is given, which it may only be where it `waits` for an
+    /// answer; otherwise it is runnable.
     #[inline]
     pub fn end_send(&mut self, waits: bool) -> (Option<H>, Actions) {
         self.sending -= 1;
@@ -150,7 +150,7 @@ impl<H> Turns<H> {
         (half, self.settle())
     }
 
-    /// It could not send, and is gone.
+    /// A caller could not send, and is gone.
     pub fn abort_send(&mut self) -> Actions {
         self.sending -= 1;
         self.settle()
@@ -217,7 +217,7 @@ impl<H> Turns<H> {
         self.runnable += 1;
     }
 
-    /// It has.
+    /// All answers are handed out.
     pub fn end_delivery(&mut self) -> Actions {
         self.runnable -= 1;
         self.settle()

@@ -1,6 +1,8 @@
-//! The turns of callers, in any order of their steps: nobody waits for ever, no frame stays deferred, one caller receives at a time.
+//! The turns of callers, in any order of their steps: nobody waits for ever, no frame stays deferred, one
+//! caller receives at a time.
 //!
-//! No caller here ever wakes up because time has passed: what the driver's timeouts are for is only how long things take.
+//! No caller here ever wakes up because time has passed: what the driver's timeouts are for is only how long
+//! things take.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::VecDeque;

@@ -82,11 +82,11 @@ enum Stage<A> {
 #[derive(Debug)]
 #[must_use = "dropping it gives memory back, which takes locks"]
 pub struct Gone<A, B, W> {
-    /// Its answer, if it has one that nobody has got.
+    /// The answer, if there is one that its caller has not got.
     pub answer: Option<Result<A, Error>>,
     /// What its request left behind.
     pub body: Option<B>,
-    /// A caller that has its permit now.
+    /// The next waiter, which has its permit now.
     pub wake: Option<W>,
 }
 
@@ -114,7 +114,7 @@ pub enum Fetched<A, B, W> {
 pub enum Abandoned<A, B, W> {
     /// The server is to be told with a Cancel frame, and how far the call can have got.
     Cancel(Progress),
-    /// It is gone: answered, or rejected, which is as good as not sent.
+    /// The call is gone: answered, or rejected, which is as good as not sent.
     Gone(Gone<A, B, W>),
 }
 

@@ -32,9 +32,9 @@ pub use self::violation::Violation;
 /// A side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It calls.
+    /// The side that calls.
     Client,
-    /// It is called.
+    /// The side that is called.
     Server,
 }
 

@@ -125,7 +125,7 @@ impl<O: Own, P: Peers> Ring<O, P> {
         self.end()
     }
 
-    /// Takes nothing more. If this is to be said, the slots that were taken.
+    /// Stops taking frames from the ring. Gives the slots that were taken, if Closing is to say so.
     pub(super) fn end(&mut self) -> Option<u64> {
         let is_to_say = !self.is_over && self.has_entered && self.entrance.is_closed();
         self.is_over = true;

@@ -1,5 +1,5 @@
-//! The protocol as a whole, without a socket: see [`pair`]. Here with stories of chance; a fuzz target of lpc-runtime looks for
-//! more.
+//! The protocol as a whole, without a socket: see [`pair`]. Here with stories of chance; a fuzz target of
+//! lpc-runtime looks for more.
 
 #![allow(unreachable_pub, reason = "the model is a fuzz target's, too")]
 

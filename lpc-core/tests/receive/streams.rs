@@ -63,7 +63,8 @@ fn parts() -> impl Strategy<Value = Vec<Part>> {
     proptest::collection::vec(part, 0..24)
 }
 
-/// What a peer of a side in some role sends: its bytes, and the descriptors with the places where they belong.
+/// What a peer of a side in some role sends: its bytes, and the descriptors with the places where they
+/// belong.
 #[derive(Clone, Debug, Default)]
 struct Stream {
     bytes: Vec<u8>,
@@ -192,9 +193,9 @@ impl Stream {
         });
     }
 
-    /// Receives the stream in pieces of these lengths, over and over, as the kernel would give them: a descriptor
-    /// comes with the piece that has its byte, and a piece never goes on beyond what was sent with a descriptor.
-    /// Where a piece says so, the messages are not taken before the next one.
+    /// Receives the stream in pieces of these lengths, over and over, as the kernel would give them: a
+    /// descriptor comes with the piece that has its byte, and a piece never goes on beyond what was sent with
+    /// a descriptor. Where a piece says so, the messages are not taken before the next one.
     fn receive(&self, driver: &mut Driver, pieces: &[(usize, bool)]) -> Result<(), Violation> {
         let mut pieces = pieces.iter().cycle();
         let mut at = 0;

@@ -213,7 +213,9 @@ impl Client {
                 let mut state = self.state.borrow_mut();
                 let gone = state.calls.unsent(call);
                 let why = match (state.calls.life().why_closed(), error) {
-                    (_, NotSent::TimedOut) => Error::new(ErrorKind::TimedOut, "the server took nothing more"),
+                    (_, NotSent::TimedOut) => {
+                        Error::new(ErrorKind::TimedOut, "the server had stopped reading")
+                    }
                     (Some(reason), _) => reason.clone(),
                     _ => Error::new(ErrorKind::Disconnected, "the connection is broken"),
                 };

@@ -18,7 +18,7 @@ use super::inbox::{Arrived, Ended, Inbox, Message};
 use super::link::{Link, Maintained, PoolBlock};
 use super::world::{MILLIS, On, Process, Time, Token, World};
 
-/// How often the client looks for what nobody waits for.
+/// How often the client receives what no caller waits for.
 const IDLE: Time = 50 * MILLIS;
 
 type MyCalls = Calls<Arrived, Box<InBlock>, Spot>;

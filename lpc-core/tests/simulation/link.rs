@@ -464,7 +464,7 @@ impl Link {
                             return WriteOutcome::OutOfTime;
                         }
                         if stalled <= self.world.now() {
-                            self.world.say(|| "finds that the peer takes nothing".into());
+                            self.world.say(|| "finds that the peer has stopped reading".into());
                             return WriteOutcome::Failed;
                         }
                     }

@@ -4,8 +4,8 @@
 //!
 //! The machines are those of this crate, and what drives them does the steps of lpc-runtime's blocking client
 //! and server, from lock to lock. Checked is that every call ends, once, by its deadline, with the right
-//! answer or [`Progress`]; that no call runs twice; that neither side finds a violation; that nobody waits for
-//! ever; and that all memory comes back.
+//! answer or [`Progress`]; that no call runs twice; that neither side finds a violation; that nobody waits
+//! for ever; and that all memory comes back.
 //!
 //! | set | runs |
 //! |---|---|

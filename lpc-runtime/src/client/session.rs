@@ -234,9 +234,10 @@ impl<C: Callers> Session<C> {
     pub(crate) fn not_sent(&self, state: &mut State<C>, call: CallId, error: &io::Error) -> (Error, Woken) {
         let gone = state.calls.unsent(call);
         let error = match (state.calls.life().why_closed(), error.kind()) {
-            (_, io::ErrorKind::TimedOut) => {
-                Error::new(ErrorKind::TimedOut, "the server took nothing more before the call's deadline")
-            }
+            (_, io::ErrorKind::TimedOut) => Error::new(
+                ErrorKind::TimedOut,
+                "the server had stopped reading when the call's deadline passed",
+            ),
             (Some(reason), _) => reason.clone(),
             _ => handshake::disconnected(error),
         };

@@ -347,7 +347,7 @@ impl Inbox {
         }
     }
 
-    /// Something was there, having been looked for since then; at once, if not for any time.
+    /// Something was there, after a spin that began then, or at once.
     pub(crate) fn found(&mut self, began: Option<Instant>) {
         self.counters.found();
         self.watch.found(|| began.map_or(Duration::ZERO, |began| began.elapsed()));

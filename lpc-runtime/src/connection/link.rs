@@ -172,7 +172,7 @@ impl Link {
         &self.lender
     }
 
-    /// Has maintenance call `maintained` in place of the link, which it calls in turn.
+    /// Has maintenance come to `maintained` in place of the link, which that calls in turn.
     pub(crate) fn maintained_by(&self, maintained: Weak<dyn Maintained>) {
         self.upkeep.maintained_by(maintained);
     }

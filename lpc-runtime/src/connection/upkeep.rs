@@ -29,7 +29,7 @@ impl Upkeep {
         Self { link, maintained: OnceLock::new(), idle, needs_flush, is_scheduled, is_watched }
     }
 
-    /// Has maintenance call `maintained` in place of the link, which it calls in turn.
+    /// Has maintenance come to `maintained` in place of the link, which that calls in turn.
     pub(crate) fn maintained_by(&self, maintained: Weak<dyn Maintained>) {
         let _ = self.maintained.set(maintained);
     }
@@ -66,7 +66,7 @@ impl Upkeep {
         self.needs_flush.store(true, Release);
     }
 
-    /// What was [requested](Self::request_flush) begins.
+    /// What was [requested](Self::request_flush) is being flushed.
     pub(crate) fn begin_flush(&self) {
         self.needs_flush.store(false, Release);
     }

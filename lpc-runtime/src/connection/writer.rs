@@ -117,9 +117,9 @@ impl Writer {
         }
     }
 
-    /// The error of a peer that took nothing for so long.
+    /// The error of a peer that has stopped reading for so long.
     pub(crate) fn has_stopped_reading(&self) -> io::Error {
-        io::Error::other(format!("it took nothing for {:?} (stall_timeout)", self.stall))
+        io::Error::other(format!("it has stopped reading for {:?} (stall_timeout)", self.stall))
     }
 }
 

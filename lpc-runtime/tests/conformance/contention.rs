@@ -20,7 +20,7 @@ use crate::{GUARD, eventually};
 struct Valve {
     client: UnixStream,
     is_shut: Arc<AtomicBool>,
-    /// It takes nothing any more.
+    /// It has stopped reading.
     has_stopped: Arc<AtomicBool>,
 }
 

@@ -17,7 +17,8 @@ fn is_timed_out(error: &lpc::Error) -> bool {
     error.kind() == ErrorKind::TimedOut && error.progress() == Progress::MayHaveRun
 }
 
-/// The error of a call that was sent. On a busy machine the deadline may pass before that, and then the call is made again.
+/// The error of a call that was sent. On a busy machine the deadline may pass before that, and then the call
+/// is made again.
 fn error_once_sent(mut call: impl FnMut() -> lpc::Result<()>) -> lpc::Error {
     loop {
         let error = call().unwrap_err();

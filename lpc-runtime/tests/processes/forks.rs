@@ -79,8 +79,8 @@ pub fn forked(driver: Driver) -> lpc::Result<()> {
     thread.join().unwrap()
 }
 
-/// Role: forks over and over beside threads that use the same connections, one of a client that reconnects. The forks call, and drop
-/// what they have.
+/// Role: forks over and over beside threads that use the same connections, one of a client that reconnects.
+/// The forks call, and drop what they have.
 pub fn forked_busily(driver: Driver) -> lpc::Result<()> {
     let port = variable(PORT);
     let client = AnyVault::connect(driver, &port)?;
@@ -98,8 +98,8 @@ pub fn forked_busily(driver: Driver) -> lpc::Result<()> {
         for _ in 0..60 {
             let (loan, lent) = (client.loan(20_000, 6)?, client.lend(20_000, 5)?);
             let clones = (client.clone(), again.clone());
-            // SAFETY: what the fork runs takes no lock that another thread has here, which is what is tested; the C library sees
-            // to those of the allocator.
+            // SAFETY: what the fork runs takes no lock that another thread has here, which is what is tested;
+            // the C library sees to those of the allocator.
             match unsafe { fork() }.map_err(std::io::Error::from)? {
                 ForkResult::Child => {
                     let result = catch_unwind(AssertUnwindSafe(|| {

@@ -1,5 +1,6 @@
-//! Descriptors that the system does not pass (`ETOOMANYREFS`, unix(7)), for as long as it likes: nothing waits behind them, and
-//! bodies take the socket. The same where it has no memory to send anything at all, until the deadline.
+//! Descriptors that the system does not pass (`ETOOMANYREFS`, unix(7)), for as long as it likes: nothing
+//! waits behind them, and bodies take the socket. The same where it has no memory to send anything at all,
+//! until the deadline.
 
 use std::process::Stdio;
 use std::time::Duration;

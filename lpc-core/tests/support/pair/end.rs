@@ -286,8 +286,8 @@ impl End {
         lease.unwrap_or_else(|never| match never {}).map(|lease| Block::new(lease, len))
     }
 
-    /// A body of so many times this byte, behind what is in `frame` or in a block, and what goes along in shared memory. What is
-    /// in a block stays there until it has been read.
+    /// A body of so many times this byte, behind what is in `frame` or in a block, and what goes along in
+    /// shared memory. What is in a block stays there until it has been read.
     pub(super) fn body(
         &mut self,
         frame: &mut Vec<u8>,
@@ -492,7 +492,8 @@ pub(super) enum Told {
     Closing(u64),
 }
 
-/// Writes up to `len` bytes of a batch, and says how far that got: `outcome`, unless all was written, or none can be.
+/// Writes up to `len` bytes of a batch, and says how far that got: `outcome`, unless all was written, or none
+/// can be.
 fn write<'f>(
     batch: &mut Batch<'f, Descriptor>,
     wire: &mut Wire,

@@ -1,9 +1,10 @@
-//! A client and a server in memory, of the halves that a driver has: they call, answer, lend, give back, write in parts, sleep and
-//! wake in any order, over the socket and the rings, until one of them comes to lie or to shut down.
+//! A client and a server in memory, of the halves that a driver has: they call, answer, lend, give back,
+//! write in parts, sleep and wake in any order, over the socket and the rings, until one of them comes to lie
+//! or to shut down.
 //!
-//! While both are honest nobody is accused, every reply is that of its call, nobody sleeps through a frame, and what is said
-//! not to have been sent was not received. Whatever they say, no two blocks that are in use overlap, no side holds more than
-//! its limits, and when the connection ends everything is back.
+//! While both are honest nobody is accused, every reply is that of its call, nobody sleeps through a frame,
+//! and what is said not to have been sent was not received. Whatever they say, no two blocks that are in use
+//! overlap, no side holds more than its limits, and when the connection ends everything is back.
 //!
 //! A test of lpc-core plays stories of chance, and a fuzz target of lpc-runtime those that it finds.
 
@@ -109,7 +110,8 @@ enum Step {
     Resume {
         by: Side,
     },
-    /// What is on its way to this side arrives, in part; a descriptor that comes with it may be lost. Where it sleeps, that wakes it.
+    /// What is on its way to this side arrives, in part; a descriptor that comes with it may be lost. Where
+    /// it sleeps, that wakes it.
     Arrive {
         to: Side,
         len: u16,
@@ -146,7 +148,8 @@ enum Step {
         from: u16,
         to: u16,
     },
-    /// The server receives nothing more than what was sent until now: one time in sixteen, or most stories would be short.
+    /// The server receives nothing more than what was sent until now: one time in sixteen, or most stories
+    /// would be short.
     ShutDown {
         odds: u8,
     },
@@ -645,7 +648,8 @@ impl Pair {
         self.happened("the server shut down");
     }
 
-    /// All that is on its way arrives, by what the sides tell each other alone; all is answered, read and given back.
+    /// All that is on its way arrives, by what the sides tell each other alone; all is answered, read and
+    /// given back.
     fn settle(&mut self) -> Result<(), Violation> {
         self.settle_once()?;
         if self.is_honest && !self.is_shut {
@@ -696,8 +700,9 @@ impl Pair {
     fn is_settled(&self) -> bool {
         let is_through = |end: &End| end.wire.bytes.is_empty() && end.borrowed.is_empty() && end.is_quiet();
         if self.is_shut {
-            // What the server has not received as a whole when it goes to a ring that it does not read any more is answered by the
-            // end of the connection; and a client that sends nothing more gives nothing back.
+            // What the server has not received as a whole when it goes to a ring that it does not read any
+            // more is answered by the end of the connection; and a client that sends nothing more gives
+            // nothing back.
             return self.closings > 0 && self.desk.is_idle() && is_through(&self.server);
         }
         let is_answered = self.callers.is_empty() && self.calls.is_empty() && self.desk.is_idle();

@@ -1,4 +1,5 @@
-//! Shared memory in one process: [`Pages`] of a segment, of which is known which are in use, and [`Block`]s of them.
+//! Shared memory in one process: [`Pages`] of a segment, of which is known which are in use, and [`Block`]s
+//! of them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

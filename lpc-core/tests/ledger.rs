@@ -192,7 +192,7 @@ proptest! {
 }
 
 #[test]
-fn room_wakes_the_first_who_can_use_it_and_nobody_else() {
+fn room_wakes_the_first_that_can_use_it_and_nobody_else() {
     let ledger = ledger(4 * PAGE);
     let waiters: Vec<_> =
         [3, 1, 1, 2, 1].into_iter().map(|pages| (ledger.wait_for(pages * PAGE), Count::waker())).collect();
@@ -342,7 +342,7 @@ fn a_withdrawn_segment_goes_as_soon_as_it_is_idle() {
 }
 
 #[test]
-fn a_segment_lives_until_the_last_who_has_it() {
+fn a_segment_lives_until_its_last_holder() {
     let ledger = ledger(LIMIT);
     let segment = Arc::clone(alloc(&ledger, 1).unwrap().segment());
     ledger.trim(|_, _| {});

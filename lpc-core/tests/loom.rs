@@ -102,7 +102,7 @@ fn no_two_threads_hold_a_page_at_once() {
 }
 
 #[test]
-fn a_block_that_comes_back_wakes_who_waits_for_it() {
+fn a_block_that_comes_back_wakes_the_waiter() {
     loom::model(|| {
         let ledger = ledger(2, 1);
         let lease = alloc(&ledger, 2 * PAGE).unwrap();
@@ -119,7 +119,7 @@ fn a_block_that_comes_back_wakes_who_waits_for_it() {
 }
 
 #[test]
-fn pages_given_up_wake_who_waits_for_them() {
+fn pages_given_up_wake_the_waiter() {
     loom::model(|| {
         let ledger = ledger(2, 1);
         let mut lease = alloc(&ledger, 2 * PAGE).unwrap();
@@ -153,7 +153,7 @@ fn one_that_gives_up_leaves_the_room_to_the_next() {
 }
 
 #[test]
-fn the_end_wakes_who_waits() {
+fn the_end_wakes_the_waiter() {
     loom::model(|| {
         let ledger = ledger(1, 1);
         let _lease = alloc(&ledger, PAGE).unwrap();
@@ -354,7 +354,7 @@ fn ring() -> (Producer<Side, Side>, Consumer<Side, Side>) {
 }
 
 #[test]
-fn no_frame_in_a_ring_is_missed_by_who_goes_to_sleep() {
+fn no_frame_in_a_ring_is_missed_by_a_side_that_goes_to_sleep() {
     loom::model(|| {
         let (mut producer, mut consumer) = ring();
         let bells = Arc::new(Bells::default());
@@ -495,7 +495,7 @@ fn one_sender_writes_at_a_time_and_nothing_stays_unsent() {
 
 /// A frame is put into the ring, and its sender's bell may be rung by somebody else who flushes at the time.
 #[test]
-fn a_bell_is_not_lost_between_two_who_could_ring_it() {
+fn a_bell_is_not_lost_between_two_that_could_ring_it() {
     loom::model(|| {
         let (senders, receivers) = (Side::new(), Side::new());
         let mut sender = Sender::<(), Side, Side>::new();

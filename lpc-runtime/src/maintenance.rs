@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stuck_is_tried_until_it_is_not_whoever_else_panics() {
+    fn what_is_stuck_is_tried_until_it_is_not_whatever_else_panics() {
         let panics = Arc::new(Panics);
         let (sender, flushed) = channel();
         let stuck = Arc::new(Stuck(Mutex::new(4), sender));

@@ -14,7 +14,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn whatever_the_two_do_and_whoever_lies(story in proptest::collection::vec(any::<u8>(), 0..1500)) {
+    fn whatever_the_two_do_and_whichever_lies(story in proptest::collection::vec(any::<u8>(), 0..1500)) {
         pair::play(&story);
     }
 }

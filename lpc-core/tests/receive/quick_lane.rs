@@ -258,7 +258,7 @@ mod the_end {
     }
 
     #[test]
-    fn without_a_ring_whoever_stops_the_receiving_says_so() {
+    fn without_a_ring_the_one_that_stops_the_receiving_says_so() {
         for mut side in [Side::mapped(Role::Server), Side::mapped(Role::Server)] {
             assert!(side.entrance.close());
             // The peer did not know.

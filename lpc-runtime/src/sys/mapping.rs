@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_cannot_be_truncated_grown_or_written_by_who_gets_it() {
+    fn a_segment_cannot_be_truncated_grown_or_written_by_its_receiver() {
         let (_own, file) = OwnMapping::create(8192).unwrap();
         assert!(nix::unistd::ftruncate(&file, 0).is_err());
         assert!(nix::unistd::ftruncate(&file, 1 << 20).is_err());

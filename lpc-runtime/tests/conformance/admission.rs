@@ -162,7 +162,7 @@ fn waiting(server: &Served, driver: Driver, key: u64) -> (JoinHandle<lpc::Result
 }
 
 #[test]
-fn who_is_not_accepted_is_told_so_and_a_rule_that_panics_accepts_nobody() {
+fn a_client_that_is_not_accepted_is_told_so_and_a_rule_that_panics_accepts_nobody() {
     for driver in DRIVERS {
         let mood = Arc::new(AtomicUsize::new(0));
         let asked = Arc::clone(&mood);
@@ -222,7 +222,7 @@ fn for_a_pair_nobody_is_asked_who_may_be_there() {
 
 /// A server refuses without listening: when the client comes to write, nobody reads any more.
 #[test]
-fn a_refusal_is_heard_by_who_cannot_say_anything() {
+fn a_refusal_is_heard_by_a_client_that_cannot_say_anything() {
     let refusing = || {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let reason = Error::new(ErrorKind::ResourceExhausted, "all seats are taken");
@@ -279,7 +279,7 @@ fn a_connection_counts_until_its_last_call_is_over() {
 }
 
 #[test]
-fn silent_clients_give_their_places_to_those_who_wait() {
+fn silent_clients_give_their_places_to_those_that_wait() {
     for driver in DRIVERS {
         let server = serve(driver, &Rules { max_handshakes: 3, ..Rules::default() }, &Implementation::new());
         let silent: Vec<_> = (0..3).map(|_| UnixStream::connect(&server.port).unwrap()).collect();
@@ -301,7 +301,7 @@ fn silent_clients_give_their_places_to_those_who_wait() {
 
 /// It would read the refusal as a frame.
 #[test]
-fn who_has_read_the_servers_hello_makes_room_without_a_refusal() {
+fn a_client_that_has_read_the_servers_hello_makes_room_without_a_refusal() {
     for driver in DRIVERS {
         let server = serve(driver, &Rules { max_handshakes: 1, ..Rules::default() }, &Implementation::new());
         let mut slow = UnixStream::connect(&server.port).unwrap();

@@ -258,7 +258,7 @@ fn both_sides_count_the_same() {
 }
 
 #[test]
-fn who_is_not_to_look_for_messages_sleeps_at_once() {
+fn a_side_without_a_spin_budget_sleeps_at_once() {
     for setup in pairs::all().into_iter().filter(|setup| setup.way == pairs::Way::Port) {
         let setup = Setup { spin: Duration::ZERO, ..setup };
         let server = pairs::Running::new(&setup, &Implementation::new());
@@ -275,7 +275,7 @@ fn who_is_not_to_look_for_messages_sleeps_at_once() {
 
 /// However long that is: others have their turn on the same thread, and the end of the connection is seen.
 #[test]
-fn who_looks_for_long_keeps_nobody_from_anything() {
+fn a_long_spin_budget_keeps_nobody_from_anything() {
     for setup in pairs::all() {
         let (client, _server) =
             Setup { spin: Duration::from_secs(30), ..setup }.connect(&Implementation::new());

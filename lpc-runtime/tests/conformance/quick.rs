@@ -109,7 +109,7 @@ fn more_calls_than_the_ring_holds_are_all_answered() {
 }
 
 #[test]
-fn who_sleeps_is_woken() {
+fn a_side_that_sleeps_is_woken() {
     for setup in setups() {
         let setup = Setup { spin: std::time::Duration::ZERO, ..setup };
         let (client, _server) = setup.connect(&Implementation::new());

@@ -90,7 +90,7 @@ fn tasks_whose_bodies_do_not_fit_at_once_wait_for_each_other() {
 }
 
 #[test]
-fn who_does_not_wait_fails_at_once_and_is_told_the_knob() {
+fn a_caller_that_does_not_wait_fails_at_once_and_is_told_the_knob() {
     for setup in pairs::all() {
         let setup = Setup { at_quota: AtQuota::Fail, ..narrow(setup) };
         let (client, _server) = setup.connect(&Implementation::new());
@@ -109,7 +109,7 @@ fn who_does_not_wait_fails_at_once_and_is_told_the_knob() {
 }
 
 #[test]
-fn who_waits_for_a_while_fails_after_it() {
+fn a_caller_that_waits_for_a_while_fails_after_it() {
     const WHILE: Duration = Duration::from_millis(50);
     for setup in pairs::all() {
         let setup = Setup { at_quota: AtQuota::Wait(WHILE), trust: true, ..narrow(setup) };
@@ -157,7 +157,7 @@ fn what_is_larger_than_all_of_the_pool_is_refused_at_once() {
 
 /// A caller who waits is alone: nobody else reads the connection for it.
 #[test]
-fn who_waits_alone_is_woken_by_what_the_service_drops_on_its_own() {
+fn a_lone_caller_is_woken_by_what_the_service_drops_on_its_own() {
     for setup in pairs::all() {
         let setup = Setup { at_quota: AtQuota::Wait(Duration::MAX), trust: true, ..narrow(setup) };
         let probe = Implementation::new();
@@ -180,7 +180,7 @@ fn who_waits_alone_is_woken_by_what_the_service_drops_on_its_own() {
 }
 
 #[test]
-fn who_waits_for_room_learns_of_the_end_of_the_connection() {
+fn a_caller_that_waits_for_room_learns_of_the_end_of_the_connection() {
     for setup in pairs::all().into_iter().filter(|setup| setup.way == Way::Port) {
         let setup = Setup { at_quota: AtQuota::Wait(Duration::MAX), trust: true, ..narrow(setup) };
         let probe = Implementation::new();
@@ -342,7 +342,7 @@ fn connections_of_one_user_share_their_quota() {
 }
 
 #[test]
-fn who_does_not_wait_has_the_room_that_has_come_back() {
+fn a_caller_that_does_not_wait_has_the_room_that_has_come_back() {
     for setup in pairs::all() {
         let setup = Setup { at_quota: AtQuota::Fail, trust: true, ..narrow(setup) };
         let probe = Implementation::new();

@@ -183,7 +183,7 @@ fn a_client_that_returns_nothing_gets_the_pool_and_then_copies() {
 }
 
 #[test]
-fn a_file_of_60_gib_is_an_error_to_who_reads_it_whole_and_readable_in_pieces() {
+fn a_file_of_60_gib_is_an_error_as_a_whole_and_readable_in_pieces() {
     for (client, server) in pairs() {
         let vault = Vault::start(server, Knobs::default());
         let baseline = Baseline::of(&vault);

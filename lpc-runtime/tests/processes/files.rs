@@ -128,7 +128,7 @@ fn sealed_memory_that_is_passed_on_is_the_same_memory_in_all_three_processes() {
 }
 
 #[test]
-fn a_file_that_is_passed_on_is_read_in_place_by_each_who_trusts() {
+fn a_file_that_is_passed_on_is_read_in_place_by_each_that_trusts() {
     let trusting = Knobs { is_trusting: true, ..Knobs::default() };
     for (first, second) in pairs() {
         let (middle, last) = (Vault::start(first, trusting), Vault::start(second, trusting));

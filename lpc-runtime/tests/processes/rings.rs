@@ -274,7 +274,7 @@ pub fn call_without_descriptors(driver: Driver) -> lpc::Result<()> {
 const COST: u64 = 2 * lpc_core::ring::LEN as u64;
 
 #[test]
-fn who_finds_the_users_quota_used_up_calls_through_the_socket() {
+fn a_client_whose_users_quota_is_used_up_calls_through_the_socket() {
     for (client, server) in pairs() {
         for (user_pool, are_quick) in [(COST - 1, [false, false]), (2 * COST - 1, [true, false])] {
             let knobs = Knobs { user_pool: Some(user_pool), ..Knobs::QUICK };

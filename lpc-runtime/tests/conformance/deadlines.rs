@@ -1,4 +1,4 @@
-//! Calls that nobody waits for any more.
+//! Calls that are cancelled, by hand or by the clock.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;

@@ -549,7 +549,7 @@ fn what_a_connection_mapped_goes_with_it() {
     }
 }
 
-/// A long call has the client's inbox; the memory of the server is given back after it.
+/// The caller of a long call has the client's receive half; the memory of the server is given back after it.
 #[test]
 fn memory_of_the_server_is_unmapped_after_a_long_call() {
     if !is_alone("memory_of_the_server_is_unmapped_after_a_long_call") {

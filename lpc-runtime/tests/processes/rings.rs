@@ -188,7 +188,7 @@ fn a_server_that_runs_out_of_descriptors_goes_on_in_it() {
         vault.tell("take descriptors");
         let large = vec![7; LARGE];
         for round in 1..=4 {
-            // Each goes aside, and the small ones after it do not.
+            // Each goes through the socket, and the small ones after it do not.
             assert_eq!(client.length(&large).unwrap(), LARGE as u64);
             assert!(client.make(LARGE as u64, 7).unwrap() == large);
             assert_eq!(client.stats().fallbacks, round);

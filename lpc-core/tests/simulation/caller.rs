@@ -469,7 +469,7 @@ impl Client {
                 return Ok(None);
             }
             if inbox.fill_within(deadline).await? == Filled::End {
-                return Err(inbox.ended());
+                return Err(self.hung_up(inbox));
             }
         }
     }
@@ -481,7 +481,7 @@ impl Client {
         self.hand_out(inbox, &mut own).await?;
         for _ in 0..MAX_RECEIVES {
             match inbox.fill()? {
-                Filled::End => return Err(inbox.ended()),
+                Filled::End => return Err(self.hung_up(inbox)),
                 Filled::Nothing => break,
                 Filled::Some => drop(self.hand_out(inbox, &mut own).await?),
             }

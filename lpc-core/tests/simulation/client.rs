@@ -323,6 +323,12 @@ impl Client {
         }
     }
 
+    /// The server has ended the connection.
+    pub(crate) fn hung_up(&self, inbox: &Inbox) -> Ended {
+        self.link.sender.borrow_mut().peer_is_gone();
+        inbox.ended()
+    }
+
     fn violated(&self, violation: &Violation) -> Ended {
         self.world.fail("violation", violation.to_string());
         Ended("broke the protocol")

@@ -71,8 +71,8 @@ pub(crate) trait Maintained {
         Box::pin(async {})
     }
 
-    /// The connection is over.
-    fn closed(&self) {}
+    /// The connection is about to be over.
+    fn closing(&self) {}
 }
 
 pub(crate) struct Link {
@@ -520,13 +520,14 @@ impl Link {
 
     pub(crate) fn close(&self) {
         self.ledger.close();
+        // Before the peer can see the end: what it then finds taken is all that is ever taken.
+        if let Some(maintained) = self.maintained() {
+            maintained.closing();
+        }
         self.give_up();
         self.socket.close();
         let lent = self.lent.take();
         drop(lent);
-        if let Some(maintained) = self.maintained() {
-            maintained.closed();
-        }
     }
 
     pub(crate) fn offer_ring(&self) {

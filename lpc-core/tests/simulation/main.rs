@@ -4,7 +4,7 @@
 //!
 //! The machines are those of this crate, and what drives them does the steps of lpc-runtime's blocking client
 //! and server, from lock to lock. Checked is that every call ends, once, by its deadline, with the right
-//! answer or [`Progress`]; that no call runs twice; that neither side finds a violation; that nobody waits
+//! answer or [`Progress`]; that no call runs twice; that neither side finds a violation; that no thread waits
 //! for ever; and that all memory comes back.
 //!
 //! | set | runs |
@@ -36,7 +36,7 @@ use story::Story;
 use world::{Failed, World};
 
 /// Seeds of a usual run.
-const SEEDS: u64 = 4000;
+const SEEDS: u64 = 15_000;
 
 /// How a run went.
 struct Run {

@@ -39,9 +39,11 @@ pub(crate) fn play(world: &Rc<World>) {
     let has_timeouts = world.pick(2) == 1;
     world.set_rough(world.pick(2) == 1);
     let (has_quick_lane, loses, moves) = (world.pick(2) == 1, world.pick(4) == 3, world.pick(4) == 3);
-    let capacity = [(); 2].map(|()| [4000, 16, 40, 100, 300, 1000][world.pick(6)]);
     let callers = 1 + world.pick(8);
     let sizes = SIZES[world.pick(SIZES.len())];
+    // Not so small that maintenance, which writes what one buffer takes at a time, would take seconds.
+    let least = sizes.iter().max().map_or(0, |size| size / 10);
+    let capacity = [(); 2].map(|()| [4000, 16, 40, 100, 300, 1000][world.pick(6)].max(least));
     let (max_calls, contention, is_fickle) = (1 + world.pick(5), 2 + world.pick(2), world.pick(8) == 7);
     let kind = Callers { max_calls, contention, has_timeouts, is_fickle, sizes };
     let pool = || match world.pick(3) {

@@ -136,13 +136,13 @@ impl Server {
             };
             let has_more = inbox.has_next();
             self.world.step().await;
+            if self.desk.borrow().is_over() {
+                return Err(Ended("is not served any more"));
+            }
             let mut held = Some(inbox);
             let led = match message {
                 Message::Call { call: id, time_left, is_busy, body } => {
                     let mut desk = self.desk.borrow_mut();
-                    if desk.is_over() {
-                        return Err(Ended("is not served any more"));
-                    }
                     let deadline = time_left.map(|left| self.world.now() + left);
                     let running = Rc::new(Running { is_cancelled: Cell::new(false), deadline });
                     let call = Call { id, is_busy, body, running: Rc::clone(&running) };
@@ -460,7 +460,7 @@ impl Server {
 }
 
 impl Maintained for Server {
-    fn closed(&self) {
+    fn closing(&self) {
         let Remains { running, waiting, .. } = self.desk.borrow_mut().end();
         running.iter().for_each(|running| running.is_cancelled.set(true));
         drop(waiting);

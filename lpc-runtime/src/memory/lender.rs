@@ -250,8 +250,13 @@ impl Lender {
 
     /// The peer gives a loan back.
     pub(crate) fn returned(&self, segment: u32, page: u32) -> Result<()> {
-        let memory = self.lent().returned((segment, page))?;
-        drop(memory);
+        let returned = self.lent().returned((segment, page));
+        match returned {
+            Ok(memory) => drop(memory),
+            // At the end of a connection nothing is lent any more, whatever the peer still gives back.
+            Err(_) if self.pool.is_closed() => {}
+            Err(violation) => return Err(violation.into()),
+        }
         Ok(())
     }
 

@@ -145,15 +145,16 @@ impl Desk {
         inbox: &mut Option<Box<Inbox>>,
         parks: impl FnOnce(&Call, bool) -> bool,
     ) -> Result<Step> {
+        let mut state = self.state();
+        // Of what was taken off the desk then, the client does not know that it was.
+        if state.desk.is_over() {
+            return Err(Error::new(ErrorKind::Disconnected, "the connection is over"));
+        }
         match message {
             Message::Call { call: id, method, is_busy, time_left, body } => {
                 link.counters().call();
                 // A time that no clock shows never comes.
                 let deadline = time_left.and_then(|left| Instant::now().checked_add(left));
-                let mut state = self.state();
-                if state.desk.is_over() {
-                    return Err(Error::new(ErrorKind::Disconnected, "the connection is over"));
-                }
                 let running = state.context(link, self.permit.peer(), deadline);
                 let call = Call { id, method, is_busy, body, running: Arc::clone(&running) };
                 let Some(call) = state.desk.arrive(id, running, call.cost(), call)? else {
@@ -168,17 +169,20 @@ impl Desk {
                 Ok(Step::Run(call))
             }
             Message::Release { call } => {
-                let block = self.state().desk.release(call)?;
+                let block = state.desk.release(call)?;
+                drop(state);
                 drop(block);
                 Ok(Step::Done)
             }
             Message::Resend { call } => {
-                let block = self.state().desk.resend(call)?;
+                let block = state.desk.resend(call)?;
+                drop(state);
                 link.counters().fallback();
                 Ok(Step::Send(block.inline(call, None)))
             }
             Message::Cancel { call: id } => {
-                let found = self.state().desk.cancel(id);
+                let found = state.desk.cancel(id);
+                drop(state);
                 match found {
                     Cancelled::Waiting(call) => {
                         // What its arguments hold goes back with the answer.

@@ -209,3 +209,12 @@ fn senders_that_wait_for_a_peer_that_does_not_read_are_freed_by_its_end() {
     });
     assert!(link.enqueue(b"late").is_err());
 }
+
+/// The peer gave it back before it could know, and has done nothing wrong.
+#[test]
+fn what_comes_back_after_the_end_of_a_connection_is_no_violation() {
+    let (link, _theirs) = link(Wait::Never);
+    assert!(link.lender().returned(0, 7).is_err(), "nothing is lent");
+    link.close();
+    assert!(link.lender().returned(0, 7).is_ok());
+}

@@ -96,8 +96,15 @@ pub(crate) struct Socket {
     world: Rc<World>,
     out: Rc<RefCell<Pipe>>,
     input: Rc<RefCell<Pipe>>,
-    /// Now and then the system has no means to pass a descriptor.
-    pub(crate) loses: bool,
+    pub(crate) passes: Passes,
+}
+
+/// Which descriptors the system passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passes {
+    All,
+    Some,
+    None,
 }
 
 /// Why nothing was sent.
@@ -120,13 +127,22 @@ pub(crate) enum Received {
 
 impl Socket {
     /// A connected pair that holds so many bytes in each direction.
-    pub(crate) fn pair(world: &Rc<World>, capacity: [usize; 2], loses: bool) -> [Self; 2] {
+    pub(crate) fn pair(world: &Rc<World>, capacity: [usize; 2], passes: Passes) -> [Self; 2] {
         let [one, two] = capacity.map(|capacity| Rc::new(RefCell::new(Pipe { capacity, ..Pipe::default() })));
         let socket = |out: &Rc<RefCell<Pipe>>, input: &Rc<RefCell<Pipe>>| {
             let (out, input) = (Rc::clone(out), Rc::clone(input));
-            Self { world: Rc::clone(world), out, input, loses }
+            Self { world: Rc::clone(world), out, input, passes }
         };
         [socket(&one, &two), socket(&two, &one)]
+    }
+
+    /// Whether the system has no means for the next descriptor.
+    fn loses(&self) -> bool {
+        match self.passes {
+            Passes::All => false,
+            Passes::Some => self.world.chance(3),
+            Passes::None => true,
+        }
     }
 
     /// Sends some of `bytes`: as many as fit in, or fewer.
@@ -139,7 +155,7 @@ impl Socket {
         if room == 0 {
             return Err(Unsent::Full);
         }
-        if descriptor.is_some() && self.loses && self.world.chance(3) {
+        if descriptor.is_some() && self.loses() {
             self.world.say(|| "the system does not pass a descriptor".into());
             return Err(Unsent::Short);
         }
@@ -173,8 +189,7 @@ impl Socket {
             *to = from;
         }
         input.read += len as u64;
-        let is_lost =
-            !descriptors.is_empty() && self.loses && self.world.chance(3) && descriptors.pop().is_some();
+        let is_lost = !descriptors.is_empty() && self.loses() && descriptors.pop().is_some();
         self.world
             .say(|| format!("receives {len} bytes{}", if is_lost { ", but not the descriptor" } else { "" }));
         Received::Bytes { len, descriptors, is_lost }

@@ -9,7 +9,7 @@ use lpc_core::run_queue::Bounds;
 
 use super::client::{Callers, Client, Record};
 use super::link::{Link, Pool};
-use super::network::Socket;
+use super::network::{Passes, Socket};
 use super::server::Server;
 use super::world::{MILLIS, On, Process, Token, World};
 
@@ -38,7 +38,9 @@ pub(crate) fn play(world: &Rc<World>) {
     // Without timeouts that make up for what others do late, a wake-up that is lost is found at once.
     let has_timeouts = world.pick(2) == 1;
     world.set_rough(world.pick(2) == 1);
-    let (has_quick_lane, loses, moves) = (world.pick(2) == 1, world.pick(4) == 3, world.pick(4) == 3);
+    let (has_quick_lane, moves) = (world.pick(2) == 1, world.pick(4) == 3);
+    let passes =
+        [Passes::All, Passes::All, Passes::All, Passes::Some, Passes::Some, Passes::None][world.pick(6)];
     let callers = 1 + world.pick(8);
     let sizes = SIZES[world.pick(SIZES.len())];
     // Not so small that maintenance, which writes what one buffer takes at a time, would take seconds.
@@ -59,7 +61,7 @@ pub(crate) fn play(world: &Rc<World>) {
     };
     let pools = [pool(), pool()];
     let max_threads = [8, 1, 2, 3][world.pick(4)];
-    let [near, far] = Socket::pair(world, capacity, loses);
+    let [near, far] = Socket::pair(world, capacity, passes);
     let record = Rc::new(Record::default());
     let lane = (has_quick_lane, moves);
     let ours = Link::new(world, Process::Client, near.clone(), pools[0], lane);
@@ -69,7 +71,7 @@ pub(crate) fn play(world: &Rc<World>) {
     world.say(|| {
         format!(
             "{callers} callers, {kind:?}, quick lane {has_quick_lane}, {pools:?}, buffers {capacity:?}, \
-             {bounds:?}, {max_threads} server threads, {fault:?}"
+             {passes:?}, {bounds:?}, {max_threads} server threads, {fault:?}"
         )
     });
     let done = Rc::new(Cell::new(0));

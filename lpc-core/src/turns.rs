@@ -206,6 +206,7 @@ impl<H> Turns<H> {
     }
 
     /// A caller that has received what it wanted puts the half back, and is runnable.
+    #[inline]
     pub fn put_back(&mut self, half: H) {
         self.half = Some(half);
         self.runnable += 1;

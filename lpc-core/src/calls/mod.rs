@@ -195,6 +195,7 @@ impl<A, B, W> Calls<A, B, W> {
     }
 
     /// A call is about to be sent, under this id. `body` is what of it stands in shared memory.
+    #[inline]
     pub fn start(&mut self, body: Option<B>) -> CallId {
         self.unanswered += 1;
         self.table.insert(Call { stage: Stage::Sending, body, waiter: None })
@@ -248,6 +249,7 @@ impl<A, B, W> Calls<A, B, W> {
     /// # Panics
     ///
     /// If the call is gone.
+    #[inline]
     pub fn answer_own(&mut self, id: CallId) -> Gone<A, B, W> {
         self.remove(id)
     }
@@ -275,6 +277,7 @@ impl<A, B, W> Calls<A, B, W> {
     /// # Panics
     ///
     /// If the call is gone.
+    #[inline]
     pub fn fetch(&mut self, id: CallId) -> Option<Fetched<A, B, W>> {
         let call = self.call(id);
         match call.stage {
@@ -288,6 +291,7 @@ impl<A, B, W> Calls<A, B, W> {
     }
 
     /// Has the caller woken when there is something to [fetch](Self::fetch).
+    #[inline]
     pub fn wait(&mut self, id: CallId, waiter: W) {
         self.call(id).waiter = Some(waiter);
     }
@@ -377,6 +381,7 @@ impl<A, B, W> Calls<A, B, W> {
         self.table.is_empty()
     }
 
+    #[inline]
     fn check(&self) -> Result<(), Error> {
         match self.life.why_closed() {
             None => Ok(()),
@@ -385,10 +390,12 @@ impl<A, B, W> Calls<A, B, W> {
     }
 
     /// A call that its caller asks about.
+    #[inline]
     fn call(&mut self, id: CallId) -> &mut Call<A, B, W> {
         self.table.get_mut(id).expect("a call with a caller is there")
     }
 
+    #[inline]
     fn remove(&mut self, id: CallId) -> Gone<A, B, W> {
         let Call { stage, body, .. } = self.table.remove(id).expect("the call is there");
         let answer = match stage {

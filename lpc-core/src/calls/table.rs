@@ -41,6 +41,7 @@ impl<T> Table<T> {
     /// # Panics
     ///
     /// If there are 2^32 calls already.
+    #[inline]
     pub fn insert(&mut self, call: T) -> CallId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { turn: 0, call: None });
@@ -53,12 +54,14 @@ impl<T> Table<T> {
     }
 
     /// The call of this id.
+    #[inline]
     pub fn get_mut(&mut self, id: CallId) -> Option<&mut T> {
         let (turn, index) = split(id);
         self.places.get_mut(index).filter(|place| place.turn == turn)?.call.as_mut()
     }
 
     /// Takes the call of this id out.
+    #[inline]
     pub fn remove(&mut self, id: CallId) -> Option<T> {
         let (turn, index) = split(id);
         let call = self.places.get_mut(index).filter(|place| place.turn == turn)?.call.take()?;
@@ -76,12 +79,14 @@ impl<T> Table<T> {
 
     /// How many calls there are.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }
 
     /// Whether there is none.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -93,10 +98,12 @@ impl<T> Default for Table<T> {
     }
 }
 
+#[inline]
 fn join(turn: u32, index: u32) -> CallId {
     CallId::new(u64::from(turn) << 32 | u64::from(index))
 }
 
+#[inline]
 fn split(id: CallId) -> (u32, usize) {
     ((id.as_u64() >> 32) as u32, (id.as_u64() & u64::from(u32::MAX)) as usize)
 }

@@ -24,15 +24,18 @@ impl Buffer {
 
     /// Where the next bytes belong: never empty, and large enough for the rest of a frame that has begun to
     /// arrive, as far as the bytes that did arrive justify the memory.
+    #[inline]
     pub(super) fn space(&mut self) -> &mut [u8] {
         let have = self.end - self.start;
+        if have == 0 && self.bytes.len() <= KEPT {
+            (self.start, self.end) = (0, 0);
+            return &mut self.bytes;
+        }
         let missing = frame_len(self.unread()).unwrap_or(Header::LEN).saturating_sub(have);
         let Self { bytes, start, end } = self;
         if have == 0 {
             (*start, *end) = (0, 0);
-            if bytes.len() > KEPT {
-                *bytes = vec![0; BUFFER];
-            }
+            *bytes = vec![0; BUFFER];
         }
         if bytes.len() - *end < missing.min(BUFFER) || *end == bytes.len() {
             bytes.copy_within(*start..*end, 0);
@@ -46,6 +49,7 @@ impl Buffer {
     }
 
     /// Says that `len` bytes were put at the start of [`space`](Self::space).
+    #[inline]
     pub(super) fn received(&mut self, len: usize) {
         assert!(len <= self.bytes.len() - self.end, "more was received than there was space for");
         self.end += len;

@@ -120,6 +120,7 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
 
     /// Where the next bytes from the socket belong: never empty, and large enough for the rest of a frame
     /// that has begun to arrive, as far as the bytes that did arrive justify the memory.
+    #[inline]
     pub fn space(&mut self) -> &mut [u8] {
         self.socket.space()
     }
@@ -135,6 +136,7 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
     /// # Panics
     ///
     /// If `len` is more than the space there was.
+    #[inline]
     pub fn received(
         &mut self,
         len: usize,
@@ -143,7 +145,9 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
     ) -> Result<(), Violation> {
         self.socket.received(len);
         let waiting = &mut self.peer.descriptors;
-        waiting.extend(descriptors.into_iter().map(Some));
+        for descriptor in descriptors {
+            waiting.push_back(Some(descriptor));
+        }
         if lost {
             // The system installs them in order: what it lost stands behind what it did not.
             waiting.push_back(None);
@@ -200,6 +204,18 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
     #[inline]
     pub fn is_drained(&self) -> bool {
         self.socket.is_empty() && self.source != Source::Aside
+    }
+
+    /// Whether nothing has arrived that was not taken, not even a part of a frame: [`next`](Self::next) has
+    /// nothing to give, and no violation to report.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        let has_ring = match &self.ring {
+            Some(ring) if self.source == Source::Ring => ring.has_next(),
+            _ => false,
+        };
+        !has_ring && self.socket.is_empty() && self.peer.descriptors.is_empty()
     }
 
     /// Whether nothing has arrived yet of the next frame.

@@ -104,6 +104,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     /// # Errors
     ///
     /// Nothing is sent any more.
+    #[inline]
     pub fn enqueue(&mut self, frame: &[u8]) -> Result<StreamPosition, Over> {
         Ok(match self.place(frame, false)? {
             Some(position) => position,
@@ -130,6 +131,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     /// # Errors
     ///
     /// Nothing is sent any more.
+    #[inline]
     pub fn send<'f>(&mut self, frame: &'f [u8]) -> Result<(StreamPosition, Option<Batch<'f, D>>), Over> {
         if let Some(position) = self.place(frame, false)? {
             return Ok((position, None));
@@ -162,6 +164,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Queues a small frame that others are about to send with theirs; `None` where so much waits that it
     /// should be [sent](Self::send).
+    #[inline]
     pub fn enqueue_behind(&mut self, frame: &[u8], cpu: Option<u32>) -> Option<StreamPosition> {
         if self.is_over().is_some() || self.queue.len() + frame.len() > MUCH {
             return None;
@@ -175,6 +178,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     /// # Errors
     ///
     /// Nothing is sent any more.
+    #[inline]
     pub fn tell_cpu(&mut self, cpu: Option<u32>) -> Result<(), Over> {
         if let Some(number) = cpu
             && self.cpu != cpu
@@ -187,6 +191,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Queues a bell where the peer sleeps and has something in the ring; whether it did. A bell is rung once
     /// for each sleep.
+    #[inline]
     pub fn ring_bell(&mut self) -> bool {
         self.route.needs_bell() && self.queue_bell()
     }
@@ -247,6 +252,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Whether the frame that ends there may have gone out as a whole.
     #[must_use]
+    #[inline]
     pub fn may_have_gone(&self, position: StreamPosition) -> bool {
         match position {
             StreamPosition::Socket(end) => end <= self.gone,
@@ -310,6 +316,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Puts a frame into the ring, if it goes there; otherwise the next one in the socket's queue has to be
     /// this one.
+    #[inline]
     fn place(&mut self, frame: &[u8], brings_descriptor: bool) -> Result<Option<StreamPosition>, Over> {
         if let Some(over) = self.is_over() {
             return Err(over);
@@ -327,12 +334,14 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     }
 
     /// Queues a frame for the socket.
+    #[inline]
     fn queue(&mut self, frame: &[u8]) -> StreamPosition {
         self.queue.push(frame);
         self.pass(frame.len())
     }
 
     /// Counts a frame that goes into the socket's stream now. Says where it ends.
+    #[inline]
     const fn pass(&mut self, len: usize) -> StreamPosition {
         self.total += len as u64;
         StreamPosition::Socket(self.total)

@@ -36,6 +36,7 @@ impl<D> Queue<D> {
         self.bytes.capacity() + self.spare.capacity()
     }
 
+    #[inline]
     pub(super) fn push(&mut self, frame: &[u8]) {
         self.bytes.extend_from_slice(frame);
     }
@@ -47,6 +48,7 @@ impl<D> Queue<D> {
     }
 
     /// Takes all that waits: the bytes, from where on they do, and their descriptors.
+    #[inline]
     pub(super) fn take(&mut self) -> (Vec<u8>, usize, Descriptors<D>) {
         if self.len() == 0 {
             return (Vec::new(), 0, VecDeque::new());
@@ -56,6 +58,7 @@ impl<D> Queue<D> {
     }
 
     /// Keeps the memory of a batch that went out for the next one.
+    #[inline]
     pub(super) fn keep(&mut self, mut bytes: Vec<u8>) {
         if (1..=KEPT).contains(&bytes.capacity()) {
             bytes.clear();

@@ -98,6 +98,7 @@ pub enum Announced {
 impl<D> Batch<'_, D> {
     /// What is to be written next; `None` when all of it was.
     #[must_use]
+    #[inline]
     pub fn piece(&self) -> Option<Piece<'_, D>> {
         let Some(queued) = self.queued.get(self.written..).filter(|rest| !rest.is_empty()) else {
             let bytes = &self.frame[self.written - self.queued.len()..];
@@ -114,17 +115,20 @@ impl<D> Batch<'_, D> {
 
     /// The first `len` bytes of the [`piece`](Self::piece) were written. Gives the descriptor that went with
     /// them, to be closed.
+    #[inline]
     pub fn wrote(&mut self, len: usize) -> Option<D> {
         let went = len > 0 && self.is_at_descriptor();
         self.written += len;
         if went { self.descriptors.pop_front().map(|(_, descriptor)| descriptor) } else { None }
     }
 
+    #[inline]
     fn is_at_descriptor(&self) -> bool {
         self.descriptors.front().is_some_and(|(place, _)| *place == self.written)
     }
 
     /// Where the stream has got to.
+    #[inline]
     const fn gone(&self) -> u64 {
         self.end - (self.queued.len() + self.frame.len() - self.written) as u64
     }
@@ -150,6 +154,7 @@ impl<D> Batch<'_, D> {
 impl<D, O: Own, P: Peers> Sender<D, O, P> {
     /// Makes the caller the writer of all that is queued; `None` where nothing is, or it is not for the
     /// caller to write.
+    #[inline]
     pub fn begin_write(&mut self) -> Option<Batch<'static, D>> {
         if self.writing != Writing::Idle || self.queue.len() == 0 {
             return None;
@@ -159,6 +164,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Makes the caller the writer of all that is queued and, behind that, of a frame of its own, which was
     /// [passed](Self::pass).
+    #[inline]
     pub(super) fn batch<'f>(&mut self, frame: &'f [u8]) -> Batch<'f, D> {
         self.writing = Writing::Busy;
         // It may have gone out from now on, until it is known how far the write got.
@@ -169,17 +175,24 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Ends the writer's turn, and says what is to be done next. What was not written goes out before what
     /// was queued since.
-    pub fn finish(&mut self, mut batch: Batch<'_, D>, outcome: WriteOutcome) -> AfterWrite<D> {
+    #[inline]
+    pub fn finish(&mut self, batch: Batch<'_, D>, outcome: WriteOutcome) -> AfterWrite<D> {
         self.gone = batch.gone();
         if let Writing::Over(over) = self.writing {
             return AfterWrite::Over(over);
         }
         self.writing = Writing::Idle;
+        if outcome == WriteOutcome::All {
+            self.queue.keep(batch.queued);
+            return AfterWrite::GoOn;
+        }
+        self.put_back(batch, outcome)
+    }
+
+    /// What was not written goes out before what was queued since.
+    #[cold]
+    fn put_back(&mut self, mut batch: Batch<'_, D>, outcome: WriteOutcome) -> AfterWrite<D> {
         let lost = match outcome {
-            WriteOutcome::All => {
-                self.queue.keep(batch.queued);
-                return AfterWrite::GoOn;
-            }
             WriteOutcome::Failed => {
                 self.writing = Writing::Over(Over::Closed);
                 return AfterWrite::Over(Over::Closed);
@@ -189,7 +202,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
                 self.writing = Writing::Stalled;
                 None
             }
-            WriteOutcome::OutOfTime => None,
+            WriteOutcome::OutOfTime | WriteOutcome::All => None,
         };
         let Batch { mut queued, descriptors, frame, written, .. } = batch;
         let written_of_frame = written.saturating_sub(queued.len());
@@ -218,12 +231,14 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Whether all waits for the socket to take more.
     #[must_use]
+    #[inline]
     pub fn is_stalled(&self) -> bool {
         self.writing == Writing::Stalled
     }
 
     /// Whether so much waits for a writer or the socket that a sender who can wait should.
     #[must_use]
+    #[inline]
     pub fn is_congested(&self) -> bool {
         matches!(self.writing, Writing::Busy | Writing::Stalled) && self.queue.len() > CONGESTED
     }
@@ -240,6 +255,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Senders that wait, and are to look again when a write has begun or ended.
     #[must_use]
+    #[inline]
     pub const fn waiting(&self) -> usize {
         self.waiting
     }

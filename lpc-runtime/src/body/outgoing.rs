@@ -89,6 +89,7 @@ const FIRST_BLOCK: usize = 64 << 10;
 
 impl<'l> Outgoing<'l> {
     /// A body whose frame `begin` starts (one of `frame::begin_…`).
+    #[inline]
     pub(crate) fn new(
         link: &'l Link,
         threshold: Threshold,
@@ -138,6 +139,7 @@ impl<'l> Outgoing<'l> {
         self.missing
     }
 
+    #[inline]
     pub(crate) fn finish(mut self) -> Encoded {
         let (body, lane, len) = match &mut self.block {
             Some((block, len)) => {
@@ -319,12 +321,14 @@ impl Sink for Outgoing<'_> {
 
 impl Encoded {
     /// Makes it the frame of `call`.
+    #[inline]
     pub(crate) fn seal(&mut self, call: CallId) {
         let places: Vec<_> = self.loans.iter().map(|loan| loan.place).collect();
         frame::seal(&mut self.frame, call, self.body, &places);
     }
 
     /// Counts it among what was sent. For the holder of the lock on the connection's calls.
+    #[inline]
     pub(crate) fn count(&self, counters: &Tally) {
         counters.sent(self.lane, self.len);
         for loan in &self.loans {
@@ -333,6 +337,7 @@ impl Encoded {
     }
 
     /// Says that its client has other calls waiting.
+    #[inline]
     pub(crate) fn mark_busy(&mut self) {
         frame::mark_busy(&mut self.frame);
     }
@@ -343,16 +348,19 @@ impl Encoded {
     }
 
     /// The sealed frame, as it goes over the socket.
+    #[inline]
     pub(crate) fn frame(&self) -> &[u8] {
         &self.frame
     }
 
     /// What the body refers to.
+    #[inline]
     pub(crate) fn loans(&self) -> &[Loaned] {
         &self.loans
     }
 
     /// The block of the body, which must stay until the peer has read it.
+    #[inline]
     pub(crate) fn take_block(&mut self) -> Option<Box<InBlock>> {
         let (block, len) = self.block.take()?;
         let header = *self.frame.first_chunk().expect("a frame has a header");

@@ -123,6 +123,7 @@ impl<C: Callers> Session<C> {
         }
     }
 
+    #[inline]
     pub(crate) fn link(&self) -> &Arc<Link> {
         &self.link
     }
@@ -139,6 +140,7 @@ impl<C: Callers> Session<C> {
         self.at_quota
     }
 
+    #[inline]
     pub(crate) fn state(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -196,6 +198,7 @@ impl<C: Callers> Session<C> {
     }
 
     /// Enters a call that has its permit: its frame is complete, and is to be sent next.
+    #[inline]
     pub(crate) fn start(
         &self,
         state: &mut State<C>,
@@ -216,6 +219,7 @@ impl<C: Callers> Session<C> {
     }
 
     /// The frame of a call was sent; what happened meanwhile is seen to. Whether its answer is still to come.
+    #[inline]
     pub(crate) fn is_pending(&self, state: &State<C>) -> bool {
         !state.calls.life().is_over() && !self.link.is_broken()
     }
@@ -255,6 +259,7 @@ impl<C: Callers> Session<C> {
     }
 
     /// The answer that a caller has got, as a reply to be decoded.
+    #[inline]
     pub(crate) fn fetched(
         &self,
         call: CallId,
@@ -268,6 +273,7 @@ impl<C: Callers> Session<C> {
     }
 
     /// Hands what has arrived to the calls it is for.
+    #[inline]
     pub(crate) fn hand_out(&self, inbox: &mut Inbox, own: &mut Own) -> Result<Handed> {
         let mut delivers = false;
         let handed = self.hand_all_out(inbox, own, &mut delivers);
@@ -440,6 +446,7 @@ impl<C: Callers> Session<C> {
 
 impl<C: Callers> State<C> {
     /// What a call leaves, with the caller that has its permit now counted as awake.
+    #[inline]
     pub(crate) fn woken(&mut self, gone: Gone<C::Waiter>) -> Woken {
         let Gone { answer, body, wake } = gone;
         let wake = wake.and_then(|waiter| self.callers.wake(waiter));

@@ -214,11 +214,13 @@ impl Inbox {
     }
 
     /// Has the peer wake this side through the socket; `false` where there is something in the ring.
+    #[inline]
     pub(crate) fn fall_asleep(&mut self) -> bool {
         self.receiver.sleep()
     }
 
     /// This side looks at the ring again by itself.
+    #[inline]
     pub(crate) fn wake_up(&mut self) {
         self.receiver.wake();
     }
@@ -288,6 +290,7 @@ impl Inbox {
 
     /// How long to [try](Self::try_fill) to receive before sleeping. Where it is more than no time, it is to
     /// be said what came of it: [something](Self::found) or [nothing](Self::missed).
+    #[inline]
     pub(crate) fn spin_budget(&mut self) -> Duration {
         if self.receiver.is_between_frames() { self.watch.time() } else { Duration::ZERO }
     }
@@ -360,11 +363,13 @@ impl Inbox {
     }
 
     /// Its holder waits until there is something to receive.
+    #[inline]
     pub(crate) fn count_sleep(&self) {
         self.counters.slept();
     }
 
     /// Receives once, if there is something.
+    #[inline]
     pub(crate) fn try_fill(&mut self, socket: impl AsFd, wait: Wait) -> Result<Filled, FillError> {
         match self.fill(socket, wait) {
             Err(FillError::Io(error))
@@ -387,6 +392,7 @@ impl Inbox {
 
     /// Has the next receive sleep no longer than that. One that sleeps shorter is right, too: what is set is
     /// changed as seldom as possible, since that is a system call.
+    #[inline]
     fn sleep_at_most(&mut self, socket: BorrowedFd<'_>, left: Option<Duration>) -> io::Result<()> {
         let time = match (left, self.sleep) {
             (None, None) => return Ok(()),
@@ -403,7 +409,12 @@ impl Inbox {
 
     /// The next message that has arrived as a whole. Where there is none, or many came in a row, it is to be
     /// [received](Self::fill) first.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Message>, Error> {
+        if self.receiver.is_empty() { Ok(None) } else { self.next_arrived() }
+    }
+
+    fn next_arrived(&mut self) -> Result<Option<Message>, Error> {
         loop {
             if self.counted >= self.batch_end && self.receiver.source() == Source::Ring {
                 return Ok(None);

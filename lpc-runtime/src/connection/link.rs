@@ -140,20 +140,24 @@ impl Link {
     /// # Errors
     ///
     /// [`ErrorKind::Disconnected`].
+    #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         self.fork_guard.check()
     }
 
+    #[inline]
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.writer.socket()
     }
 
     /// The limits for what is sent: the narrower of both sides'.
+    #[inline]
     pub(crate) fn limits(&self) -> &Limits {
         self.lender.limits()
     }
 
     /// How long the peer may stop in the middle of a message.
+    #[inline]
     pub(crate) fn stall(&self) -> Duration {
         self.writer.stall()
     }
@@ -163,6 +167,7 @@ impl Link {
         self.spin
     }
 
+    #[inline]
     pub(crate) fn counters(&self) -> &Arc<Tally> {
         &self.counters
     }
@@ -259,6 +264,7 @@ impl Link {
     ///
     /// The frame did not go out as a whole, for certain. Where that is not known, or only what others had
     /// queued did not go out, it is no error: the holder of the receive half learns of the connection's end.
+    #[inline]
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<Flow> {
         self.send_within(frame, None).map(|(flow, _)| flow)
     }
@@ -291,6 +297,7 @@ impl Link {
 
     /// Puts a frame into the ring, if the next one goes there and it fits in: no system call, and no waiting.
     /// Says whether the peer has to be [woken](Self::wake) for it.
+    #[inline]
     pub(crate) fn try_put(&self, frame: &[u8]) -> Option<(StreamPosition, bool)> {
         // Without a quick lane no lock is taken.
         if !self.limits().quick_lane || !self.fork_guard.is_here() {
@@ -389,6 +396,7 @@ impl Link {
         &self.entrance
     }
 
+    #[inline]
     fn until(&self, deadline: Option<Instant>) -> Until {
         match self.wait {
             Wait::Sleep => Until::At(deadline),
@@ -397,6 +405,7 @@ impl Link {
     }
 
     /// What a sender has to do about what it did not write.
+    #[inline]
     fn flow(&self, wrote: Wrote) -> Flow {
         match wrote {
             Wrote::All => Flow::Sent,
@@ -434,6 +443,7 @@ impl Link {
 
     /// Whether something was queued that nobody has flushed since, or nothing goes out any more, which a
     /// flush tells.
+    #[inline]
     pub(crate) fn needs_flush(&self) -> bool {
         self.upkeep.needs_flush() || self.is_broken()
     }
@@ -487,11 +497,13 @@ impl Link {
         }
     }
 
+    #[inline]
     fn sender(&self) -> MutexGuard<'_, SharedSender> {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The sender, once a blocking caller may add to its queue.
+    #[inline]
     fn uncongested(&self, deadline: Option<Instant>) -> io::Result<MutexGuard<'_, SharedSender>> {
         self.check_process().map_err(io::Error::other)?;
         let mut sender = self.sender();
@@ -581,6 +593,7 @@ impl Link {
     }
 
     /// Has senders look again that wait for the queue to get shorter.
+    #[inline]
     fn wake_waiting(&self, sender: &SharedSender) {
         // A condition variable does not know whether anybody waits, and waking nobody is a system call, too.
         if sender.waiting() > 0 {
@@ -621,6 +634,7 @@ impl Link {
     }
 
     /// Whether nothing is sent any more.
+    #[inline]
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken.load(Acquire)
     }

@@ -75,6 +75,7 @@ struct TrafficCounters {
 }
 
 /// Counts what nobody else counts at the same time.
+#[inline]
 fn add_alone(count: &AtomicU64, more: u64) {
     count.store(count.load(Relaxed) + more, Relaxed);
 }
@@ -121,6 +122,7 @@ impl Tally {
 
     /// A call was received, or is about to be sent. For the holder of a server's receive half, or of the lock
     /// on a client's calls.
+    #[inline]
     pub(crate) fn call(&self) {
         add_alone(&self.own.calls, 1);
     }
@@ -143,16 +145,19 @@ impl Tally {
         self.shared.missed.fetch_add(1, Relaxed);
     }
 
+    #[inline]
     pub(crate) fn slept(&self) {
         self.shared.slept.fetch_add(1, Relaxed);
     }
 
     /// For the holder of the lock on the ring.
+    #[inline]
     pub(crate) fn sent_in_ring(&self) {
         add_alone(&self.own.quick_sent, 1);
     }
 
     /// For the holder of the receive half.
+    #[inline]
     pub(crate) fn received_in_ring(&self, frames: u64) {
         add_alone(&self.own.quick_received, frames);
     }
@@ -162,16 +167,19 @@ impl Tally {
     }
 
     /// For the holder of the lock on the connection's calls.
+    #[inline]
     pub(crate) fn sent(&self, lane: Lane, bytes: usize) {
         add(lane, bytes as u64, &self.own.sent, &self.shared.sent);
     }
 
     /// For the holder of the receive half.
+    #[inline]
     pub(crate) fn received(&self, lane: Lane, bytes: usize) {
         add(lane, bytes as u64, &self.own.received, &self.shared.received);
     }
 }
 
+#[inline]
 fn add(lane: Lane, bytes: u64, own: &TrafficCounters, shared: &LargeCounters) {
     let shared = match lane {
         Lane::Socket => {

@@ -72,6 +72,7 @@ impl Upkeep {
     }
 
     /// Whether something is to be flushed.
+    #[inline]
     pub(crate) fn needs_flush(&self) -> bool {
         self.needs_flush.load(Acquire) || self.is_scheduled.load(Acquire)
     }

@@ -25,11 +25,13 @@ impl Watch {
     }
 
     /// How long to spin now. On the CPU that the peer needs, not at all.
+    #[inline]
     pub(crate) fn time(&mut self) -> Duration {
         if self.is_peer_elsewhere() { self.spin.time() } else { Duration::ZERO }
     }
 
     /// Whether the peer was last on another CPU.
+    #[inline]
     pub(crate) fn is_peer_elsewhere(&self) -> bool {
         matches!((self.peer, cpu::current()), (Some(peer), Some(own)) if peer != u64::from(own))
     }

@@ -45,6 +45,7 @@ impl Writer {
         Self { socket, stall, write_timeout }
     }
 
+    #[inline]
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -66,6 +67,7 @@ impl Writer {
     /// # Errors
     ///
     /// The socket is broken, or the peer has stopped reading for too long.
+    #[inline]
     pub(crate) fn write(
         &self,
         batch: &mut Batch<'_, OwnedFd>,

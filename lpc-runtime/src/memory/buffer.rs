@@ -47,6 +47,7 @@ struct Large {
 
 impl Buffer {
     /// An empty buffer, with the capacity of some earlier use.
+    #[inline]
     pub(crate) fn take() -> Self {
         // At the end of the thread there is no list any more, and destructors may still call.
         let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
@@ -54,6 +55,7 @@ impl Buffer {
     }
 
     /// An empty buffer with room for so many bytes.
+    #[inline]
     pub(crate) fn with_room(len: usize) -> Self {
         let mut buffer = Self::take();
         buffer.reserve(len);

@@ -231,6 +231,7 @@ impl Lender {
     }
 
     /// Notes that the peer is about to get these.
+    #[inline]
     pub(crate) fn lend(&self, loans: &[Loaned]) {
         if loans.is_empty() {
             return;

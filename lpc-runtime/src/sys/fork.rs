@@ -43,6 +43,7 @@ impl ForkGuard {
     /// # Errors
     ///
     /// [`ErrorKind::Disconnected`].
+    #[inline]
     pub(crate) fn check(self) -> Result<()> {
         if self.is_here() {
             return Ok(());
@@ -52,6 +53,7 @@ impl ForkGuard {
     }
 
     /// Whether this is the process in which it was made, and not a fork of it.
+    #[inline]
     pub(crate) fn is_here(self) -> bool {
         page().load(Relaxed) == self.0
     }
@@ -104,6 +106,7 @@ impl<T: Send + Sync> PerProcess<T> {
 }
 
 /// This process's number; 0 in a fork that has not asked yet.
+#[inline]
 fn page() -> &'static AtomicU64 {
     static PAGE: OnceLock<&'static AtomicU64> = OnceLock::new();
     static KEPT: AtomicU64 = AtomicU64::new(0);

@@ -77,10 +77,11 @@ impl<W> Permits<W> {
         ticket
     }
 
-    /// How the waiter is to be told of its permit.
-    pub fn wait(&mut self, ticket: &Ticket, waiter: W) {
-        if let Place::Waits(slot) = self.place(ticket) {
-            *slot = Some(waiter);
+    /// How the waiter is to be told of its permit. Gives what was said before, or this, where it has its permit already.
+    pub fn wait(&mut self, ticket: &Ticket, waiter: W) -> Option<W> {
+        match self.place(ticket) {
+            Place::Waits(slot) => slot.replace(waiter),
+            Place::Granted | Place::Gone => Some(waiter),
         }
     }
 

@@ -24,13 +24,13 @@ use std::task::Waker;
 ///   combining: Hendler, Incze, Shavit, Tzafrir, *Flat combining and the synchronization-parallelism
 ///   tradeoff*, 2010). So many threads make one system call, not each its own.
 /// - A caller that waits for something else than an answer (a permit, room in shared memory) is *idle*: it
-///   receives only where no caller that waits for an answer could.
+///   receives only where no other caller could.
 ///
 /// Every method is an event, to be reported under the connection's lock; what it returns is to be done after
 /// unlocking.
 ///
 /// Invariant: where the half is free and a caller is parked, another one is runnable or sending, and steps or
-/// leaves.
+/// leaves; the last of them wakes an idle one, if nobody else is to receive.
 /// Invariant: where a frame is deferred, a caller is runnable or sending.
 #[derive(Debug)]
 pub struct Turns<H> {
@@ -172,7 +172,8 @@ impl<H> Turns<H> {
     pub fn step(&mut self, caller: &mut Caller, waker: &Waker) -> (Step<H>, Actions) {
         self.runnable -= 1;
         let leaves_it = caller.relies_on_others && self.is_contended();
-        let may_receive = caller.waits == Waits::ForAnswer || self.parked.of(Waits::ForAnswer).is_empty();
+        // What an idle caller waits for may be given up by any other that runs, and would not wake it while it receives.
+        let may_receive = caller.waits == Waits::ForAnswer || self.is_alone();
         if !leaves_it
             && may_receive
             && let Some(half) = self.half.take()
@@ -249,6 +250,11 @@ impl<H> Turns<H> {
         self.half.is_some()
     }
 
+    /// Whether no other caller runs, sends, or waits for an answer.
+    fn is_alone(&self) -> bool {
+        self.runnable + self.sending == 0 && self.parked.of(Waits::ForAnswer).is_empty()
+    }
+
     #[inline]
     const fn is_contended(&self) -> bool {
         self.runnable >= self.contention
@@ -260,7 +266,7 @@ impl<H> Turns<H> {
         let flush = self.has_deferred && !self.defers();
         self.has_deferred &= !flush;
         let is_idle = self.half.is_some() && !self.is_contended();
-        let wake = if is_idle { self.parked.pop() } else { None };
+        let wake = if is_idle { self.parked.pop(self.runnable + self.sending == 0) } else { None };
         self.runnable += usize::from(wake.is_some());
         Actions { wake, flush }
     }
@@ -316,8 +322,10 @@ impl Parked {
         Some(waker)
     }
 
-    fn pop(&mut self) -> Option<Waker> {
-        let (index, _) = self.lists.iter().find_map(|list| list.last())?;
+    /// Takes out the caller that is to receive: an idle one only where `idle_may`.
+    fn pop(&mut self, idle_may: bool) -> Option<Waker> {
+        let [for_answer, idle] = &self.lists;
+        let (index, _) = for_answer.last().or_else(|| idle.last().filter(|_| idle_may))?;
         let index = *index;
         self.remove(Spot { index, turn: self.places[index as usize].turn })
     }

@@ -179,7 +179,11 @@ proptest! {
                 Event::Abandon(which) => {
                     let Some((id, call)) = pick(which, &model) else { continue };
                     match (calls.abandon(id, |_| Progress::MayHaveRun), call.stage) {
-                        (Abandoned::Cancel(progress), Stage::Sending | Stage::Sent(_) | Stage::Abandoned) => {
+                        (
+                            Abandoned::Cancel { progress, waiter },
+                            Stage::Sending | Stage::Sent(_) | Stage::Abandoned,
+                        ) => {
+                            prop_assert_eq!(waiter, call.waits.then_some(id));
                             prop_assert_eq!(progress, Progress::MayHaveRun);
                             let call = model.get_mut(&id.as_u64()).unwrap();
                             (call.stage, call.waits) = (Stage::Abandoned, false);
@@ -257,7 +261,7 @@ fn a_rejected_call_whose_caller_has_gone_is_not_sent_again() {
     assert!(calls.admit().unwrap());
     let id = calls.start(Some("the block"));
     calls.sent(id, StreamPosition::Socket(1));
-    assert!(matches!(calls.abandon(id, |_| Progress::MayHaveRun), Abandoned::Cancel(_)));
+    assert!(matches!(calls.abandon(id, |_| Progress::MayHaveRun), Abandoned::Cancel { .. }));
     let gone = calls.reject(id).unwrap().gone.unwrap();
     assert!(gone.answer.is_none() && gone.body == Some("the block"));
     assert!(calls.is_empty() && calls.admit().unwrap(), "its permit is free again");

@@ -306,6 +306,12 @@ fn an_idle_caller_leaves_receiving_to_those_that_wait_for_answers() {
     let actions = turns.give_back(half);
     assert!(actions.wake.is_some(), "a caller that waits for its answer is to receive");
     turns.enter_idle();
-    let (step, _) = turns.step(&mut idle, Waker::noop());
-    assert!(matches!(step, Step::Receive(_)), "the other one is not parked any more, and finds out");
+    let (step, actions) = turns.step(&mut idle, Waker::noop());
+    assert!(
+        matches!(step, Step::Park(_)),
+        "that one runs by now, and may give up what the idle one waits for"
+    );
+    assert!(actions.wake.is_none());
+    let actions = turns.leave();
+    assert!(actions.wake.is_some(), "nobody else is left to receive");
 }

@@ -112,8 +112,13 @@ pub enum Fetched<A, B, W> {
 /// What becomes of a call whose caller gives it up.
 #[derive(Debug)]
 pub enum Abandoned<A, B, W> {
-    /// The server is to be told with a Cancel frame, and how far the call can have got.
-    Cancel(Progress),
+    /// The server is to be told with a Cancel frame.
+    Cancel {
+        /// How far the call can have got.
+        progress: Progress,
+        /// How the caller was to be woken.
+        waiter: Option<W>,
+    },
     /// The call is gone: answered, or rejected, which is as good as not sent.
     Gone(Gone<A, B, W>),
 }
@@ -184,9 +189,9 @@ impl<A, B, W> Calls<A, B, W> {
         Ok(None)
     }
 
-    /// Has a caller woken when it gets its permit, or there will be none.
-    pub fn wait_for_permit(&mut self, ticket: &Ticket, waiter: W) {
-        self.permits.wait(ticket, waiter);
+    /// Has a caller woken when it gets its permit, or there will be none. Gives how it was to be woken before.
+    pub fn wait_for_permit(&mut self, ticket: &Ticket, waiter: W) -> Option<W> {
+        self.permits.wait(ticket, waiter)
     }
 
     /// Gives up waiting for a permit. The waiter that has it now is to be woken.
@@ -290,10 +295,10 @@ impl<A, B, W> Calls<A, B, W> {
         }
     }
 
-    /// Has the caller woken when there is something to [fetch](Self::fetch).
+    /// Has the caller woken when there is something to [fetch](Self::fetch). Gives how it was to be woken before.
     #[inline]
-    pub fn wait(&mut self, id: CallId, waiter: W) {
-        self.call(id).waiter = Some(waiter);
+    pub fn wait(&mut self, id: CallId, waiter: W) -> Option<W> {
+        self.call(id).waiter.replace(waiter)
     }
 
     /// How the caller is to be woken, as said the last time.
@@ -319,8 +324,7 @@ impl<A, B, W> Calls<A, B, W> {
         match call.stage {
             Stage::Sending | Stage::Sent(_) | Stage::Abandoned => {
                 call.stage = Stage::Abandoned;
-                call.waiter = None;
-                Abandoned::Cancel(progress)
+                Abandoned::Cancel { progress, waiter: call.waiter.take() }
             }
             Stage::Rejected | Stage::Answered(_) => Abandoned::Gone(self.remove(id)),
         }

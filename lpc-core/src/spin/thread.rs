@@ -19,10 +19,10 @@ use super::Spin;
 /// let (budget, now) = (Duration::from_micros(20), Instant::now());
 /// let mut thread = ThreadSpin::new();
 /// let spins_since = thread.count(); // connection 1 spins by itself ...
-/// thread.received(2); // ... and another receives
+/// thread.received(None); // ... and another receives
 /// assert!(thread.is_contended(spins_since) && thread.is_shared());
 /// assert!(thread.begin(1, budget, now) && !thread.begin(2, budget, now));
-/// thread.received(Some(since));
+/// thread.received(Some(spins_since));
 /// assert!(thread.turn(1, now + budget / 2)); // that was worth it
 /// assert!(!thread.turn(1, now + budget * 2)); // nothing came any more: sleep
 /// ```

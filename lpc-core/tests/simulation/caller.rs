@@ -440,7 +440,7 @@ impl Client {
                 drop(state);
                 Ok(self.leave_with(gone).await)
             }
-            Abandoned::Cancel(progress) => {
+            Abandoned::Cancel { progress, .. } => {
                 let actions = state.callers.leave();
                 drop(state);
                 self.world.say(|| format!("gives call {:#x} up", call.as_u64()));

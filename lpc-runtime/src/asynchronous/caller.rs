@@ -39,6 +39,7 @@ use crate::connection::tally::Counters;
 use crate::generated::{Description, Encoder, Outcome, SyncEncode};
 use crate::maintenance::{self, Maintained};
 use crate::memory::lender::Loaned;
+use crate::memory::pool::WaitingForRoom;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
 use crate::sys::socket::{Wait, is_hung_up};
@@ -113,10 +114,13 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<SharedMut<[T]>> {
         let mut wait = QuotaWait::new(self.session.at_quota(), deadline);
+        let mut place = None;
         loop {
-            match self.session.try_loan(len)? {
+            let tried = self.session.try_loan(len)?;
+            drop(place.take());
+            match tried {
                 Ok(loan) => return Ok(loan),
-                Err(bytes) => self.wait_for_memory(bytes, &mut wait).await?,
+                Err(bytes) => place = Some(self.wait_for_memory(bytes, &mut wait).await?),
             }
         }
     }
@@ -170,12 +174,11 @@ impl Connection {
                 Some(Fetch::Answer(answer)) => {
                     return self.session.fetched(call.id, answer, method, deadline);
                 }
-                Some(Fetch::Rejected(body)) => {
+                Some(Fetch::Rejected) => {
                     if within(deadline, self.link.uncongested()).await.is_none() {
-                        call.unsend(&body);
-                        return Err(reply::timed_out(service, method, Progress::NotSent));
+                        return Err(reply::timed_out(service, method, call.abandon()));
                     }
-                    call.send_again(&body, deadline)?;
+                    call.send_again(deadline)?;
                 }
                 None => return Err(reply::timed_out(service, method, call.abandon())),
             }
@@ -193,14 +196,17 @@ impl Connection {
         self.link.uncongested().await;
         let mut hint = 0;
         let mut wait = None;
+        let mut place = None;
         let mut request = loop {
             let missing = match self.session.encode(method, encode, &mut hint)? {
                 Ok(request) => break request,
                 Err(bytes) => bytes,
             };
             let wait = wait.get_or_insert_with(|| QuotaWait::new(self.session.at_quota(), deadline));
-            self.wait_for_memory(missing, wait).await?;
+            drop(place.take());
+            place = Some(self.wait_for_memory(missing, wait).await?);
         };
+        drop(place);
         if let Some(started) = self.start_if_admitted(&mut request, deadline) {
             return started;
         }
@@ -241,11 +247,11 @@ impl Connection {
             if has_to_wake {
                 self.session.link().wake();
             }
-            return Ok(Call { connection: self, id, is_over: false });
+            return Ok(Call { connection: self, id, rejected: None, is_over: false });
         }
         drop(state);
         self.send_frame(id, request.frame(), request.loans(), is_alone)?;
-        Ok(Call { connection: self, id, is_over: false })
+        Ok(Call { connection: self, id, rejected: None, is_over: false })
     }
 
     /// Sends the frame of a call.
@@ -280,15 +286,20 @@ impl Connection {
     }
 
     /// Waits until so much shared memory may be had. It may be gone again when the caller comes to take it.
-    async fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<()> {
+    /// What is given keeps its place until then.
+    async fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<WaitingForRoom> {
         let room = self.session.link().lender().wait_for(bytes);
+        self.wait_for_room(&room, bytes, wait).await.map(|()| room)
+    }
+
+    async fn wait_for_room(&self, room: &WaitingForRoom, bytes: u64, wait: &mut QuotaWait) -> Result<()> {
         let there = poll_fn(|cx| {
             let state = self.session.state();
             if let Some(reason) = state.calls.life().why_closed() {
                 return Poll::Ready(Err(reason.clone().with_progress(Progress::NotSent)));
             }
             drop(state);
-            if self.session.link().has_room(&room, cx.waker()) { Poll::Ready(Ok(())) } else { Poll::Pending }
+            if self.session.link().has_room(room, cx.waker()) { Poll::Ready(Ok(())) } else { Poll::Pending }
         });
         let mut there = pin!(there);
         if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(there.as_mut().poll(cx))).await {
@@ -335,8 +346,10 @@ impl Queued<'_> {
             match state.calls.admitted(ticket) {
                 Ok(None) => Poll::Ready(Ok(())),
                 Ok(Some(ticket)) => {
-                    state.calls.wait_for_permit(&ticket, cx.waker().clone());
+                    let before = state.calls.wait_for_permit(&ticket, cx.waker().clone());
                     self.ticket = Some(ticket);
+                    drop(state);
+                    drop(before);
                     Poll::Pending
                 }
                 Err((error, granted)) => {
@@ -355,6 +368,9 @@ impl Queued<'_> {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
+        if self.connection.session.link().check_process().is_err() {
+            return;
+        }
         let granted = self.connection.session.state().calls.leave_queue(ticket);
         if let Some(waker) = granted {
             waker.wake();
@@ -366,6 +382,8 @@ impl Drop for Queued<'_> {
 struct Call<'c> {
     connection: &'c Connection,
     id: CallId,
+    /// The body of one that the server has not taken in: it is to be sent again.
+    rejected: Option<Box<InBlock>>,
     is_over: bool,
 }
 
@@ -373,7 +391,7 @@ struct Call<'c> {
 enum Fetch {
     Answer(Result<Arrived>),
     /// It has to be sent again, in line.
-    Rejected(Box<InBlock>),
+    Rejected,
 }
 
 impl Call<'_> {
@@ -395,13 +413,17 @@ impl Call<'_> {
                     }
                     return Poll::Ready(Fetch::Answer(gone.answer.take().expect("it is answered")));
                 }
-                Some(FromTable::Rejected(body)) => return Poll::Ready(Fetch::Rejected(body)),
+                Some(FromTable::Rejected(body)) => {
+                    self.rejected = Some(body);
+                    return Poll::Ready(Fetch::Rejected);
+                }
                 None => {}
             }
-            if !state.calls.waiter(self.id).is_some_and(|waker| waker.will_wake(cx.waker())) {
-                state.calls.wait(self.id, cx.waker().clone());
-            }
+            let is_known = state.calls.waiter(self.id).is_some_and(|waker| waker.will_wake(cx.waker()));
+            let before = if is_known { None } else { state.calls.wait(self.id, cx.waker().clone()) };
             drop(state);
+            // It may be the last of its task, whose future may hold a call of this connection.
+            drop(before);
             spinner.take_if(|spinner| !spinner.turn(cx));
             Poll::Pending
         })
@@ -412,7 +434,8 @@ impl Call<'_> {
 
     /// Sends the call again, whose body the server cannot read where it stands.
     #[cold]
-    fn send_again(&mut self, body: &InBlock, deadline: Option<Instant>) -> Result<()> {
+    fn send_again(&mut self, deadline: Option<Instant>) -> Result<()> {
+        let Some(body) = self.rejected.take() else { return Ok(()) };
         let link = self.connection.session.link();
         link.counters().fallback();
         // What is lent with it has been lent.
@@ -439,11 +462,16 @@ impl Call<'_> {
     /// Gives the call up, and says how far it can have got.
     fn abandon(&mut self) -> Progress {
         self.is_over = true;
+        if let Some(body) = self.rejected.take() {
+            self.unsend(&body);
+            return Progress::NotSent;
+        }
         let session = &self.connection.session;
         let mut state = session.state();
         match state.calls.abandon(self.id, |position| reply::progress(position, session.link())) {
-            Abandoned::Cancel(progress) => {
+            Abandoned::Cancel { progress, waiter } => {
                 drop(state);
+                drop(waiter);
                 // Where that is no use the connection is over.
                 let _ = self.connection.link.send(&frame::cancel(self.id));
                 progress
@@ -465,7 +493,8 @@ impl Call<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if !self.is_over {
+        // A fork of the process has nothing to give up.
+        if !self.is_over && self.connection.session.link().check_process().is_ok() {
             self.abandon();
         }
     }
@@ -530,6 +559,10 @@ struct EndOnDrop(Arc<Connection>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
+        // A fork of the process takes no locks.
+        if self.0.session.link().check_process().is_err() {
+            return;
+        }
         let message = "the runtime in which the connection was made has ended";
         self.0.end(&Error::new(ErrorKind::Disconnected, message));
     }

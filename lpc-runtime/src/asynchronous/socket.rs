@@ -74,8 +74,11 @@ impl AsyncLink {
 
     /// Ends the connection: both sides see the end of the stream at once, and nobody waits for room any more.
     pub(super) fn close(&self) {
-        self.link.close();
-        self.resumed.notify_waiters();
+        // In a fork of the process the locks of tokio's are not to be taken either.
+        if self.link.check_process().is_ok() {
+            self.link.close();
+            self.resumed.notify_waiters();
+        }
     }
 
     /// Has senders look again that wait for room in the queue.
@@ -209,6 +212,10 @@ async fn receive(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<
         };
         readable.map_err(Error::from)?;
         let filled = try_receive(socket, inbox)?;
+        if filled == Filled::Some {
+            // A peer whose bytes never end does not keep the thread from others: a socket that is readable costs no budget.
+            consume_budget().await;
+        }
         if filled != Filled::Nothing {
             return Ok(filled);
         }

@@ -34,6 +34,7 @@ use crate::connection::tally::Counters;
 use crate::generated::{Description, Encode, Encoder, Outcome};
 use crate::maintenance::{self, Maintained};
 use crate::memory::lender::Loaned;
+use crate::memory::pool::WaitingForRoom;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
 use crate::sys::socket::{self, Wait};
@@ -105,10 +106,13 @@ impl Connection {
 
     pub(super) fn loan<T: Plain>(&self, len: usize, deadline: Option<Instant>) -> Result<SharedMut<[T]>> {
         let mut wait = QuotaWait::new(self.session.at_quota(), deadline);
+        let mut place = None;
         loop {
-            match self.session.try_loan(len)? {
+            let tried = self.session.try_loan(len)?;
+            drop(place.take());
+            match tried {
                 Ok(loan) => return Ok(loan),
-                Err(bytes) => self.wait_for_memory(bytes, &mut wait)?,
+                Err(bytes) => place = Some(self.wait_for_memory(bytes, &mut wait)?),
             }
         }
     }
@@ -163,14 +167,15 @@ impl Connection {
     fn encode(&self, method: (u32, u16), encode: &Encode<'_>, deadline: Option<Instant>) -> Result<Encoded> {
         self.link().check_process()?;
         let mut hint = 0;
-        let mut wait = None;
+        let (mut wait, mut place) = (None, None);
         loop {
             let missing = match self.session.encode(method, encode, &mut hint)? {
                 Ok(request) => return Ok(request),
                 Err(bytes) => bytes,
             };
             let wait = wait.get_or_insert_with(|| QuotaWait::new(self.session.at_quota(), deadline));
-            self.wait_for_memory(missing, wait)?;
+            drop(place.take());
+            place = Some(self.wait_for_memory(missing, wait)?);
         }
     }
 
@@ -366,7 +371,7 @@ impl Connection {
         let abandoned = state.calls.abandon(call, |position| reply::progress(position, link));
         match abandoned {
             Abandoned::Gone(gone) => Ok(self.leave_with(state, gone)),
-            Abandoned::Cancel(progress) => {
+            Abandoned::Cancel { progress, .. } => {
                 let actions = state.callers.leave();
                 drop(state);
                 self.session.act(actions);
@@ -388,10 +393,17 @@ impl Connection {
     ) -> Result<Option<Result<Arrived>>> {
         let mut own = Own { call: Some(call), answer: None };
         loop {
-            let handed = self.session.hand_out(inbox, &mut own)?;
+            let handed = self.session.hand_out(inbox, &mut own);
+            if let Some(answer) = own.answer.take() {
+                // Whatever came behind it.
+                if let Err(error) = handed {
+                    self.session.end(&error);
+                }
+                return Ok(Some(answer));
+            }
             // The end of sending may be an answer, too.
-            if own.answer.is_some() || own.call.is_none() || handed == Handed::Closing {
-                return Ok(own.answer);
+            if handed? == Handed::Closing || own.call.is_none() {
+                return Ok(None);
             }
             // However much comes for others.
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -405,7 +417,8 @@ impl Connection {
 
     /// Waits until so much shared memory may be had. It may be gone again when the caller comes to take it.
     #[cold]
-    fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<()> {
+    /// What is given keeps its place until then.
+    fn wait_for_memory(&self, bytes: u64, wait: &mut QuotaWait) -> Result<WaitingForRoom> {
         let waker = waker();
         let room = self.link().lender().wait_for(bytes);
         let mut caller = Caller::new(Waits::Idle);
@@ -432,7 +445,10 @@ impl Connection {
         };
         let actions = self.session.state().callers.leave();
         self.session.act(actions);
-        waited.map(thread::sleep)
+        waited.map(|pause| {
+            thread::sleep(pause);
+            room
+        })
     }
 
     /// Waits for a permit, and gives the calls with that.
@@ -514,7 +530,10 @@ impl Connection {
     /// Receives what comes within `time`, for others.
     fn receive_for_others(&self, inbox: &mut Inbox, time: Duration) -> Result<()> {
         self.link().flush_deferred();
-        inbox.wait(self.link().socket(), Some(time))?;
+        if !time.is_zero() {
+            let until = Instant::now().checked_add(time);
+            let _ = inbox.wait_for_more(self.link().socket(), self.link().stall(), until)?;
+        }
         let mut own = Own::default();
         let _ = self.session.hand_out(inbox, &mut own)?;
         // A server that never stops does not keep the caller for others.

@@ -34,6 +34,8 @@ struct Line {
     is_lost: bool,
     /// A caller is about to replace it.
     is_dialling: bool,
+    /// How often that was given up, and why the last time: callers that waited for it do not try anew, one after the other.
+    gave_up: (u64, Option<Error>),
 }
 
 impl Redial {
@@ -45,7 +47,7 @@ impl Redial {
         counters: Arc<Counters>,
         connection: Arc<Connection>,
     ) -> Self {
-        let line = Mutex::new(Line { connection, is_lost: false, is_dialling: false });
+        let line = Mutex::new(Line { connection, is_lost: false, is_dialling: false, gave_up: (0, None) });
         Self {
             fork_guard: ForkGuard::here(),
             port,
@@ -102,9 +104,15 @@ impl Redial {
     pub(super) fn connected(&self, deadline: Option<Instant>) -> Result<Arc<Connection>> {
         self.fork_guard.check()?;
         let mut line = self.line();
+        let before = line.gave_up.0;
         loop {
             if line.connection.session().is_usable() {
                 return Ok(Arc::clone(&line.connection));
+            }
+            if let (times, Some(error)) = &line.gave_up
+                && *times != before
+            {
+                return Err(error.clone());
             }
             if !line.is_dialling {
                 break;
@@ -143,7 +151,13 @@ impl Redial {
                     self.policy.tell(&ConnectionEvent::Connected);
                     return Ok(connection);
                 }
-                Err(error) => std::thread::sleep(tries.failed(error)?),
+                Err(error) => std::thread::sleep(tries.failed(error).inspect_err(|error| {
+                    // The deadline is this caller's alone.
+                    if !error.is_timed_out() {
+                        let mut line = self.line();
+                        line.gave_up = (line.gave_up.0 + 1, Some(error.clone()));
+                    }
+                })?),
             }
         }
     }

@@ -181,18 +181,36 @@ impl Inbox {
         if filled != Filled::Nothing {
             return Ok(filled);
         }
-        let stalled = self.stalled_at(stall);
-        let until = deadline.into_iter().chain(stalled).min();
-        let waited = self.wait(socket, left(until));
-        self.stall.pause(Instant::now());
-        if waited? {
+        if self.wait_for_more(socket, stall, deadline)? {
             return self.try_fill(socket, Wait::Never);
         }
-        if until == stalled { Err(FillError::Peer(stopped(stall))) } else { Ok(Filled::Nothing) }
+        Ok(Filled::Nothing)
+    }
+
+    /// Waits until there is something to receive, or `until`.
+    ///
+    /// # Errors
+    ///
+    /// Among others, the peer has stopped in the middle of a message for longer than `stall`: by this wait, or several.
+    pub(crate) fn wait_for_more(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        stall: Duration,
+        until: Option<Instant>,
+    ) -> Result<bool, FillError> {
+        let stalled = self.stalled_at(stall);
+        let until = until.into_iter().chain(stalled).min();
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let waited = self.wait(socket, left);
+        self.stall.pause(Instant::now());
+        if waited? {
+            return Ok(true);
+        }
+        if until == stalled { Err(FillError::Peer(stopped(stall))) } else { Ok(false) }
     }
 
     /// Waits until there is something to receive, and no longer than `time`.
-    pub(crate) fn wait(&mut self, socket: BorrowedFd<'_>, time: Option<Duration>) -> Result<bool, FillError> {
+    fn wait(&mut self, socket: BorrowedFd<'_>, time: Option<Duration>) -> Result<bool, FillError> {
         if !self.fall_asleep() {
             return Ok(true);
         }
@@ -321,8 +339,10 @@ impl Inbox {
     #[cfg(feature = "tokio")]
     pub(crate) fn shared_spin(&self) -> Option<(u64, Duration)> {
         let sharing = self.sharing.as_ref()?;
-        let may_spin =
-            self.shares_spin() && self.receiver.is_between_frames() && self.watch.is_peer_elsewhere();
+        let may_spin = !sharing.budget().is_zero()
+            && self.shares_spin()
+            && self.receiver.is_between_frames()
+            && self.watch.is_peer_elsewhere();
         may_spin.then(|| (sharing.number(), sharing.budget()))
     }
 

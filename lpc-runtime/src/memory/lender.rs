@@ -153,11 +153,12 @@ impl Lender {
 
     /// A place in the line for a block of `len` bytes.
     pub(crate) fn wait_for(&self, len: u64) -> WaitingForRoom {
-        self.pool.wait_for(len)
+        WaitingForRoom::new(self.pool.wait_for(len))
     }
 
     /// Whether what is waited for can be had now; if not, `waker` is woken when it may be.
     pub(crate) fn has_room(&self, waiting: &WaitingForRoom, peer: &impl Announce, waker: &Waker) -> bool {
+        let waiting = waiting.place();
         // Where nothing is put into shared memory, waiting is no use.
         if self.refusal().is_some() || waiting.has_room(waker) {
             return true;

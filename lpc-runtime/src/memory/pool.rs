@@ -3,7 +3,7 @@
 //! One of the files with `unsafe`: it hands out parts of mappings, each to one owner at a time.
 #![allow(unsafe_code)]
 
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::sync::Arc;
 
 use lpc_core::frame::BlockRef;
@@ -16,8 +16,33 @@ use crate::sys::mapping::OwnMapping;
 /// The books of the pool, with the memory to them.
 pub(crate) type Pool = Ledger<Segment>;
 
-/// A place in the line of those who wait for room in a pool.
-pub(crate) type WaitingForRoom = ledger::Waiting<Segment>;
+/// A place in the line of those who wait for room in a pool. Dropping it lets the next one have the room, but in a fork of the
+/// process, which takes none of the pool's locks.
+#[derive(Debug)]
+pub(crate) struct WaitingForRoom {
+    fork_guard: ForkGuard,
+    /// `None` only while it is being dropped.
+    place: Option<ledger::Waiting<Segment>>,
+}
+
+impl WaitingForRoom {
+    pub(crate) fn new(place: ledger::Waiting<Segment>) -> Self {
+        Self { fork_guard: ForkGuard::here(), place: Some(place) }
+    }
+
+    /// The place itself.
+    pub(crate) fn place(&self) -> &ledger::Waiting<Segment> {
+        self.place.as_ref().expect("it is there until this is dropped")
+    }
+}
+
+impl Drop for WaitingForRoom {
+    fn drop(&mut self) {
+        if !self.fork_guard.is_here() {
+            mem::forget(self.place.take());
+        }
+    }
+}
 
 /// A segment of this side's pool.
 #[derive(Debug)]

@@ -148,7 +148,10 @@ fn an_answer_does_not_wait_for_the_next_call() {
 fn the_middle_of_a_message_is_waited_for_no_longer_by_many_callers_than_by_one() {
     use crate::probe::{asynchronous, blocking};
     const STALL: Duration = Duration::from_millis(400);
-    for driver in [Driver::Blocking, Driver::Tokio] {
+    // With one call in flight all but the first wait for a permit, which the abandoned call keeps.
+    for (driver, permits) in
+        [Driver::Blocking, Driver::Tokio].into_iter().flat_map(|driver| [(driver, 1024), (driver, 1)])
+    {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let greeted = std::thread::spawn(move || {
             greet(&mut theirs, Role::Server);
@@ -156,11 +159,13 @@ fn the_middle_of_a_message_is_waited_for_no_longer_by_many_callers_than_by_one()
         });
         let client = match driver {
             Driver::Blocking => {
-                let builder = blocking::ProbeClient::builder().stall_timeout(STALL);
+                let builder =
+                    blocking::ProbeClient::builder().stall_timeout(STALL).max_calls_in_flight(permits);
                 AnyClient::Blocking(builder.connect_stream(ours).unwrap())
             }
             Driver::Tokio => {
-                let builder = asynchronous::ProbeClient::builder().stall_timeout(STALL);
+                let builder =
+                    asynchronous::ProbeClient::builder().stall_timeout(STALL).max_calls_in_flight(permits);
                 AnyClient::Tokio(pairs::RUNTIME.block_on(builder.connect_stream(ours)).unwrap())
             }
         };

@@ -454,7 +454,7 @@ impl Pair {
     fn cancel(&mut self, at: u8) {
         let Some(caller) = taken_at(&mut self.callers, at) else { return };
         match self.calls.abandon(caller.call, |_| Progress::MayHaveRun) {
-            Abandoned::Cancel(_) => self.client.push(&frame::cancel(caller.call)),
+            Abandoned::Cancel { .. } => self.client.push(&frame::cancel(caller.call)),
             Abandoned::Gone(gone) => match gone.answer {
                 Some(Err(error)) if error.progress() == Progress::NotSent => self.not_sent(&caller),
                 Some(answer) => self.forget(caller.call, answer),

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::mem;
 use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
@@ -13,22 +12,19 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use lpc_core::calls::{Abandoned, Fetched as FromTable};
 use lpc_core::form::Question;
-use lpc_core::frame::{self, CallId};
-use lpc_core::permits::Ticket;
+use lpc_core::frame::CallId;
 use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Progress, Result, handshake};
 use tokio::time::timeout_at;
 
+use super::call::{Call, Fetch, Queued};
 use super::greeting;
 use super::handover::{self, Handover};
 use super::race::{Either, race};
 use super::socket::AsyncLink;
 use super::stream::Stream;
-use super::thread_spin::Spinner;
-use crate::body::arrived::Arrived;
-use crate::body::outgoing::{Encoded, InBlock};
+use crate::body::outgoing::Encoded;
 use crate::client::backpressure::{Quota, QuotaWait};
 use crate::client::reply::{self, Fetched};
 use crate::client::session::{Session, State};
@@ -97,6 +93,10 @@ impl Connection {
         let guard = EndOnDrop(Arc::clone(&connection));
         tokio::spawn(drive(guard, socket, inbox));
         Ok(Connected(connection))
+    }
+
+    pub(super) fn link(&self) -> &AsyncLink {
+        &self.link
     }
 
     pub(super) fn session(&self) -> &Session<Handover> {
@@ -247,15 +247,21 @@ impl Connection {
             if has_to_wake {
                 self.session.link().wake();
             }
-            return Ok(Call { connection: self, id, rejected: None, is_over: false });
+            return Ok(Call::new(self, id));
         }
         drop(state);
         self.send_frame(id, request.frame(), request.loans(), is_alone)?;
-        Ok(Call { connection: self, id, rejected: None, is_over: false })
+        Ok(Call::new(self, id))
     }
 
     /// Sends the frame of a call.
-    fn send_frame(&self, id: CallId, frame: &[u8], loans: &[Loaned], is_alone: bool) -> Result<()> {
+    pub(super) fn send_frame(
+        &self,
+        id: CallId,
+        frame: &[u8],
+        loans: &[Loaned],
+        is_alone: bool,
+    ) -> Result<()> {
         let link = self.session.link();
         link.lender().lend(loans);
         let sent = match is_alone {
@@ -328,174 +334,6 @@ impl Connection {
             if let Ok(result) = tokio::time::timeout(time, queued.granted()).await {
                 return result;
             }
-        }
-    }
-}
-
-/// A place in the queue for a permit. Dropping it gives that up.
-struct Queued<'c> {
-    connection: &'c Connection,
-    ticket: Option<Ticket>,
-}
-
-impl Queued<'_> {
-    async fn granted(&mut self) -> Result<()> {
-        poll_fn(|cx| {
-            let mut state = self.connection.session.state();
-            let Some(ticket) = self.ticket.take() else { return Poll::Ready(Ok(())) };
-            match state.calls.admitted(ticket) {
-                Ok(None) => Poll::Ready(Ok(())),
-                Ok(Some(ticket)) => {
-                    let before = state.calls.wait_for_permit(&ticket, cx.waker().clone());
-                    self.ticket = Some(ticket);
-                    drop(state);
-                    drop(before);
-                    Poll::Pending
-                }
-                Err((error, granted)) => {
-                    drop(state);
-                    if let Some(waker) = granted {
-                        waker.wake();
-                    }
-                    Poll::Ready(Err(error))
-                }
-            }
-        })
-        .await
-    }
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        if self.connection.session.link().check_process().is_err() {
-            return;
-        }
-        let granted = self.connection.session.state().calls.leave_queue(ticket);
-        if let Some(waker) = granted {
-            waker.wake();
-        }
-    }
-}
-
-/// A call that was sent. Dropping it gives the reply up.
-struct Call<'c> {
-    connection: &'c Connection,
-    id: CallId,
-    /// The body of one that the server has not taken in: it is to be sent again.
-    rejected: Option<Box<InBlock>>,
-    is_over: bool,
-}
-
-/// What has come for a call.
-enum Fetch {
-    Answer(Result<Arrived>),
-    /// It has to be sent again, in line.
-    Rejected,
-}
-
-impl Call<'_> {
-    /// Waits for the answer, or for what has to be sent again.
-    async fn fetch(&mut self) -> Fetch {
-        let session = &self.connection.session;
-        let (mut is_new, mut spinner) = (true, None::<Spinner>);
-        let fetched = poll_fn(|cx| {
-            let mut state = session.state();
-            if mem::take(&mut is_new) {
-                state = handover::spin(session, state, &mut spinner);
-            }
-            match state.calls.fetch(self.id) {
-                Some(FromTable::Answer(gone)) => {
-                    let mut gone = state.woken(gone);
-                    drop(state);
-                    if let Some(spinner) = spinner.take() {
-                        spinner.found();
-                    }
-                    return Poll::Ready(Fetch::Answer(gone.answer.take().expect("it is answered")));
-                }
-                Some(FromTable::Rejected(body)) => {
-                    self.rejected = Some(body);
-                    return Poll::Ready(Fetch::Rejected);
-                }
-                None => {}
-            }
-            let is_known = state.calls.waiter(self.id).is_some_and(|waker| waker.will_wake(cx.waker()));
-            let before = if is_known { None } else { state.calls.wait(self.id, cx.waker().clone()) };
-            drop(state);
-            // It may be the last of its task, whose future may hold a call of this connection.
-            drop(before);
-            spinner.take_if(|spinner| !spinner.turn(cx));
-            Poll::Pending
-        })
-        .await;
-        self.is_over = matches!(fetched, Fetch::Answer(_));
-        fetched
-    }
-
-    /// Sends the call again, whose body the server cannot read where it stands.
-    #[cold]
-    fn send_again(&mut self, deadline: Option<Instant>) -> Result<()> {
-        let Some(body) = self.rejected.take() else { return Ok(()) };
-        let link = self.connection.session.link();
-        link.counters().fallback();
-        // What is lent with it has been lent.
-        let frame = body.inline(self.id, deadline.map(reply::time_left));
-        self.connection.send_frame(self.id, &frame, &[], false).inspect_err(|_| {
-            self.is_over = true;
-            link.lender().take_back(body.loans());
-        })
-    }
-
-    /// The call is not sent again: the server has not taken it in.
-    #[cold]
-    fn unsend(&mut self, body: &InBlock) {
-        self.is_over = true;
-        let session = &self.connection.session;
-        session.link().lender().take_back(body.loans());
-        let mut state = session.state();
-        let gone = state.calls.unsent(self.id);
-        let gone = state.woken(gone);
-        drop(state);
-        drop(gone);
-    }
-
-    /// Gives the call up, and says how far it can have got.
-    fn abandon(&mut self) -> Progress {
-        self.is_over = true;
-        if let Some(body) = self.rejected.take() {
-            self.unsend(&body);
-            return Progress::NotSent;
-        }
-        let session = &self.connection.session;
-        let mut state = session.state();
-        match state.calls.abandon(self.id, |position| reply::progress(position, session.link())) {
-            Abandoned::Cancel { progress, waiter } => {
-                drop(state);
-                drop(waiter);
-                // Where that is no use the connection is over.
-                let _ = self.connection.link.send(&frame::cancel(self.id));
-                progress
-            }
-            Abandoned::Gone(gone) => {
-                let progress = match &gone.answer {
-                    Some(Ok(_)) => Progress::Ran,
-                    Some(Err(error)) => error.progress(),
-                    None => Progress::NotSent,
-                };
-                let gone = state.woken(gone);
-                drop(state);
-                session.discard(self.id, gone);
-                progress
-            }
-        }
-    }
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        // A fork of the process has nothing to give up.
-        if !self.is_over && self.connection.session.link().check_process().is_ok() {
-            self.abandon();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The client and server on tokio. Their public items are at the root of the crate.
 
+mod call;
 mod caller;
 mod client;
 mod connection;

@@ -43,6 +43,7 @@ mod client;
 mod connection;
 mod greeting;
 mod guard;
+mod idle;
 mod redial;
 mod server;
 mod workers;

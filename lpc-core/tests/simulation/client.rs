@@ -2,7 +2,7 @@
 //! do it. What one caller does stands in `caller`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -65,7 +65,7 @@ pub(crate) struct InBlock {
 
 /// What became of each call, by its argument.
 #[derive(Debug, Default)]
-pub(crate) struct Record(pub(crate) RefCell<HashMap<u64, Entry>>);
+pub(crate) struct Record(pub(crate) RefCell<BTreeMap<u64, Entry>>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Entry {

@@ -263,7 +263,8 @@ impl<S> Books<S> {
                 break;
             }
             if place.room <= free && place.room < too_much && place.waker.is_some() {
-                if arena.has_room(place.bytes) {
+                // Room that is there only in pieces the one who is called puts together: `make_room`.
+                if arena.has_room(place.bytes) || arena.could_have_room(place.bytes) {
                     free -= place.room;
                     place.is_called = true;
                     called.extend(place.waker.take());
@@ -283,8 +284,8 @@ impl<S> Waiting<S> {
         self.bytes
     }
 
-    /// Whether a block could be had now; if not, `waker` is woken when there is room: once, and others may
-    /// take it first, so that the caller asks again.
+    /// Whether a block could be had now; if not, `waker` is woken when there is room, which may be there only
+    /// [in pieces](Ledger::make_room): once, and others may take it first, so that the caller asks again.
     ///
     /// It is true when the ledger is [closed](Ledger::close), so that nobody waits then.
     #[must_use]

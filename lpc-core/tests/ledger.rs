@@ -99,7 +99,7 @@ struct Known {
 
 proptest! {
     #[test]
-    fn leases_never_overlap_and_idle_segments_go(steps in steps()) {
+    fn leases_never_overlap_and_idle_segments_go(steps in steps(), wanted in 1..=LIMIT) {
         let ledger = ledger(LIMIT);
         let mut leases: Vec<Lease<Segment>> = Vec::new();
         let mut segments: BTreeMap<u32, Known> = BTreeMap::new();
@@ -175,12 +175,15 @@ proptest! {
                 assert!(lease.block().offset() + lease.block().len() <= lease.segment().len);
             }
         }
-        // Everything goes in the end, and whoever waits still is woken by it.
-        let waiting = ledger.wait_for(1);
-        let waits = !waiting.has_room(&waker);
+        // Everything goes in the end, and whoever waits still is woken by it: what is there in pieces can be put together.
+        let waiting = ledger.wait_for(wanted);
+        let waits = !waiting.has_room(&waker) && !leases.is_empty();
         leases.clear();
-        assert_eq!(count.woken() == 1, waits && has_room(&ledger, 1));
+        assert_eq!(count.woken() == 1, waits);
+        ledger.make_room(wanted, |_, _| {});
+        assert!(waiting.has_room(&waker));
         drop(waiting);
+        count.woken();
         let waiting = ledger.wait_for(LIMIT);
         let waits = !waiting.has_room(&waker);
         count.woken();
@@ -205,6 +208,22 @@ fn room_wakes_the_first_that_can_use_it_and_nobody_else() {
     assert_eq!(woken(), [0, 0, 1, 0, 0], "what the one before was woken for is not given away twice");
     leases.clear();
     assert_eq!(woken(), [0, 0, 0, 0, 1], "the rest is promised to those who were woken");
+}
+
+#[test]
+fn room_in_pieces_wakes_one_that_waits() {
+    let ledger = ledger(4 << 20);
+    let (count, waker) = Count::waker();
+    let mut leases: Vec<_> = (0..4).map(|_| alloc(&ledger, 1 << 20).unwrap()).collect();
+    let waiting = ledger.wait_for(3 << 20);
+    assert!(!waiting.has_room(&waker));
+    leases.pop();
+    assert_eq!(count.woken(), 0, "its segment holds another");
+    leases.truncate(1);
+    assert_eq!(count.woken(), 1, "two idle segments together");
+    assert!(!waiting.has_room(&waker));
+    ledger.make_room(3 << 20, |_, _| {});
+    assert!(waiting.has_room(&waker));
 }
 
 #[test]
@@ -253,7 +272,8 @@ fn room_that_segments_leave_behind_wakes_one_that_waits() {
     let waiting = ledger.wait_for(2 << 20);
     assert!(!waiting.has_room(&waker), "the second segment takes a part of it");
     assert_eq!(ledger.trim(|_, _| {}), 2);
-    assert_eq!(count.woken(), 0);
+    assert_eq!(count.woken(), 1, "it can be put together");
+    assert!(!waiting.has_room(&waker));
     assert_eq!(ledger.trim(|_, _| {}), 1);
     assert_eq!(count.woken(), 1);
     assert!(waiting.has_room(&waker));

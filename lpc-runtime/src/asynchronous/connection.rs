@@ -117,9 +117,10 @@ impl<D: Implementation> Connection<D> {
                         }
                     }
                     Step::Waits => self.receivable().await?,
-                    Step::Send(frame) => {
+                    Step::Send(frame, refers_to) => {
                         ahead.give_way();
                         self.link.send(&frame).map_err(ends::broken)?;
+                        drop(refers_to);
                         self.start_all();
                     }
                 }

@@ -120,8 +120,9 @@ impl Connection {
                     held.and_then(|inbox| self.desk.park_if_full(inbox))
                 }
                 Step::Waits => held,
-                Step::Send(frame) => {
+                Step::Send(frame, refers_to) => {
                     let _ = self.link.send(&frame).map_err(ends::broken)?;
+                    drop(refers_to);
                     self.have_helped(self.desk.may_start(), workers);
                     held
                 }

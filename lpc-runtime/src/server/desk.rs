@@ -78,8 +78,9 @@ pub(crate) enum Step {
     /// full](Desk::is_full).
     Waits,
     /// To send this frame, and then to run calls that wait, where they [may start](Desk::may_start): the one
-    /// that is answered by it may have been too large for others to run before it.
-    Send(Buffer),
+    /// that is answered by it may have been too large for others to run before it. What it refers to is
+    /// dropped after it is queued: until then that keeps its numbers.
+    Send(Buffer, Option<Box<InBlock>>),
 }
 
 /// A call that has its answer. It counts as running until that is on its way.
@@ -178,7 +179,7 @@ impl Desk {
                 let block = state.desk.resend(call)?;
                 drop(state);
                 link.counters().fallback();
-                Ok(Step::Send(block.inline(call, None)))
+                Ok(Step::Send(block.inline(call, None), Some(block)))
             }
             Message::Cancel { call: id } => {
                 let found = state.desk.cancel(id);
@@ -187,7 +188,7 @@ impl Desk {
                     Cancelled::Waiting(call) => {
                         // What its arguments hold goes back with the answer.
                         drop(call);
-                        Ok(Step::Send(failure(link, id, &cancelled(Progress::NotSent))))
+                        Ok(Step::Send(failure(link, id, &cancelled(Progress::NotSent)), None))
                     }
                     Cancelled::Running(running) => {
                         running.cancel();

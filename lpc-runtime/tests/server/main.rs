@@ -5,6 +5,7 @@
 //! - `service`: the service, its implementation, and its servers.
 //! - `raw`: a client by hand.
 //! - `congestion`: clients that ask and do not take the answers.
+//! - `sealed`: results that refer to sealed memory.
 //! - `log`: what the log is told of the end of a connection.
 //! - `contexts`: what an implementation waits for.
 //! - `spinning`: what a thread does while it waits for several clients.
@@ -17,6 +18,7 @@ mod contexts;
 mod exits;
 mod log;
 mod raw;
+mod sealed;
 mod service;
 mod spinning;
 

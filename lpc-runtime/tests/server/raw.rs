@@ -34,14 +34,20 @@ pub fn call(method: u16, id: u64, arguments: &impl Serialize) -> Vec<u8> {
     call
 }
 
-/// The next frame that answers a call, with its body. Whatever descriptors come along are dropped.
+/// The next frame, with its body. Whatever descriptors come along are dropped.
+pub fn next(stream: &mut impl Read) -> (Header, Vec<u8>) {
+    let mut header = [0; Header::LEN];
+    stream.read_exact(&mut header).unwrap();
+    let header = Header::decode(&header).unwrap();
+    let mut body = vec![0; header.len as usize];
+    stream.read_exact(&mut body).unwrap();
+    (header, body)
+}
+
+/// The next frame that answers a call.
 pub fn answer(stream: &mut impl Read) -> (Header, Vec<u8>) {
     loop {
-        let mut header = [0; Header::LEN];
-        stream.read_exact(&mut header).unwrap();
-        let header = Header::decode(&header).unwrap();
-        let mut body = vec![0; header.len as usize];
-        stream.read_exact(&mut body).unwrap();
+        let (header, body) = next(stream);
         if matches!(header.kind, Kind::Reply | Kind::Failure) {
             return (header, body);
         }

@@ -6,11 +6,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context as TaskContext, Wake, Waker};
 use std::thread::JoinHandle;
 
-use lpc::{Context, Stats};
+use lpc::{Context, Shared, SharedMut, Stats};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
 pub mod blocking {
+    use lpc::Shared;
+
     #[lpc::service]
     pub trait Desk {
         /// Returns once the gate is open.
@@ -20,10 +22,15 @@ pub mod blocking {
         fn add(&self, a: u64, b: u64) -> lpc::Result<u64>;
         /// Of 100 wakers with which the call's end was waited for in vain: how many are kept.
         fn wakers_kept(&self) -> lpc::Result<u64>;
+        /// Sealed memory that the result alone owns.
+        #[lpc(threshold = "always")]
+        fn sealed(&self) -> lpc::Result<(Vec<u8>, Shared<[u8]>)>;
     }
 }
 
 pub mod asynchronous {
+    use lpc::Shared;
+
     #[lpc::service]
     pub trait Desk {
         async fn hold(&self) -> lpc::Result<()>;
@@ -31,6 +38,8 @@ pub mod asynchronous {
         async fn make(&self, len: u64) -> lpc::Result<Vec<u8>>;
         async fn add(&self, a: u64, b: u64) -> lpc::Result<u64>;
         async fn wakers_kept(&self) -> lpc::Result<u64>;
+        #[lpc(threshold = "always")]
+        async fn sealed(&self) -> lpc::Result<(Vec<u8>, Shared<[u8]>)>;
     }
 }
 
@@ -38,6 +47,7 @@ pub mod asynchronous {
 pub const HOLD: u16 = 0;
 pub const MAKE: u16 = 1;
 pub const ADD: u16 = 2;
+pub const SEALED: u16 = 4;
 
 /// Holds calls until it is open.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +76,9 @@ impl blocking::Desk for Gate {
     fn wakers_kept(&self) -> lpc::Result<u64> {
         Ok(wakers_kept())
     }
+    fn sealed(&self) -> lpc::Result<(Vec<u8>, Shared<[u8]>)> {
+        sealed()
+    }
 }
 
 impl asynchronous::Desk for Gate {
@@ -87,6 +100,14 @@ impl asynchronous::Desk for Gate {
     async fn wakers_kept(&self) -> lpc::Result<u64> {
         Ok(wakers_kept())
     }
+    async fn sealed(&self) -> lpc::Result<(Vec<u8>, Shared<[u8]>)> {
+        sealed()
+    }
+}
+
+fn sealed() -> lpc::Result<(Vec<u8>, Shared<[u8]>)> {
+    let sealed = SharedMut::<[u8]>::sealable(4096).map_err(lpc::Error::other)?;
+    Ok((vec![7; 20_000], sealed.freeze()))
 }
 
 struct Nobody;

@@ -31,7 +31,8 @@ pub(crate) trait Maintained: Send + Sync {
     /// A writer waits, and somebody should read.
     fn meanwhile(&self) {}
 
-    /// The connection is about to be closed: nothing that has arrived runs any more.
+    /// The connection is about to be closed, or a server's to send nothing more: nothing that has arrived runs
+    /// any more.
     fn closing(&self) {}
 
     /// The connection is over.
@@ -123,8 +124,9 @@ fn wake(mut work: MutexGuard<'_, Work>) {
     }
     match thread::Builder::new().name("lpc-maintenance".into()).spawn(run) {
         Ok(_) => work.has_thread = true,
-        // The next event tries again. Until then memory stays where it is; no call depends on it.
-        Err(error) => tracing::warn!(%error, "no thread to give memory back"),
+        // The next event tries again. Until then memory stays where it is, and what was deferred (loans that go
+        // back, what a writer left) goes out with what its connection sends next, and not by itself.
+        Err(error) => tracing::warn!(%error, "no thread to give memory back and to send what was deferred"),
     }
 }
 

@@ -626,8 +626,13 @@ impl Link {
         if !self.give_up(sender) {
             return error;
         }
+        let maintained = self.upkeep.maintained();
+        // As in `close`: a client that sees the end finds what its server has taken, and nothing else runs.
+        if let Some(maintained) = &maintained {
+            maintained.closing();
+        }
         socket::shutdown(self.socket(), Shutdown::Write);
-        if let Some(maintained) = self.upkeep.maintained() {
+        if let Some(maintained) = maintained {
             maintained.send_failed();
         }
         error

@@ -262,11 +262,11 @@ impl Admission {
         let count = connections.len();
         drop(state);
         for (socket, link) in connections {
-            if let Some(socket) = socket {
-                socket::shutdown(&*socket, Shutdown::Both);
-            }
+            // Where there is a link its desk ends before the client can see the end of the socket.
             if let Some(link) = link {
                 link.close();
+            } else if let Some(socket) = socket {
+                socket::shutdown(&*socket, Shutdown::Both);
             }
         }
         self.empty.notify_all();

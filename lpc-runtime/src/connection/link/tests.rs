@@ -218,3 +218,63 @@ fn what_comes_back_after_the_end_of_a_connection_is_no_violation() {
     link.close();
     assert!(link.lender().returned(0, 7).is_ok());
 }
+
+/// A server's desk: whether the end of the socket could be seen when it was told of the end.
+struct Watches(UnixStream, Mutex<Vec<bool>>);
+
+impl Maintained for Watches {
+    fn flush_deferred(&self) -> bool {
+        false
+    }
+
+    fn trim(&self) -> Option<Duration> {
+        None
+    }
+
+    fn closing(&self) {
+        let mut theirs = &self.0;
+        let end = std::iter::repeat_with(|| theirs.read(&mut [0; 4096])).find(|read| !matches!(read, Ok(1..)));
+        self.1.lock().unwrap().push(end.unwrap().is_ok());
+    }
+}
+
+fn watched(link: &Link, theirs: &UnixStream) -> Arc<Watches> {
+    theirs.set_nonblocking(true).unwrap();
+    let desk = Arc::new(Watches(theirs.try_clone().unwrap(), Mutex::default()));
+    link.maintained_by(crate::maintenance::weak(&desk));
+    desk
+}
+
+#[test]
+fn a_desk_ends_before_the_peer_sees_that_nothing_more_is_sent() {
+    let (link, mut theirs) = link(Wait::Sleep);
+    let desk = watched(&link, &theirs);
+    let (peers_own, file) = OwnRing::create().unwrap();
+    link.offer_ring();
+    let _reading = link.take_ring(PeersRing::open(&file, None).unwrap()).unwrap();
+    let _ = link.send(&frame::release(CallId::new(1))).unwrap();
+    assert!(link.sender().is_in_ring());
+    // What cannot be: that is seen once the ring is full.
+    peers_own.store(0, 1 << 20);
+    let failed = (0..10_000).any(|_| link.send(&frame::release(CallId::new(2))).is_err());
+    assert!(failed && link.is_broken());
+    assert_eq!(desk.1.lock().unwrap()[..], [false]);
+    assert_eq!(theirs.read(&mut [0; 4096]).unwrap(), 0);
+}
+
+#[test]
+fn a_desk_ends_before_the_peer_sees_that_its_server_has_cut_it_off() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let ours = Arc::new(ours);
+    let idle = Duration::from_secs(10);
+    let (limits, spin) = (Limits::default(), Duration::ZERO);
+    let settings = Settings { limits, quota: None, idle, stall: idle, write_timeout: None, spin };
+    let link = Link::new(Arc::clone(&ours) as _, Wait::Sleep, settings, Arc::default());
+    let desk = watched(&link, &theirs);
+    let admission = Arc::new(crate::server::admission::Admission::default());
+    let permit = admission.adopt(&ours).unwrap();
+    permit.established(&link);
+    assert_eq!(admission.close(), 1);
+    assert_eq!(desk.1.lock().unwrap()[..], [false]);
+    assert_eq!((&theirs).read(&mut [0; 16]).unwrap(), 0);
+}

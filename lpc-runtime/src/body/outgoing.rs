@@ -29,10 +29,19 @@ pub(crate) struct Outgoing<'l> {
     frame: Buffer,
     /// Length up to which the buffer may grow before [`overflow`](Self::overflow) has to look.
     room: usize,
+    fell_back: bool,
+    /// `None` for nearly all bodies, which are small: they are moved from function to function.
+    large: Option<Box<Large>>,
+}
+
+/// What only a body has that refers to shared memory, or was to.
+#[derive(Debug, Default)]
+struct Large {
     /// Where the body moved to, and how much of it is there.
     block: Option<(PoolBlock, usize)>,
+    /// The block, once the body is complete.
+    place: Option<BlockRef>,
     loans: Vec<Loaned>,
-    fell_back: bool,
     /// How long the body is going to be at least, from an earlier try.
     hint: u64,
     missing: Option<Missing>,
@@ -64,9 +73,7 @@ pub(crate) struct Encoded {
     lane: Lane,
     len: usize,
     frame: Buffer,
-    block: Option<(PoolBlock, usize)>,
-    body: Body,
-    loans: Vec<Loaned>,
+    large: Option<Box<Large>>,
 }
 
 /// A body in a block, which stays until its receiver has read it, and could be sent otherwise.
@@ -108,47 +115,58 @@ impl<'l> Outgoing<'l> {
             when_full,
             frame,
             room,
-            block: None,
-            loans: Vec::new(),
             fell_back: false,
-            hint: 0,
-            missing: None,
-            over: "",
+            large: None,
         }
     }
 
     /// Expects a body of `hint` bytes at least.
     pub(crate) fn expecting(mut self, hint: u64) -> Self {
-        self.hint = hint;
+        if hint > 0 {
+            self.large().hint = hint;
+        }
         self
     }
 
     /// What to turn where a body is over the limit, for the end of the error's text.
     pub(crate) fn limit_name(&self) -> &'static str {
-        self.over
+        self.large.as_ref().map_or("", |large| large.over)
+    }
+
+    fn large(&mut self) -> &mut Large {
+        self.large.get_or_insert_default()
+    }
+
+    fn block(&self) -> Option<&(PoolBlock, usize)> {
+        self.large.as_ref()?.block.as_ref()
+    }
+
+    fn block_mut(&mut self) -> Option<&mut (PoolBlock, usize)> {
+        self.large.as_mut()?.block.as_mut()
     }
 
     /// The error of what is over a limit that has this name.
     fn too_large(&mut self, len: u64, limit: u64, name: &'static str) -> EncodeError {
-        self.over = name;
+        self.large().over = name;
         EncodeError::TooLarge { len, limit }
     }
 
     /// What the pool had no room for, where that is why encoding stopped.
     pub(crate) fn missing(&self) -> Option<Missing> {
-        self.missing
+        self.large.as_ref()?.missing
     }
 
     #[inline]
     pub(crate) fn finish(mut self) -> Encoded {
-        let (body, lane, len) = match &mut self.block {
-            Some((block, len)) => {
-                block.shrink(*len as u64);
-                (Body::Mapped(block.reference(*len)), Lane::Mapping, *len)
-            }
-            None => (Body::Inline, Lane::Socket, self.frame.len() - Header::LEN),
-        };
-        Encoded { lane, len, frame: self.frame, block: self.block, body, loans: self.loans }
+        let (mut lane, mut len) = (Lane::Socket, self.frame.len() - Header::LEN);
+        if let Some(large) = &mut self.large
+            && let Some((block, in_block)) = &mut large.block
+        {
+            (lane, len) = (Lane::Mapping, *in_block);
+            block.shrink(len as u64);
+            large.place = Some(block.reference(len));
+        }
+        Encoded { lane, len, frame: self.frame, large: self.large }
     }
 
     /// A block of at least `len` bytes, for the body or else for a loan. `None`: the system has none, or the
@@ -171,14 +189,15 @@ impl<'l> Outgoing<'l> {
         // What the message holds, and would hold the next time as well. A body that grows holds another block
         // then.
         let is_copy = |loan: &&Loaned| loan.is_copy;
-        let loans: u64 = self.loans.iter().filter(is_copy).map(|loan| pages(loan.place.len)).sum();
-        let body = self.block.as_ref().map_or(0, |(_, have)| pages(*have as u64));
+        let large = self.large.get_or_insert_default();
+        let loans: u64 = large.loans.iter().filter(is_copy).map(|loan| pages(loan.place.len)).sum();
+        let body = large.block.as_ref().map_or(0, |(_, have)| pages(*have as u64));
         let (held, least) = if is_body { (loans, pages(len)) } else { (loans + body, pages(len)) };
         if held.saturating_add(least) > limits.pool {
             return self.too_large(held.saturating_add(len), limits.pool, POOL_LIMIT);
         }
-        let hint = if is_body { len.max(self.hint) } else { self.hint };
-        self.missing = Some(Missing { room: held + least, hint });
+        let hint = if is_body { len.max(large.hint) } else { large.hint };
+        large.missing = Some(Missing { room: held + least, hint });
         EncodeError::new("no room in shared memory")
     }
 
@@ -186,7 +205,7 @@ impl<'l> Outgoing<'l> {
     #[cold]
     fn overflow(&mut self, more: usize) -> Result<(), EncodeError> {
         let limits = self.link.limits();
-        let have = self.block.as_ref().map_or(self.frame.len() - Header::LEN, |(_, len)| *len);
+        let have = self.block().map_or(self.frame.len() - Header::LEN, |(_, len)| *len);
         let need = have.saturating_add(more);
         if need as u64 > limits.max_message {
             return Err(self.too_large(need as u64, limits.max_message, MAX_MESSAGE));
@@ -198,10 +217,11 @@ impl<'l> Outgoing<'l> {
             return Err(self.too_large(need as u64, limits.pool, POOL_LIMIT));
         }
         let most = usize::try_from(limits.max_message.min(limits.pool)).unwrap_or(usize::MAX);
-        let hint = usize::try_from(self.hint).unwrap_or(usize::MAX);
+        let hint = self.large.as_ref().map_or(0, |large| large.hint);
+        let hint = usize::try_from(hint).unwrap_or(usize::MAX);
         // What outgrew its block before may well grow further than it then had.
         let wanted = need.max(2 * have).max(FIRST_BLOCK).max(hint.saturating_mul(2)).min(most);
-        if let Some((block, _)) = &mut self.block
+        if let Some((block, _)) = self.block_mut()
             && (block.extend(wanted as u64) || block.extend(need as u64))
         {
             return Ok(());
@@ -210,15 +230,15 @@ impl<'l> Outgoing<'l> {
             Ok(Some(block)) => Some(block),
             _ => self.alloc(need.max(hint).min(most) as u64, true)?,
         };
-        match (moved, self.block.take()) {
+        match (moved, self.large().block.take()) {
             (Some(mut block), Some((old, len))) => {
                 block.write(0, old.bytes(len));
-                self.block = Some((block, len));
+                self.large().block = Some((block, len));
             }
             (Some(mut block), None) => {
                 block.write(0, &self.frame[Header::LEN..]);
                 self.frame.truncate(Header::LEN);
-                self.block = Some((block, have));
+                self.large().block = Some((block, have));
                 self.room = 0;
             }
             (None, old) => {
@@ -230,6 +250,22 @@ impl<'l> Outgoing<'l> {
                 self.room =
                     Header::LEN.saturating_add(usize::try_from(limits.max_message).unwrap_or(usize::MAX));
             }
+        }
+        Ok(())
+    }
+
+    /// Bytes that are not known to have room where the body is.
+    fn extend_large(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        let has_room = |(block, len): &(PoolBlock, usize)| bytes.len() <= block.capacity() - len;
+        if !self.block().is_some_and(has_room) {
+            self.overflow(bytes.len())?;
+        }
+        if let Some((block, len)) = self.block_mut() {
+            block.write(*len, bytes);
+            *len += bytes.len();
+        } else {
+            self.frame.reserve(bytes.len());
+            self.frame.extend_from_slice(bytes);
         }
         Ok(())
     }
@@ -277,7 +313,8 @@ impl<'l> Outgoing<'l> {
 impl Sink for Outgoing<'_> {
     #[inline]
     fn push(&mut self, byte: u8) -> Result<(), EncodeError> {
-        if self.block.is_none() && self.frame.len() < self.room.min(self.frame.capacity()) {
+        // There is no room where the body has moved to a block.
+        if self.frame.len() < self.room.min(self.frame.capacity()) {
             self.frame.push(byte);
             return Ok(());
         }
@@ -286,36 +323,25 @@ impl Sink for Outgoing<'_> {
 
     #[inline]
     fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
-        let fits = match &self.block {
-            None => bytes.len() <= self.room - self.frame.len().min(self.room),
-            Some((block, len)) => bytes.len() <= block.capacity() - len,
-        };
-        if !fits {
-            self.overflow(bytes.len())?;
+        if bytes.len() <= self.room.saturating_sub(self.frame.len()) {
+            self.frame.reserve(bytes.len());
+            self.frame.extend_from_slice(bytes);
+            return Ok(());
         }
-        match &mut self.block {
-            None => {
-                self.frame.reserve(bytes.len());
-                self.frame.extend_from_slice(bytes);
-            }
-            Some((block, len)) => {
-                block.write(*len, bytes);
-                *len += bytes.len();
-            }
-        }
-        Ok(())
+        self.extend_large(bytes)
     }
 
     fn lend(&mut self, loan: &Arc<dyn Loan>) -> Result<Option<u32>, EncodeError> {
         let any: Arc<dyn Any + Send + Sync> = Arc::clone(loan) as _;
         let Ok(memory) = any.downcast::<Memory>() else { return Ok(None) };
         // Further ones are written in line.
-        if self.loans.len() == frame::MAX_LOANS {
+        if self.large.as_ref().is_some_and(|large| large.loans.len() == frame::MAX_LOANS) {
             return Ok(None);
         }
         let Some(loaned) = self.place(&memory)? else { return Ok(None) };
-        self.loans.push(loaned);
-        Ok(Some(self.loans.len() as u32 - 1))
+        let loans = &mut self.large().loans;
+        loans.push(loaned);
+        Ok(Some(loans.len() as u32 - 1))
     }
 }
 
@@ -323,15 +349,18 @@ impl Encoded {
     /// Makes it the frame of `call`.
     #[inline]
     pub(crate) fn seal(&mut self, call: CallId) {
-        let places: Vec<_> = self.loans.iter().map(|loan| loan.place).collect();
-        frame::seal(&mut self.frame, call, self.body, &places);
+        let Some(large) = &self.large else {
+            return frame::seal(&mut self.frame, call, Body::Inline, &[]);
+        };
+        let places: Vec<_> = large.loans.iter().map(|loan| loan.place).collect();
+        frame::seal(&mut self.frame, call, large.place.map_or(Body::Inline, Body::Mapped), &places);
     }
 
     /// Counts it among what was sent. For the holder of the lock on the connection's calls.
     #[inline]
     pub(crate) fn count(&self, counters: &Tally) {
         counters.sent(self.lane, self.len);
-        for loan in &self.loans {
+        for loan in self.loans() {
             counters.sent(Lane::Loan, loan.place.len as usize);
         }
     }
@@ -356,15 +385,16 @@ impl Encoded {
     /// What the body refers to.
     #[inline]
     pub(crate) fn loans(&self) -> &[Loaned] {
-        &self.loans
+        self.large.as_ref().map_or(&[], |large| &large.loans)
     }
 
     /// The block of the body, which must stay until the peer has read it.
     #[inline]
     pub(crate) fn take_block(&mut self) -> Option<Box<InBlock>> {
-        let (block, len) = self.block.take()?;
+        let large = self.large.as_mut()?;
+        let (block, len) = large.block.take()?;
         let header = *self.frame.first_chunk().expect("a frame has a header");
-        Some(Box::new(InBlock { block, len, header, loans: self.loans.clone() }))
+        Some(Box::new(InBlock { block, len, header, loans: large.loans.clone() }))
     }
 }
 

@@ -20,9 +20,9 @@ use std::task::Waker;
 /// - Of those that wait one holds the receive half, and receives for all. When it leaves, the half goes to
 ///   another that is parked.
 /// - Under *contention*, when so many callers are runnable, a caller that has something to send defers it,
-///   and receiving too: the last runnable caller flushes for all, and then one of them receives (flat
-///   combining: Hendler, Incze, Shavit, Tzafrir, *Flat combining and the synchronization-parallelism
-///   tradeoff*, 2010). So many threads make one system call, not each its own.
+///   and receiving too: the caller with whose leaving or parking the contention ends flushes for all, and then
+///   one of them receives (flat combining: Hendler, Incze, Shavit, Tzafrir, *Flat combining and the
+///   synchronization-parallelism tradeoff*, 2010). So many threads make one system call, not each its own.
 /// - A caller that waits for something else than an answer (a permit, room in shared memory) is *idle*: it
 ///   receives only where no other caller could.
 ///
@@ -121,7 +121,7 @@ impl<H> Turns<H> {
         half
     }
 
-    /// Whether a caller is to defer what it has to send, to the last of those that run or send.
+    /// Whether a caller is to defer what it has to send: so many others run or send that one of them flushes soon.
     #[inline]
     #[must_use]
     pub const fn defers(&self) -> bool {

@@ -480,16 +480,17 @@ impl Link {
             return;
         }
         self.lender.close();
+        // First, so that no call is answered that it was cancelled because of that.
+        let mut sender = self.sender();
+        let ring = sender.forget_ring();
+        self.give_up(sender);
+        drop(ring);
         let maintained = self.upkeep.maintained();
         // Before the peer can see the end: what it then finds that this side has taken is all that it ever
         // takes.
         if let Some(maintained) = &maintained {
             maintained.closing();
         }
-        let mut sender = self.sender();
-        let ring = sender.forget_ring();
-        self.give_up(sender);
-        drop(ring);
         socket::shutdown(self.socket(), Shutdown::Both);
         self.lender.end();
         if let Some(maintained) = maintained {

@@ -109,15 +109,7 @@ impl<'l> Outgoing<'l> {
         let threshold = if link.limits().pool == 0 { Threshold::OFF } else { threshold };
         let inline = threshold.as_bytes().min(link.limits().max_message);
         let room = Header::LEN.saturating_add(usize::try_from(inline).unwrap_or(usize::MAX));
-        Self {
-            link,
-            threshold,
-            when_full,
-            frame,
-            room,
-            fell_back: false,
-            large: None,
-        }
+        Self { link, threshold, when_full, frame, room, fell_back: false, large: None }
     }
 
     /// Expects a body of `hint` bytes at least.

@@ -160,11 +160,15 @@ impl Lender {
     pub(crate) fn has_room(&self, waiting: &WaitingForRoom, peer: &impl Announce, waker: &Waker) -> bool {
         let waiting = waiting.place();
         // Where nothing is put into shared memory, waiting is no use.
-        if self.refusal().is_some() || waiting.has_room(waker) {
+        if self.refusal().is_some() {
             return true;
         }
-        // There may be room, but in pieces.
-        self.retire(peer, |retire| self.pool.make_room(waiting.bytes(), retire));
+        // All that is missing for it is made: a segment with that much room in one piece, for a body and its
+        // loans together.
+        match self.alloc(waiting.bytes(), peer) {
+            Ok(block) => drop(block),
+            Err(_) => return true,
+        }
         waiting.has_room(waker)
     }
 

@@ -233,7 +233,8 @@ impl Maintained for Watches {
 
     fn closing(&self) {
         let mut theirs = &self.0;
-        let end = std::iter::repeat_with(|| theirs.read(&mut [0; 4096])).find(|read| !matches!(read, Ok(1..)));
+        let end =
+            std::iter::repeat_with(|| theirs.read(&mut [0; 4096])).find(|read| !matches!(read, Ok(1..)));
         self.1.lock().unwrap().push(end.unwrap().is_ok());
     }
 }

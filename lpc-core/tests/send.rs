@@ -7,7 +7,9 @@ mod memory;
 use lpc_core::frame::{self, CallId, Flags, Header, Kind};
 use lpc_core::receive::{Incoming, Receiver, Role};
 use lpc_core::ring::{Consumer, NoRing, Own, Producer};
-use lpc_core::send::{AfterWrite, Announced, Batch, MUCH, Over, Sender, StreamPosition, WriteOutcome};
+use lpc_core::send::{
+    AfterWrite, Announced, BackPressure, Batch, MUCH, Over, Sender, StreamPosition, WriteOutcome,
+};
 use lpc_core::{Limits, send};
 use memory::Memory;
 use proptest::prelude::*;
@@ -407,7 +409,7 @@ fn a_writer_that_ends_after_the_end_says_how_far_it_got() {
     drop(sender.give_up());
     assert!(sender.may_have_gone(second), "it may be on its way");
     batch.wrote(reply(1, 100).len());
-    assert!(matches!(sender.finish(batch, WriteOutcome::Failed), AfterWrite::Over(Over::Closed)));
+    assert!(matches!(sender.finish(batch, WriteOutcome::Failed), AfterWrite::Over(Over::Closed, _)));
     assert!(sender.may_have_gone(first) && !sender.may_have_gone(second));
 }
 
@@ -517,17 +519,75 @@ fn a_stall_that_never_ends_keeps_only_what_waits() {
 }
 
 #[test]
+fn descriptors_that_never_go_out_are_handed_out() {
+    for is_over_before in [true, false] {
+        let mut sender = TestSender::new();
+        sender.enqueue_with(&frame::segment(0, 4096), 1).unwrap();
+        sender.enqueue_with(&frame::segment(1, 4096), 2).unwrap();
+        let mut batch = sender.begin_write().unwrap();
+        assert_eq!(batch.wrote(1), Some(1));
+        if is_over_before {
+            drop(sender.give_up());
+        }
+        let AfterWrite::Over(_, descriptors) = sender.finish(batch, WriteOutcome::Failed) else { panic!() };
+        assert_eq!(descriptors, [2]);
+    }
+}
+
+#[test]
 fn senders_wait_where_much_waits_for_a_writer_or_the_socket() {
     let mut sender = Sender::<(), NoRing, NoRing>::new();
     let much = vec![0; send::CONGESTED + 1];
     sender.enqueue(&much).unwrap();
-    assert!(!sender.is_congested(), "whoever comes next writes it");
+    assert_eq!(sender.back_pressure(), BackPressure::Write, "whoever comes next writes it");
     let batch = sender.begin_write().unwrap();
-    assert!(!sender.is_congested());
-    sender.enqueue(&much).unwrap();
-    assert!(sender.is_congested());
+    assert_eq!(sender.back_pressure(), BackPressure::Wait, "what is being written counts");
     assert!(matches!(sender.finish(batch, WriteOutcome::Full), AfterWrite::Stalled));
-    assert!(sender.is_congested());
+    assert_eq!(sender.back_pressure(), BackPressure::Wait);
     sender.resume();
-    assert!(!sender.is_congested());
+    assert_eq!(sender.back_pressure(), BackPressure::Write);
+    drop(sender.give_up());
+    assert_eq!(sender.back_pressure(), BackPressure::None, "sending fails");
+}
+
+proptest! {
+    /// Senders who keep to it: a batch gets nowhere, or a part of the way, each time.
+    #[test]
+    fn no_more_is_queued_than_may_be_and_one_frame(
+        steps in prop::collection::vec((0_usize..5, 1_usize..700_000, outcome()), 0..60),
+    ) {
+        let mut sender = Sender::<(), NoRing, NoRing>::new();
+        let mut batch: Option<(Batch<'static, ()>, usize)> = None;
+        for (step, len, outcome) in steps {
+            let running = batch.as_ref().map_or(0, |(_, len)| *len);
+            let is_much = sender.queued() + running > send::CONGESTED;
+            let expected = match (is_much, batch.is_some() || sender.is_stalled()) {
+                (false, _) => BackPressure::None,
+                (true, true) => BackPressure::Wait,
+                (true, false) => BackPressure::Write,
+            };
+            assert_eq!(sender.back_pressure(), expected);
+            match step {
+                0 | 1 if expected == BackPressure::None => drop(sender.enqueue(&vec![0; len]).unwrap()),
+                0..=2 if batch.is_none() => {
+                    let queued = sender.queued();
+                    batch = sender.begin_write().map(|batch| (batch, queued));
+                }
+                3 => sender.resume(),
+                _ => {
+                    let Some((mut batch, _)) = batch.take() else { continue };
+                    let piece = batch.piece().unwrap().bytes.len();
+                    batch.wrote(len.min(piece));
+                    let outcome = match outcome {
+                        _ if len >= piece => WriteOutcome::All,
+                        WriteOutcome::All => WriteOutcome::OutOfTime,
+                        outcome => outcome,
+                    };
+                    let _ = sender.finish(batch, outcome);
+                }
+            }
+            let running = batch.as_ref().map_or(0, |(_, len)| *len);
+            assert!(sender.queued() + running <= send::CONGESTED + 700_000);
+        }
+    }
 }

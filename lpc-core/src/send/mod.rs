@@ -32,7 +32,7 @@ use queue::Queue;
 use route::Route;
 use writer::Writing;
 
-pub use writer::{AfterWrite, Announced, Batch, CONGESTED, MUCH, Piece, WriteOutcome};
+pub use writer::{AfterWrite, Announced, BackPressure, Batch, CONGESTED, MUCH, Piece, WriteOutcome};
 
 /// The sending side of one connection. `D` is the driver's type of a descriptor, `O` and `P` are this side's
 /// and the peer's memory of the quick lane.
@@ -199,7 +199,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     /// Queues a bell for a peer that [has to be woken](Self::try_put); whether it did.
     pub fn queue_bell(&mut self) -> bool {
         // A peer whose socket takes no more has something to read there.
-        let is_heard = matches!(self.writing, Writing::Idle | Writing::Busy);
+        let is_heard = matches!(self.writing, Writing::Idle | Writing::Busy(_));
         if is_heard {
             self.queue(&frame::bell());
         }

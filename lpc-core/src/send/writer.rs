@@ -9,7 +9,7 @@ use super::{Over, Sender};
 use crate::frame::{self, Header, Kind};
 use crate::ring::{Own, Peers};
 
-/// Bytes in the queue above which senders wait for the writer.
+/// Bytes in the queue and the batch that is being written above which senders wait.
 pub const CONGESTED: usize = 1 << 20;
 
 /// Bytes in the queue above which what was meant to go out with something else goes out by itself.
@@ -20,8 +20,8 @@ pub const MUCH: usize = 16 << 10;
 pub(super) enum Writing {
     /// Nobody writes: the next sender may.
     Idle,
-    /// The holder of the batch writes.
-    Busy,
+    /// The holder of the batch writes, of so many bytes.
+    Busy(usize),
     /// Nobody writes until the socket takes more. A driver waits for that and [resumes](Sender::resume).
     Stalled,
     /// Nobody writes any more.
@@ -82,8 +82,19 @@ pub enum AfterWrite<D> {
     Stalled,
     /// The rest is to be tried again, soon.
     Retry,
-    /// Nothing goes out any more.
-    Over(Over),
+    /// Nothing goes out any more, nor do these descriptors of the batch: to be closed without a lock.
+    Over(Over, Vec<D>),
+}
+
+/// Whether a sender who can wait may add to the queue: see [`Sender::back_pressure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackPressure {
+    /// It may.
+    None,
+    /// It waits for the writer, or until the socket takes more.
+    Wait,
+    /// It writes what is queued, which nobody else does, and asks again.
+    Write,
 }
 
 /// What a frame announced that brings a descriptor.
@@ -127,6 +138,11 @@ impl<D> Batch<'_, D> {
         self.descriptors.front().is_some_and(|(place, _)| *place == self.written)
     }
 
+    /// What has not gone out.
+    fn into_descriptors(self) -> Vec<D> {
+        self.descriptors.into_iter().map(|(_, descriptor)| descriptor).collect()
+    }
+
     /// Where the stream has got to.
     #[inline]
     const fn gone(&self) -> u64 {
@@ -166,10 +182,10 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     /// [passed](Self::pass).
     #[inline]
     pub(super) fn batch<'f>(&mut self, frame: &'f [u8]) -> Batch<'f, D> {
-        self.writing = Writing::Busy;
         // It may have gone out from now on, until it is known how far the write got.
         self.gone = self.total;
         let (queued, written, descriptors) = self.queue.take();
+        self.writing = Writing::Busy(queued.len() - written + frame.len());
         Batch { queued, descriptors, frame, written, end: self.total }
     }
 
@@ -179,7 +195,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     pub fn finish(&mut self, batch: Batch<'_, D>, outcome: WriteOutcome) -> AfterWrite<D> {
         self.gone = batch.gone();
         if let Writing::Over(over) = self.writing {
-            return AfterWrite::Over(over);
+            return AfterWrite::Over(over, batch.into_descriptors());
         }
         self.writing = Writing::Idle;
         if outcome == WriteOutcome::All {
@@ -195,7 +211,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         let lost = match outcome {
             WriteOutcome::Failed => {
                 self.writing = Writing::Over(Over::Closed);
-                return AfterWrite::Over(Over::Closed);
+                return AfterWrite::Over(Over::Closed, batch.into_descriptors());
             }
             WriteOutcome::Short => batch.go_without(),
             WriteOutcome::Full => {
@@ -238,12 +254,25 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Whether so much waits for a writer or the socket that a sender who can wait should.
     #[must_use]
-    #[inline]
     pub fn is_congested(&self) -> bool {
-        matches!(self.writing, Writing::Busy | Writing::Stalled) && self.queue.len() > CONGESTED
+        self.back_pressure() == BackPressure::Wait
     }
 
-    /// One more sender waits until the queue [is shorter](Self::is_congested).
+    /// What a sender that can wait does before it adds a frame. However many there are, and whatever becomes of
+    /// their batches, no more is then queued than [`CONGESTED`] and one frame.
+    #[must_use]
+    #[inline]
+    pub const fn back_pressure(&self) -> BackPressure {
+        let (running, pressure) = match self.writing {
+            Writing::Idle => (0, BackPressure::Write),
+            Writing::Busy(running) => (running, BackPressure::Wait),
+            Writing::Stalled => (0, BackPressure::Wait),
+            Writing::Over(_) => return BackPressure::None,
+        };
+        if self.queue.len().saturating_add(running) > CONGESTED { pressure } else { BackPressure::None }
+    }
+
+    /// One more sender waits until the queue [is shorter](Self::back_pressure).
     pub const fn begin_waiting(&mut self) {
         self.waiting += 1;
     }
@@ -253,7 +282,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         self.waiting -= 1;
     }
 
-    /// Senders that wait, and are to look again when a write has begun or ended.
+    /// Senders that wait, and are to look again when a write has ended.
     #[must_use]
     #[inline]
     pub const fn waiting(&self) -> usize {

@@ -15,7 +15,7 @@ use lpc_core::ledger::{Lease, Ledger, Waiting};
 use lpc_core::lent::Lent;
 use lpc_core::receive::Entrance;
 use lpc_core::ring::{Consumer, Producer};
-use lpc_core::send::{AfterWrite, Announced, Batch, MUCH, Sender, StreamPosition, WriteOutcome};
+use lpc_core::send::{AfterWrite, Announced, BackPressure, Batch, MUCH, Sender, StreamPosition, WriteOutcome};
 
 use super::network::{Descriptor, Pages, SLOTS, Socket, Unsent, Words};
 use super::world::{MILLIS, On, Process, Time, World};
@@ -267,15 +267,13 @@ impl Link {
             }
             let after = sender.finish(batch, outcome);
             drop(sender);
+            self.wake_waiting();
             match after {
                 AfterWrite::GoOn => {}
                 AfterWrite::Lost(announced, _) => self.not_passed(announced),
                 AfterWrite::Stalled => unreachable!("no reactor"),
-                AfterWrite::Retry => {
-                    self.wake_waiting();
-                    return true;
-                }
-                AfterWrite::Over(_) => {
+                AfterWrite::Retry => return true,
+                AfterWrite::Over(..) => {
                     self.fail();
                     return false;
                 }
@@ -382,7 +380,15 @@ impl Link {
     /// Waits until a sender may add to the queue.
     async fn uncongested(&self, deadline: Option<Time>) -> Result<(), NotSent> {
         self.world.step().await;
-        while self.sender.borrow().is_congested() {
+        loop {
+            let mut pressure = self.sender.borrow().back_pressure();
+            if pressure == BackPressure::Write {
+                Box::pin(self.write(None, deadline)).await?;
+                pressure = self.sender.borrow().back_pressure();
+            }
+            if pressure == BackPressure::None {
+                return Ok(());
+            }
             if deadline.is_some_and(|deadline| deadline <= self.world.now()) {
                 return Err(NotSent::TimedOut);
             }
@@ -391,7 +397,6 @@ impl Link {
             self.world.wait(change, "waits for the queue to get shorter", deadline).await;
             self.sender.borrow_mut().end_waiting();
         }
-        Ok(())
     }
 
     /// Writes the batch, and then what is queued, unless somebody else is at it.
@@ -415,20 +420,19 @@ impl Link {
                 return Ok(());
             };
             drop(sender);
-            self.wake_waiting();
             let outcome = self.write_batch(&mut batch, until).await;
             self.world.step().await;
             let after = self.sender.borrow_mut().finish(batch, outcome);
+            self.wake_waiting();
             match after {
                 AfterWrite::GoOn => {}
                 AfterWrite::Lost(announced, _) => self.not_passed(announced),
                 AfterWrite::Stalled => unreachable!("no reactor"),
                 AfterWrite::Retry => {
-                    self.wake_waiting();
                     self.is_late.set(true);
                     return Ok(());
                 }
-                AfterWrite::Over(_) => {
+                AfterWrite::Over(..) => {
                     self.fail();
                     return Err(NotSent::Over);
                 }

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use lpc_core::frame;
 use lpc_core::receive::Entrance;
 use lpc_core::ring::SLOTS;
-use lpc_core::send::{AfterWrite, Announced, Batch, MUCH, Sender, StreamPosition, WriteOutcome};
+use lpc_core::send::{
+    AfterWrite, Announced, BackPressure, Batch, MUCH, Sender, StreamPosition, WriteOutcome,
+};
 use lpc_core::{Limits, Result};
 use nix::sys::socket::Shutdown;
 
@@ -40,7 +42,7 @@ pub(crate) struct Link {
     fork_guard: ForkGuard,
     wait: Wait,
     sender: Mutex<SharedSender>,
-    /// Signalled when a write has begun or ended, for senders that wait for the queue to get shorter.
+    /// Signalled when a write has ended, for senders that wait for the queue to get shorter.
     taken: Condvar,
     writer: Writer,
     lender: Lender,
@@ -56,6 +58,9 @@ pub(crate) struct Link {
     /// Whether the socket took no more, the last time.
     is_stalled: AtomicBool,
 }
+
+/// How long a sender pauses before it writes again what a writer left.
+const AGAIN: Duration = Duration::from_millis(10);
 
 type SharedSender = Sender<OwnedFd, OwnRing, PeersRing>;
 
@@ -504,36 +509,79 @@ impl Link {
     }
 
     /// The sender, once a blocking caller may add to its queue.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](io::ErrorKind::TimedOut) where it may not in time; or nothing is sent any more.
     #[inline]
     fn uncongested(&self, deadline: Option<Instant>) -> io::Result<MutexGuard<'_, SharedSender>> {
         self.check_process().map_err(io::Error::other)?;
-        let mut sender = self.sender();
-        while self.wait == Wait::Sleep && sender.is_congested() {
+        let sender = self.sender();
+        if self.wait == Wait::Never || sender.back_pressure() == BackPressure::None {
+            return Ok(sender);
+        }
+        self.wait_until_uncongested(sender, deadline)
+    }
+
+    #[cold]
+    fn wait_until_uncongested<'l>(
+        &'l self,
+        mut sender: MutexGuard<'l, SharedSender>,
+        deadline: Option<Instant>,
+    ) -> io::Result<MutexGuard<'l, SharedSender>> {
+        loop {
+            let is_left = sender.back_pressure() == BackPressure::Write;
+            if is_left {
+                // What a writer left that had no more time.
+                let wrote = self.write(sender, None, self.until(deadline))?;
+                let _ = self.flow(wrote);
+                sender = self.sender();
+            }
+            if sender.back_pressure() == BackPressure::None {
+                return Ok(sender);
+            }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
+            // Where the system has no memory for a write nobody says when it has.
+            let pause = left.into_iter().chain(is_left.then_some(AGAIN)).min();
             sender.begin_waiting();
-            sender = match left {
-                Some(left) => self.taken.wait_timeout(sender, left).unwrap_or_else(PoisonError::into_inner).0,
+            sender = match pause {
+                Some(pause) => self.taken.wait_timeout(sender, pause).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.taken.wait(sender).unwrap_or_else(PoisonError::into_inner),
             };
             sender.end_waiting();
         }
-        Ok(sender)
     }
 
     /// Writes the batch, if the caller has one, and then what is queued, until nothing is or the socket takes
-    /// no more, unless somebody else is at it.
+    /// no more, unless somebody else is at it. One that waits for the socket hands the turn on after a while.
     fn write<'l>(
+        &'l self,
+        sender: MutexGuard<'l, SharedSender>,
+        begun: Option<Batch<'_, OwnedFd>>,
+        until: Until,
+    ) -> io::Result<Wrote> {
+        // To close one may take its time: it is done after the lock is released.
+        let mut descriptors = Vec::new();
+        self.write_batches(sender, begun, until, &mut descriptors)
+    }
+
+    fn write_batches<'l>(
         &'l self,
         mut sender: MutexGuard<'l, SharedSender>,
         mut begun: Option<Batch<'_, OwnedFd>>,
         until: Until,
+        descriptors: &mut Vec<OwnedFd>,
     ) -> io::Result<Wrote> {
+        let mut batches = 0;
         loop {
             if begun.is_none() && sender.ring_bell() {
                 self.counters.rang();
+            }
+            if batches > 0 && sender.queued() > 0 && sender.is_over().is_none() && until.is_over(batches) {
+                return Ok(Wrote::Left);
             }
             let Some(mut batch) = begun.take().or_else(|| sender.begin_write()) else {
                 return match sender.is_over() {
@@ -542,14 +590,15 @@ impl Link {
                     None => Ok(Wrote::All),
                 };
             };
+            batches += 1;
             let written = if until == Until::Now {
                 // Under the lock, so that nobody leaves a frame to a writer that does not wait for the
                 // socket.
-                self.writer.write(&mut batch, until, || Ok(()))
+                self.writer.write(&mut batch, until, descriptors, || Ok(()))
             } else {
-                self.wake_waiting(&sender);
                 drop(sender);
-                let written = self.writer.write(&mut batch, until, || self.meanwhile());
+                let written = self.writer.write(&mut batch, until, descriptors, || self.meanwhile());
+                descriptors.clear();
                 sender = self.sender();
                 written
             };
@@ -557,7 +606,9 @@ impl Link {
                 Ok(outcome) => (outcome, None),
                 Err(error) => (WriteOutcome::Failed, Some(error)),
             };
-            match sender.finish(batch, outcome) {
+            let after = sender.finish(batch, outcome);
+            self.wake_waiting(&sender);
+            match after {
                 AfterWrite::GoOn => {}
                 AfterWrite::Lost(announced, descriptor) => {
                     drop(sender);
@@ -567,15 +618,12 @@ impl Link {
                 }
                 AfterWrite::Stalled => {
                     self.is_stalled.store(true, Release);
-                    self.wake_waiting(&sender);
                     return Ok(Wrote::Stalled);
                 }
-                AfterWrite::Retry => {
-                    self.wake_waiting(&sender);
-                    return Ok(Wrote::Left);
-                }
-                AfterWrite::Over(over) => {
-                    return Err(self.fail(sender, error.unwrap_or_else(|| into_error(over))));
+                AfterWrite::Retry => return Ok(Wrote::Left),
+                AfterWrite::Over(over, unsent) => {
+                    descriptors.extend(unsent);
+                    return Err(self.fail_batch(sender, error.unwrap_or_else(|| into_error(over))));
                 }
             }
         }
@@ -624,19 +672,36 @@ impl Link {
 
     /// Gives the sending up. What the peer answers still arrives: it may have closed only its receiving.
     fn fail(&self, sender: MutexGuard<'_, SharedSender>, error: io::Error) -> io::Error {
-        if !self.give_up(sender) {
-            return error;
+        if self.give_up(sender) {
+            self.end_sending();
+            self.send_failed();
         }
-        let maintained = self.upkeep.maintained();
+        error
+    }
+
+    /// The same after a batch that was cut. How far its calls got is known only now, also where the end was
+    /// told before.
+    fn fail_batch(&self, sender: MutexGuard<'_, SharedSender>, error: io::Error) -> io::Error {
+        if self.give_up(sender) {
+            self.end_sending();
+        }
+        self.send_failed();
+        error
+    }
+
+    fn send_failed(&self) {
+        if let Some(maintained) = self.upkeep.maintained() {
+            maintained.send_failed();
+        }
+    }
+
+    /// Lets the peer see that nothing more is sent.
+    fn end_sending(&self) {
         // As in `close`: a client that sees the end finds what its server has taken, and nothing else runs.
-        if let Some(maintained) = &maintained {
+        if let Some(maintained) = self.upkeep.maintained() {
             maintained.closing();
         }
         socket::shutdown(self.socket(), Shutdown::Write);
-        if let Some(maintained) = maintained {
-            maintained.send_failed();
-        }
-        error
     }
 
     /// Whether nothing is sent any more.

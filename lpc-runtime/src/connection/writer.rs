@@ -32,6 +32,20 @@ pub(crate) enum Until {
     At(Option<Instant>),
 }
 
+/// Batches that a sender writes in a row. Those behind its own are of others.
+const IN_A_ROW: u32 = 16;
+
+impl Until {
+    /// Whether a writer that has written so many batches, and may have to wait for the socket, leaves the others
+    /// to somebody else.
+    pub(crate) fn is_over(self, batches: u32) -> bool {
+        match self {
+            Self::Now | Self::Reactor => false,
+            Self::At(until) => batches >= IN_A_ROW || until.is_some_and(|until| until <= Instant::now()),
+        }
+    }
+}
+
 /// How long a writer waits before it looks whether it is still to write, and whether there is something to be
 /// read.
 const SLICE: Duration = Duration::from_millis(10);
@@ -62,7 +76,8 @@ impl Writer {
     }
 
     /// Writes a batch until all of it is out, or the socket takes no more and is not to be waited for any
-    /// longer. What is done in between, while it waits, says whether it goes on.
+    /// longer. What is done in between, while it waits, says whether it goes on. Descriptors that have gone out
+    /// are left to be closed.
     ///
     /// # Errors
     ///
@@ -72,13 +87,14 @@ impl Writer {
         &self,
         batch: &mut Batch<'_, OwnedFd>,
         until: Until,
+        sent_descriptors: &mut Vec<OwnedFd>,
         meanwhile: impl Fn() -> io::Result<()>,
     ) -> io::Result<WriteOutcome> {
         while let Some(piece) = batch.piece() {
             let sent =
                 socket::send(self.socket(), piece.bytes, piece.descriptor.map(AsFd::as_fd), Wait::Never);
             match sent {
-                Ok(len) => drop(batch.wrote(len)),
+                Ok(len) => sent_descriptors.extend(batch.wrote(len)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let deadline = match until {
                         Until::Now => return Ok(WriteOutcome::OutOfTime),

@@ -261,7 +261,7 @@ impl End {
                     self.pool.withdraw(number);
                 }
             }
-            AfterWrite::Over(_) => drop(self.sender.give_up()),
+            AfterWrite::Over(..) => drop(self.sender.give_up()),
         }
     }
 
@@ -471,7 +471,7 @@ impl End {
         if let Some(batch) = self.batch.take() {
             assert!(matches!(
                 self.sender.finish(batch, WriteOutcome::Failed),
-                AfterWrite::Over(Over::Closed | Over::Ring(_))
+                AfterWrite::Over(Over::Closed | Over::Ring(_), _)
             ));
         }
         self.pool.close();

@@ -1,6 +1,6 @@
 use std::io::Read;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use lpc_core::Threshold;
 use lpc_core::codec::Sink;
@@ -278,4 +278,83 @@ fn a_desk_ends_before_the_peer_sees_that_its_server_has_cut_it_off() {
     assert_eq!(admission.close(), 1);
     assert_eq!(desk.1.lock().unwrap()[..], [false]);
     assert_eq!((&theirs).read(&mut [0; 16]).unwrap(), 0);
+}
+
+/// What a writer calls: has more queued while it waits, and counts how often it waits and fails.
+struct Busy {
+    link: Weak<Link>,
+    theirs: UnixStream,
+    waited: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+impl Busy {
+    fn new(link: &Arc<Link>, theirs: &UnixStream) -> Arc<Self> {
+        theirs.set_nonblocking(true).unwrap();
+        let (waited, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let theirs = theirs.try_clone().unwrap();
+        let busy = Arc::new(Self { link: Arc::downgrade(link), theirs, waited, failed });
+        link.maintained_by(crate::maintenance::weak(&busy));
+        busy
+    }
+}
+
+impl Maintained for Busy {
+    fn flush_deferred(&self) -> bool {
+        false
+    }
+
+    fn trim(&self) -> Option<Duration> {
+        None
+    }
+
+    fn meanwhile(&self) {
+        let waited = self.waited.fetch_add(1, Relaxed);
+        if waited < 1000 {
+            let link = self.link.upgrade().unwrap();
+            if waited < 100 && link.sender().queued() == 0 {
+                link.enqueue_deferred(&vec![0; 400_000]);
+            }
+            while let Ok(1..) = (&self.theirs).read(&mut [0; 4096]) {}
+        }
+    }
+
+    fn send_failed(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn a_writer_for_others_hands_the_turn_on() {
+    let (link, theirs) = link(Wait::Sleep);
+    let busy = Busy::new(&link, &theirs);
+    let _ = link.send(&vec![0; 400_000]).unwrap();
+    assert!(busy.waited.load(Relaxed) < 100, "it writes whatever others queue");
+    assert!(link.sender().queued() > 0 && link.needs_flush());
+}
+
+#[test]
+fn the_calls_of_a_batch_that_is_cut_are_told_once_it_is_known_how_far_it_got() {
+    let (link, theirs) = link(Wait::Sleep);
+    let busy = Busy::new(&link, &theirs);
+    busy.waited.store(1000, Relaxed);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| link.send(&vec![0; 4 << 20]));
+        while busy.waited.load(Relaxed) == 1000 {
+            std::thread::yield_now();
+        }
+        link.stop_sending(0);
+        assert!(writer.join().unwrap().is_err());
+    });
+    assert_eq!(busy.failed.load(Relaxed), 1);
+}
+
+#[test]
+fn senders_whose_time_is_over_leave_no_more_than_may_be_queued() {
+    const FRAME: usize = 600_000;
+    let (link, _theirs) = link(Wait::Sleep);
+    let frame = vec![0; FRAME];
+    let refused = (0..20).find_map(|_| link.send_within(&frame, Some(Instant::now())).err());
+    assert_eq!(refused.expect("nobody reads").kind(), io::ErrorKind::TimedOut);
+    assert!(link.sender().queued() <= lpc_core::send::CONGESTED + FRAME);
 }

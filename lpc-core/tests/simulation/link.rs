@@ -15,7 +15,9 @@ use lpc_core::ledger::{Lease, Ledger, Waiting};
 use lpc_core::lent::Lent;
 use lpc_core::receive::Entrance;
 use lpc_core::ring::{Consumer, Producer};
-use lpc_core::send::{AfterWrite, Announced, BackPressure, Batch, MUCH, Sender, StreamPosition, WriteOutcome};
+use lpc_core::send::{
+    AfterWrite, Announced, BackPressure, Batch, MUCH, Sender, StreamPosition, WriteOutcome,
+};
 
 use super::network::{Descriptor, Pages, SLOTS, Socket, Unsent, Words};
 use super::world::{MILLIS, On, Process, Time, World};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use lpc_core::frame;
 use lpc_core::receive::Entrance;
 use lpc_core::ring::SLOTS;
-use lpc_core::send::{
-    AfterWrite, Announced, BackPressure, Batch, MUCH, Sender, StreamPosition, WriteOutcome,
-};
+use lpc_core::send::{MUCH, Sender, StreamPosition};
 use lpc_core::{Limits, Result};
 use nix::sys::socket::Shutdown;
 
@@ -30,6 +28,8 @@ use crate::memory::quota::Quota;
 use crate::sys::cpu;
 use crate::sys::fork::ForkGuard;
 use crate::sys::socket::{self, Wait};
+
+mod writing;
 
 /// What waits to go out, the socket, and the memory for large bodies.
 ///
@@ -58,9 +58,6 @@ pub(crate) struct Link {
     /// Whether the socket took no more, the last time.
     is_stalled: AtomicBool,
 }
-
-/// How long a sender pauses before it writes again what a writer left.
-const AGAIN: Duration = Duration::from_millis(10);
 
 type SharedSender = Sender<OwnedFd, OwnRing, PeersRing>;
 
@@ -401,27 +398,6 @@ impl Link {
         &self.entrance
     }
 
-    #[inline]
-    fn until(&self, deadline: Option<Instant>) -> Until {
-        match self.wait {
-            Wait::Sleep => Until::At(deadline),
-            Wait::Never => Until::Reactor,
-        }
-    }
-
-    /// What a sender has to do about what it did not write.
-    #[inline]
-    fn flow(&self, wrote: Wrote) -> Flow {
-        match wrote {
-            Wrote::All => Flow::Sent,
-            Wrote::Stalled => Flow::Stalled,
-            Wrote::Left => {
-                self.upkeep.schedule_flush();
-                Flow::Sent
-            }
-        }
-    }
-
     /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if
     /// much is queued already, or it goes through the ring, it is sent at once.
     pub(crate) fn enqueue(&self, frame: &[u8]) -> io::Result<(Flow, StreamPosition)> {
@@ -508,156 +484,6 @@ impl Link {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The sender, once a blocking caller may add to its queue.
-    ///
-    /// # Errors
-    ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) where it may not in time; or nothing is sent any more.
-    #[inline]
-    fn uncongested(&self, deadline: Option<Instant>) -> io::Result<MutexGuard<'_, SharedSender>> {
-        self.check_process().map_err(io::Error::other)?;
-        let sender = self.sender();
-        if self.wait == Wait::Never || sender.back_pressure() == BackPressure::None {
-            return Ok(sender);
-        }
-        self.wait_until_uncongested(sender, deadline)
-    }
-
-    #[cold]
-    fn wait_until_uncongested<'l>(
-        &'l self,
-        mut sender: MutexGuard<'l, SharedSender>,
-        deadline: Option<Instant>,
-    ) -> io::Result<MutexGuard<'l, SharedSender>> {
-        loop {
-            let is_left = sender.back_pressure() == BackPressure::Write;
-            if is_left {
-                // What a writer left that had no more time.
-                let wrote = self.write(sender, None, self.until(deadline))?;
-                let _ = self.flow(wrote);
-                sender = self.sender();
-            }
-            if sender.back_pressure() == BackPressure::None {
-                return Ok(sender);
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            // Where the system has no memory for a write nobody says when it has.
-            let pause = left.into_iter().chain(is_left.then_some(AGAIN)).min();
-            sender.begin_waiting();
-            sender = match pause {
-                Some(pause) => self.taken.wait_timeout(sender, pause).unwrap_or_else(PoisonError::into_inner).0,
-                None => self.taken.wait(sender).unwrap_or_else(PoisonError::into_inner),
-            };
-            sender.end_waiting();
-        }
-    }
-
-    /// Writes the batch, if the caller has one, and then what is queued, until nothing is or the socket takes
-    /// no more, unless somebody else is at it. One that waits for the socket hands the turn on after a while.
-    fn write<'l>(
-        &'l self,
-        sender: MutexGuard<'l, SharedSender>,
-        begun: Option<Batch<'_, OwnedFd>>,
-        until: Until,
-    ) -> io::Result<Wrote> {
-        // To close one may take its time: it is done after the lock is released.
-        let mut descriptors = Vec::new();
-        self.write_batches(sender, begun, until, &mut descriptors)
-    }
-
-    fn write_batches<'l>(
-        &'l self,
-        mut sender: MutexGuard<'l, SharedSender>,
-        mut begun: Option<Batch<'_, OwnedFd>>,
-        until: Until,
-        descriptors: &mut Vec<OwnedFd>,
-    ) -> io::Result<Wrote> {
-        let mut batches = 0;
-        loop {
-            if begun.is_none() && sender.ring_bell() {
-                self.counters.rang();
-            }
-            if batches > 0 && sender.queued() > 0 && sender.is_over().is_none() && until.is_over(batches) {
-                return Ok(Wrote::Left);
-            }
-            let Some(mut batch) = begun.take().or_else(|| sender.begin_write()) else {
-                return match sender.is_over() {
-                    Some(over) => Err(self.fail(sender, into_error(over))),
-                    None if sender.is_stalled() => Ok(Wrote::Stalled),
-                    None => Ok(Wrote::All),
-                };
-            };
-            batches += 1;
-            let written = if until == Until::Now {
-                // Under the lock, so that nobody leaves a frame to a writer that does not wait for the
-                // socket.
-                self.writer.write(&mut batch, until, descriptors, || Ok(()))
-            } else {
-                drop(sender);
-                let written = self.writer.write(&mut batch, until, descriptors, || self.meanwhile());
-                descriptors.clear();
-                sender = self.sender();
-                written
-            };
-            let (outcome, error) = match written {
-                Ok(outcome) => (outcome, None),
-                Err(error) => (WriteOutcome::Failed, Some(error)),
-            };
-            let after = sender.finish(batch, outcome);
-            self.wake_waiting(&sender);
-            match after {
-                AfterWrite::GoOn => {}
-                AfterWrite::Lost(announced, descriptor) => {
-                    drop(sender);
-                    drop(descriptor);
-                    self.not_passed(announced);
-                    sender = self.sender();
-                }
-                AfterWrite::Stalled => {
-                    self.is_stalled.store(true, Release);
-                    return Ok(Wrote::Stalled);
-                }
-                AfterWrite::Retry => return Ok(Wrote::Left),
-                AfterWrite::Over(over, unsent) => {
-                    descriptors.extend(unsent);
-                    return Err(self.fail_batch(sender, error.unwrap_or_else(|| into_error(over))));
-                }
-            }
-        }
-    }
-
-    /// What a writer does now and then while it waits for the socket.
-    fn meanwhile(&self) -> io::Result<()> {
-        if self.is_broken() {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        // The peer may have stopped reading because nobody here receives what it sends.
-        if let Some(maintained) = self.upkeep.maintained() {
-            maintained.meanwhile();
-        }
-        Ok(())
-    }
-
-    /// Has senders look again that wait for the queue to get shorter.
-    #[inline]
-    fn wake_waiting(&self, sender: &SharedSender) {
-        // A condition variable does not know whether anybody waits, and waking nobody is a system call, too.
-        if sender.waiting() > 0 {
-            self.taken.notify_all();
-        }
-    }
-
-    /// The system did not pass a descriptor: the peer is told, and does without.
-    fn not_passed(&self, announced: Announced) {
-        match announced {
-            Announced::Memory(number) => self.lender.not_passed(number),
-            Announced::Ring => tracing::warn!("the system passes no descriptor for a quick lane"),
-        }
-    }
-
     /// How long the peer may have stopped reading while something is to be sent.
     #[cfg(feature = "tokio")]
     pub(crate) fn write_timeout(&self) -> Option<Duration> {
@@ -670,55 +496,10 @@ impl Link {
         self.writer.has_stopped_reading()
     }
 
-    /// Gives the sending up. What the peer answers still arrives: it may have closed only its receiving.
-    fn fail(&self, sender: MutexGuard<'_, SharedSender>, error: io::Error) -> io::Error {
-        if self.give_up(sender) {
-            self.end_sending();
-            self.send_failed();
-        }
-        error
-    }
-
-    /// The same after a batch that was cut. How far its calls got is known only now, also where the end was
-    /// told before.
-    fn fail_batch(&self, sender: MutexGuard<'_, SharedSender>, error: io::Error) -> io::Error {
-        if self.give_up(sender) {
-            self.end_sending();
-        }
-        self.send_failed();
-        error
-    }
-
-    fn send_failed(&self) {
-        if let Some(maintained) = self.upkeep.maintained() {
-            maintained.send_failed();
-        }
-    }
-
-    /// Lets the peer see that nothing more is sent.
-    fn end_sending(&self) {
-        // As in `close`: a client that sees the end finds what its server has taken, and nothing else runs.
-        if let Some(maintained) = self.upkeep.maintained() {
-            maintained.closing();
-        }
-        socket::shutdown(self.socket(), Shutdown::Write);
-    }
-
     /// Whether nothing is sent any more.
     #[inline]
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken.load(Acquire)
-    }
-
-    /// Sends nothing more; whether something was sent until now.
-    fn give_up(&self, mut sender: MutexGuard<'_, SharedSender>) -> bool {
-        let is_first = !self.is_broken.swap(true, AcqRel);
-        let descriptors = sender.give_up();
-        drop(sender);
-        // To close one may take its time, and the lock is not held.
-        descriptors.for_each(drop);
-        self.taken.notify_all();
-        is_first
     }
 }
 

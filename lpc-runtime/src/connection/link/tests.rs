@@ -7,6 +7,7 @@ use lpc_core::codec::Sink;
 use lpc_core::frame::CallId;
 use lpc_core::receive::Role;
 use lpc_core::ring::Own;
+use lpc_core::send::{AfterWrite, WriteOutcome};
 
 use super::*;
 use crate::body::outgoing::{InBlock, Outgoing, WhenFull};

@@ -1,0 +1,132 @@
+//! What the peer announces: segments, objects and its ring are opened, checked and charged for.
+
+use std::io;
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use lpc_core::frame::{self, CallId, OBJECT};
+use lpc_core::{Error, ErrorKind};
+
+use super::{Inbox, MAX_ASKED, UNREAD, refused};
+use crate::connection::ring::{self, PeersRing};
+use crate::memory::peer::{Object, Segment};
+use crate::memory::quota::Charge;
+
+impl Inbox {
+    pub(super) fn add_segment(
+        &mut self,
+        number: u32,
+        len: u64,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Error> {
+        let segment = match (descriptor, self.charge(len)) {
+            (Some(descriptor), Ok(charge)) => match Segment::open(descriptor, len, self.is_trusted, charge) {
+                Ok(segment) => segment,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Err(refused(&format!("segment {number}"), &error));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, len, "a peer's shared memory cannot be looked at");
+                    Segment::lost()
+                }
+            },
+            (None, _) => {
+                self.warn_of_lost("a peer's shared memory");
+                Segment::lost()
+            }
+            (_, Err(())) => {
+                tracing::warn!(len, "no quota left for a peer's shared memory (user_pool_limit)");
+                Segment::lost()
+            }
+        };
+        if let Some(link) = self.link.upgrade() {
+            if segment.is_lost() && link.enqueue_deferred(&frame::refuse(number)) > MAX_ASKED {
+                return Err(Error::new(ErrorKind::Protocol, UNREAD));
+            }
+            link.watch();
+        }
+        self.announced.add_segment(number, segment);
+        Ok(())
+    }
+
+    /// Maps the peer's memory for the quick lane. Where that cannot be, all goes through the socket as
+    /// before.
+    pub(super) fn add_ring(&mut self, descriptor: Option<OwnedFd>) -> Result<(), Error> {
+        let (Some(descriptor), Ok(charge)) = (descriptor, self.charge(ring::COST)) else {
+            tracing::warn!("no descriptor or quota (user_pool_limit) left for a peer's quick lane");
+            return Ok(());
+        };
+        let peers = match PeersRing::open(&descriptor, charge) {
+            Ok(peers) => peers,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(refused("its memory for the quick lane", &error));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a peer's memory for the quick lane cannot be mapped");
+                return Ok(());
+            }
+        };
+        if let Some(ring) = self.link.upgrade().and_then(|link| link.take_ring(peers)) {
+            self.receiver.read_ring(ring);
+        }
+        Ok(())
+    }
+
+    pub(super) fn charge(&self, len: u64) -> Result<Option<Charge>, ()> {
+        let Some(link) = self.link.upgrade() else { return Ok(None) };
+        let Some(quota) = link.lender().quota() else { return Ok(None) };
+        quota.charge(len).map(Some).ok_or(())
+    }
+
+    pub(super) fn add_object(
+        &mut self,
+        number: u32,
+        offset: u64,
+        len: u64,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Error> {
+        let slot = number & !OBJECT;
+        let Some(descriptor) = descriptor else {
+            self.warn_of_lost("memory or a file that a peer passes");
+            return Ok(());
+        };
+        let Some(live) = self.live.charge(1) else {
+            tracing::warn!("more sealed memory and files of one connection are kept than may be");
+            return Ok(());
+        };
+        let copies = Some(Arc::clone(&self.copies));
+        let object = match Object::open(descriptor, offset, len, self.is_trusted, copies, Some(live)) {
+            Ok(object) => object,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(refused(&format!("object {slot}"), &error));
+            }
+            // Not the peer's fault: files change, and the system may be short of something.
+            Err(error) => {
+                tracing::warn!(%error, "a file that a peer passes cannot be used");
+                return Ok(());
+            }
+        };
+        self.announced.add_object(number, object);
+        if let Some(link) = self.link.upgrade() {
+            link.watch();
+        }
+        Ok(())
+    }
+
+    /// Says that no descriptor came for something: once, since a peer can say so as often as it likes.
+    pub(super) fn warn_of_lost(&mut self, what: &str) {
+        if !mem::replace(&mut self.has_lost, true) {
+            tracing::warn!("the system of one side had no descriptor left for {what}");
+        }
+    }
+
+    /// Has a body that cannot be read here sent through the socket.
+    pub(super) fn ask_again(&self, call: CallId) -> Result<(), Error> {
+        let Some(link) = self.link.upgrade() else { return Ok(()) };
+        if link.enqueue_deferred(&frame::resend(call)) > MAX_ASKED {
+            return Err(Error::new(ErrorKind::Protocol, UNREAD));
+        }
+        Ok(())
+    }
+}

@@ -414,8 +414,12 @@ impl Link {
             return Ok((self.flow(wrote), position));
         }
         if sender.queued() >= MUCH {
-            let wrote = self.write(sender, None, self.until(None))?;
-            return Ok((self.flow(wrote), position));
+            return match self.write(sender, None, self.until(None)) {
+                Ok(wrote) => Ok((self.flow(wrote), position)),
+                // What came behind it did not go out, perhaps.
+                Err(error) if !self.may_have_gone(position) => Err(error),
+                Err(_) => Ok((Flow::Sent, position)),
+            };
         }
         // Under the lock: a flush sees either the flag or the frame.
         self.upkeep.request_flush();

@@ -288,6 +288,10 @@ impl<O: Own, P: Peers> Consumer<O, P> {
     ///
     /// The frame is longer than any can be.
     #[inline]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "what it gives borrows from it, which no iterator's items may"
+    )]
     pub fn next(&mut self) -> Result<Option<Found<'_, O, P>>, RingViolation> {
         if !self.is_ready() {
             return Ok(None);

@@ -166,7 +166,7 @@ impl Model {
                 let running = self.running.iter().find(|call| call.id == id);
                 let expected = match (waiting, running) {
                     (Some(place), _) => {
-                        let call = self.waiting.remove(place).unwrap();
+                        let call = self.waiting.remove(place).expect("it is there");
                         self.end(call.number, Fate::Refused);
                         Cancelled::Waiting(call.number)
                     }

@@ -184,7 +184,7 @@ impl World {
 
     fn start(&mut self, thread: usize, choice: u8) -> At {
         let id = self.calls.start(None);
-        if choice % 3 == 0 {
+        if choice.is_multiple_of(3) {
             // Into the ring.
             self.answers.push_back(id);
             self.calls.sent(id, StreamPosition::Ring(1));

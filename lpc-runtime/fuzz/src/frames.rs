@@ -9,7 +9,7 @@ use lpc_core::frame::{BlockRef, Header, MAX_LOANS, OBJECT};
 use lpc_core::receive::{Incoming, Payload, Receiver, Role, Source, Violation};
 use lpc_core::ring::{Consumer, MAX_FRAME, Producer, SLOTS};
 
-use super::memory::Memory;
+use super::pair::memory::Memory;
 use super::pieces::{Piece, pieces};
 
 /// A byte that chooses the role and the limits, then pieces.

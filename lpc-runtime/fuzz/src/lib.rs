@@ -21,8 +21,6 @@
 
 pub mod frames;
 pub mod handshake;
-#[path = "../../../lpc-core/tests/support/memory.rs"]
-mod memory;
 #[path = "../../../lpc-core/tests/support/pair/mod.rs"]
 pub mod pair;
 mod pieces;

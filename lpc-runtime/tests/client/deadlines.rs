@@ -20,7 +20,12 @@ fn a_flood_of_frames_does_not_keep_a_caller_beyond_its_deadline() {
                 let mut server = listener.accept();
                 server.next(&[Kind::Call]);
                 let flood = frame::at(1).repeat(4096);
-                while !has_ended.load(Relaxed) && server.0.write_all(&flood).is_ok() {}
+                // Until the client hangs up, too.
+                while !has_ended.load(Relaxed) {
+                    if server.0.write_all(&flood).is_err() {
+                        return;
+                    }
+                }
             });
             let client = Client::connect(driver, &listener.port);
             let error = client.with_deadline(Duration::from_millis(50)).add(1, 2).unwrap_err();

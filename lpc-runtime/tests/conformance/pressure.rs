@@ -177,7 +177,8 @@ fn the_middle_of_a_message_is_waited_for_no_longer_by_many_callers_than_by_one()
         reply.extend_from_slice(&[7; 100]);
         frame::seal(&mut reply, CallId::new(1 << 32), Body::Inline, &[]);
         theirs.write_all(&reply[..50]).unwrap();
-        let ended = (0..40).map(|_| client.echo(b"?").unwrap_err()).find(|error| error.is_disconnected());
+        let mut ends = (0..40).map(|_| client.echo(b"?").unwrap_err());
+        let ended = ends.find(lpc::Error::is_disconnected);
         let error = ended.expect("that is more than the callers wait for together");
         assert!(error.to_string().contains("stall_timeout"), "{error}");
     }

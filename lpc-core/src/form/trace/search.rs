@@ -309,7 +309,7 @@ impl Trace {
             Blame::Settled => return,
             Blame::Innermost if variant.refusals < TRIES => variant.refusals += 1,
             Blame::Innermost | Blame::Hopeless | Blame::Opaque | Blame::Empty => {
-                variant.state = State::Refused
+                variant.state = State::Refused;
             }
         }
         (self.blame, self.found_at) = (Blame::Settled, self.pass);

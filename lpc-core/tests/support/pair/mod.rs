@@ -10,7 +10,7 @@
 
 mod end;
 #[path = "../memory.rs"]
-mod memory;
+pub(crate) mod memory;
 mod pages;
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::connection::warnings::{self, Warning};
 use crate::memory::buffer;
 use crate::sys::fork::PerProcess;
 use crate::sys::private;
@@ -126,7 +127,10 @@ fn wake(mut work: MutexGuard<'_, Work>) {
         Ok(_) => work.has_thread = true,
         // The next event tries again. Until then memory stays where it is, and what was deferred (loans that go
         // back, what a writer left) goes out with what its connection sends next, and not by itself.
-        Err(error) => tracing::warn!(%error, "no thread to give memory back and to send what was deferred"),
+        Err(error) => {
+            drop(work);
+            warnings::of_process().warn_of(Warning::NoMaintenance, &error);
+        }
     }
 }
 

@@ -11,13 +11,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, RuntimeFlavor, is_rt_shutdown_err};
+
+use crate::connection::warnings::{Warning, Warnings};
 
 /// How often it is tried to read or write where the system cannot watch for that.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -29,8 +31,7 @@ pub(super) struct Stream {
     watched: Mutex<Option<Arc<AsyncFd<Arc<UnixStream>>>>>,
     /// Messages that were found by spinning since it was last waited for one.
     found: AtomicU32,
-    /// It has been said that it cannot be watched.
-    is_told: AtomicBool,
+    warnings: Warnings,
     runtime: Handle,
 }
 
@@ -51,7 +52,7 @@ impl Stream {
             socket: Arc::new(stream),
             watched: Mutex::default(),
             found: AtomicU32::new(0),
-            is_told: AtomicBool::new(false),
+            warnings: Warnings::default(),
             runtime: Handle::current(),
         };
         // First of all where there may be no means for it: a server has not begun to serve then.
@@ -71,9 +72,7 @@ impl Stream {
             Ok(watched) => watched.readable().await.map(drop),
             Err(error) if is_rt_shutdown_err(&error) => Err(error),
             Err(error) => {
-                if !self.is_told.swap(true, Relaxed) {
-                    tracing::warn!(%error, "a connection cannot be watched (epoll(7)): it is looked at every 5 ms");
-                }
+                self.warnings.warn_of(Warning::NotWatched, &error);
                 tokio::time::sleep(PAUSE).await;
                 Ok(())
             }
@@ -121,9 +120,7 @@ impl Stream {
         // Of one file the reactor can have a descriptor once.
         let again = self.socket.try_clone();
         let watched = again.and_then(|again| watch(Arc::new(again), Interest::WRITABLE));
-        Room(
-            watched.inspect_err(|error| tracing::warn!(%error, "no descriptor left to wait for a peer")).ok(),
-        )
+        Room(watched.inspect_err(|error| self.warnings.warn_of(Warning::NoRoomWatched, error)).ok())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use crate::connection::inbox::Inbox;
+use crate::connection::warnings::{Warning, Warnings};
 
 /// A connection to be led: its messages are received and its calls run, until another thread leads it or it
 /// is over. Without the receive half, only calls that wait are run.
@@ -20,6 +21,7 @@ pub(super) struct Work {
 pub(super) struct Workers {
     idle: Mutex<Vec<Arc<Seat>>>,
     watch: Watch,
+    warnings: Warnings,
 }
 
 /// Where a thread of the pool is given its work.
@@ -47,7 +49,7 @@ impl Workers {
         match thread::Builder::new().name("lpc-worker".into()).spawn(move || workers.work(&theirs)) {
             Ok(_) => Ok(()),
             Err(error) => {
-                tracing::warn!(%error, "no thread for the calls of a connection: they run one after the other");
+                self.warnings.warn_of(Warning::NoWorker, &error);
                 Err(lock(&seat.work).take().expect("the thread that would take it does not exist"))
             }
         }
@@ -116,7 +118,7 @@ impl Workers {
         match thread::Builder::new().name("lpc-watch".into()).spawn(move || watch(&workers)) {
             Ok(handle) => *watcher = Some(handle.thread().clone()),
             Err(error) => {
-                tracing::warn!(%error, "no thread to watch for slow calls");
+                self.warnings.warn_of(Warning::NoWatcher, &error);
                 self.watch.asleep.store(true, SeqCst);
             }
         }

@@ -11,6 +11,7 @@ use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
 
 use crate::connection::link::Link;
 use crate::connection::tally::{Lane, Tally};
+use crate::connection::warnings::Warning;
 use crate::memory::buffer::Buffer;
 use crate::memory::lender::Loaned;
 use crate::memory::pool::PoolBlock;
@@ -168,7 +169,7 @@ impl<'l> Outgoing<'l> {
             Ok(None) if self.when_full == WhenFull::Stop => Err(self.stop(len, is_body)),
             Ok(block) => Ok(block),
             Err(error) => {
-                tracing::warn!(%error, len, "no shared memory for a large body: it takes the socket");
+                self.link.warnings().warn_of(Warning::NoMemoryForBody, &error);
                 Ok(None)
             }
         }

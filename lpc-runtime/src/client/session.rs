@@ -22,6 +22,7 @@ use crate::client::reply::{self, Fetched};
 use crate::config::{AtQuota, Config};
 use crate::connection::inbox::{Inbox, Message};
 use crate::connection::link::Link;
+use crate::connection::warnings::Warning;
 use crate::credentials::Credentials;
 use crate::generated::{Description, Encode, Encoder, Outcome};
 use crate::handshake::{self, Greeted};
@@ -191,7 +192,7 @@ impl<C: Callers> Session<C> {
             Ok(Some(block)) => Ok(Ok(shared::loaned(block, len))),
             Ok(None) => Ok(Err(size)),
             Err(error) => {
-                tracing::warn!(%error, size, "no shared memory for a loan: it will be copied");
+                self.link.warnings().warn_of(Warning::NoMemoryForLoan, &error);
                 shared::unshared(len).map(Ok)
             }
         }

@@ -18,6 +18,7 @@ use crate::connection::ring::{OwnRing, PeersRing};
 use crate::connection::sharing::{self, Sharing};
 use crate::connection::tally::Tally;
 use crate::connection::waiting::Watch;
+use crate::connection::warnings::Warnings;
 use crate::memory::buffer::Buffer;
 use crate::memory::quota::Quota;
 use crate::sys::socket::{self, Control, Received, Wait};
@@ -52,8 +53,7 @@ pub(crate) struct Inbox {
     counted: u64,
     /// Frames up to which they are taken now.
     batch_end: u64,
-    /// A descriptor has not come that a frame should have brought.
-    has_lost: bool,
+    warnings: Arc<Warnings>,
 }
 
 /// A message of the peer that is for the driver.
@@ -103,7 +103,7 @@ impl Inbox {
             sharing: None,
             counted: 0,
             batch_end: BATCH,
-            has_lost: false,
+            warnings: Arc::clone(link.warnings()),
         }
     }
 

@@ -18,6 +18,7 @@ use nix::sys::socket::Shutdown;
 use crate::connection::ring::{Consumer, OwnRing, PeersRing, Producer};
 use crate::connection::tally::{Counters, Tally};
 use crate::connection::upkeep::Upkeep;
+use crate::connection::warnings::Warnings;
 use crate::connection::writer::{Until, Writer, into_error};
 use crate::maintenance::Maintained;
 use crate::memory::lender::{Announce, Lender};
@@ -52,6 +53,7 @@ pub(crate) struct Link {
     /// How long to spin for the peer's messages before sleeping.
     spin: Duration,
     counters: Arc<Tally>,
+    warnings: Arc<Warnings>,
     this: Weak<Self>,
     /// Nothing is sent any more, as the sender says, or will find.
     is_broken: AtomicBool,
@@ -120,17 +122,19 @@ impl Link {
         counters: Arc<Counters>,
     ) -> Arc<Self> {
         let Settings { limits, quota, idle, stall, write_timeout, spin } = settings;
+        let warnings = Arc::<Warnings>::default();
         Arc::new_cyclic(|this| Self {
             fork_guard: ForkGuard::here(),
             wait,
             sender: Mutex::default(),
             taken: Condvar::new(),
             writer: Writer::new(socket, stall, write_timeout),
-            lender: Lender::new(limits, quota),
+            lender: Lender::new(limits, quota, Arc::clone(&warnings)),
             entrance: Arc::default(),
             upkeep: Upkeep::new(Weak::clone(this) as Weak<dyn Maintained>, idle),
             spin,
             counters: Tally::new(counters),
+            warnings,
             this: Weak::clone(this),
             is_broken: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
@@ -172,6 +176,11 @@ impl Link {
     #[inline]
     pub(crate) fn counters(&self) -> &Arc<Tally> {
         &self.counters
+    }
+
+    /// What the log is told of the connection.
+    pub(crate) fn warnings(&self) -> &Arc<Warnings> {
+        &self.warnings
     }
 
     /// This side's memory, as the peer gets to read it.
@@ -362,7 +371,7 @@ impl Link {
     /// Has a client's quick lane begin, as far as that is for this side to do. Without memory there will be
     /// none.
     pub(crate) fn offer_ring(&self) {
-        if let Some((own, descriptor)) = OwnRing::announced()
+        if let Some((own, descriptor)) = OwnRing::announced(&self.warnings)
             && self.sender().offer_ring(own, descriptor).is_ok()
         {
             self.flush_or_schedule();
@@ -376,7 +385,7 @@ impl Link {
         // Made without the lock.
         let (own, descriptor) = match offered {
             Some(own) => (own, None),
-            None => OwnRing::announced().map(|(own, descriptor)| (own, Some(descriptor)))?,
+            None => OwnRing::announced(&self.warnings).map(|(own, descriptor)| (own, Some(descriptor)))?,
         };
         let is_announced = descriptor.is_some();
         let producer = Producer::new(own.clone(), peers.clone(), SLOTS);

@@ -7,6 +7,7 @@ use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 
 use lpc_core::ring::{self, LEN, Own, Peers};
 
+use crate::connection::warnings::{Warning, Warnings};
 use crate::memory::quota::Charge;
 use crate::sys::mapping::{OwnWords, PeerWords};
 
@@ -25,9 +26,9 @@ impl OwnRing {
     }
 
     /// The same, to be announced, if the system has any.
-    pub(crate) fn announced() -> Option<(Self, OwnedFd)> {
+    pub(crate) fn announced(warnings: &Warnings) -> Option<(Self, OwnedFd)> {
         let created = Self::create();
-        created.inspect_err(|error| tracing::warn!(%error, "no shared memory for a quick lane")).ok()
+        created.inspect_err(|error| warnings.warn_of(Warning::NoRing, error)).ok()
     }
 }
 

@@ -15,6 +15,7 @@ use lpc_core::frame::{self, BlockRef, OBJECT};
 use lpc_core::lent::Lent;
 use lpc_core::{Limits, Result};
 
+use crate::connection::warnings::{Warning, Warnings};
 use crate::memory::objects::{Objects, Pin};
 use crate::memory::peer::{KnowsObjects, Object};
 use crate::memory::pool::{Pool, PoolBlock, Segment, WaitingForRoom};
@@ -41,6 +42,7 @@ pub(crate) struct Lender {
     /// Why and since when nothing is put into shared memory, if that is so.
     refusal: Mutex<Option<(Refusal, Instant)>>,
     is_refused: AtomicBool,
+    warnings: Arc<Warnings>,
 }
 
 /// Why nothing is put into shared memory for a while.
@@ -91,7 +93,7 @@ impl Refusal {
 }
 
 impl Lender {
-    pub(crate) fn new(mut limits: Limits, quota: Option<Arc<Quota>>) -> Self {
+    pub(crate) fn new(mut limits: Limits, quota: Option<Arc<Quota>>, warnings: Arc<Warnings>) -> Self {
         if limits.max_segments == 0 {
             limits.pool = 0;
         }
@@ -103,6 +105,7 @@ impl Lender {
             quota,
             refusal: Mutex::default(),
             is_refused: AtomicBool::new(false),
+            warnings,
         }
     }
 
@@ -281,10 +284,10 @@ impl Lender {
     }
 
     fn refuse(&self, segment: Option<u32>, why: Refusal) {
-        // Once for all.
-        if self.refusal() != Some(why) {
-            tracing::warn!(segment, "{}: large bodies take the socket", why.message());
-        }
+        self.warnings.warn(match why {
+            Refusal::Peer => Warning::RefusedByPeer,
+            Refusal::System => Warning::NotPassed,
+        });
         if let Some(segment) = segment {
             self.pool.withdraw(segment);
         }

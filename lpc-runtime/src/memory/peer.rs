@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
+use crate::connection::warnings::{Warning, Warnings};
 use crate::memory::quota::{Charge, Quota};
 use crate::sys::mapping::PeerMapping;
 use crate::sys::memfd::{self, Constancy};
@@ -27,7 +28,7 @@ pub(crate) struct Segment {
 enum Access {
     Mapped(PeerMapping),
     /// There was no room for a mapping: read by pread(2).
-    File(OwnedFd),
+    File(OwnedFd, Arc<Warnings>),
     /// There was no descriptor for it, or no quota.
     None,
 }
@@ -43,12 +44,13 @@ impl Segment {
         len: u64,
         is_trusted: bool,
         charge: Option<Charge>,
+        warnings: &Arc<Warnings>,
     ) -> io::Result<Self> {
         memfd::check(&file, len)?;
         let access = PeerMapping::of_segment(&file, len).map_or_else(
             |error| {
-                tracing::warn!(%error, len, "a peer's shared memory cannot be mapped: it is read by pread");
-                Access::File(file)
+                warnings.warn_of(Warning::CannotBeMapped, &error);
+                Access::File(file, Arc::clone(warnings))
             },
             Access::Mapped,
         );
@@ -80,11 +82,11 @@ impl Segment {
     pub(crate) fn copy(&self, offset: usize, into: &mut [u8]) {
         match &self.access {
             Access::Mapped(mapping) => mapping.copy(offset, into),
-            Access::File(file) => {
+            Access::File(file, warnings) => {
                 if let Err(error) = memfd::read_at(file.as_fd(), into, offset as u64) {
                     // A memfd of this size can be read, so this does not happen; decoding will find the
                     // zeroes wrong.
-                    tracing::error!(%error, "shared memory cannot be read");
+                    warnings.warn_of(Warning::CannotBeRead, &error);
                     into.fill(0);
                 }
             }

@@ -12,6 +12,7 @@ use zerocopy::FromBytes;
 
 use super::Shared;
 use super::memory::{Memory, Plain};
+use crate::connection::warnings::{self, Warning};
 use crate::memory::peer::Object;
 use crate::memory::pool::PoolBlock;
 use crate::server::context::Current;
@@ -167,7 +168,7 @@ fn frozen(draft: mapping::Draft) -> io::Result<Memory> {
     match draft.freeze() {
         Ok(file) => Ok(Memory::Object(Object::frozen(file, len as u64))),
         Err((error, file)) => {
-            tracing::warn!(%error, len, "memory cannot be sealed: it will be copied");
+            warnings::of_process().warn_of(Warning::NotSealed, &error);
             let fill = |into: &mut [u8]| File::from(file).read_exact_at(into, 0);
             Private::filled(len, fill).map(Memory::Private)
         }

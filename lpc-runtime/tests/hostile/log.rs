@@ -1,5 +1,6 @@
-//! What a process warns of in its log, of connections that end: each a line of its output.
+//! What a process warns of in its log: each a line of its output.
 
+use std::collections::BTreeMap;
 use std::fmt::{Debug, Write};
 
 use tracing::field::{Field, Visit};
@@ -14,6 +15,24 @@ const LINE: &str = "log ";
 /// From now on this process says what is in its log.
 pub fn begin() {
     tracing::subscriber::set_global_default(Log).expect("it is the first");
+}
+
+/// How many of each other warning there are.
+pub fn others(log: &[String]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for line in log.iter().filter_map(|line| line.strip_prefix(LINE)) {
+        // Their reasons differ.
+        let message = line.split_once(": ").map_or(line, |(message, _)| message);
+        if !message.starts_with("connection") {
+            *counts.entry(message).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// Whether a line of a process is in its log.
+pub fn has(line: &str) -> bool {
+    line.starts_with(LINE)
 }
 
 /// Splits the lines of a process into what was in its log, and the rest.
@@ -37,9 +56,7 @@ impl Subscriber for Log {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        if line.message.starts_with("connection") {
-            say(format_args!("{LINE}{}: {}", line.message, line.error));
-        }
+        say(format_args!("{LINE}{}: {}", line.message, line.error).to_string().replace('\n', " "));
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 
 use lpc::ErrorKind::{Protocol, ResourceExhausted};
-use lpc_core::frame::OBJECT;
+use lpc_core::frame::{self, OBJECT};
 use nix::libc::O_PATH;
 use nix::sys::stat::Mode;
 use nix::unistd::{mkfifo, pipe};
@@ -40,6 +40,19 @@ attacks! { Greeted;
     in_a_slot_that_there_is_not: both, CutOff(Protocol), |peer| peer.object(64, 0, 100, file_of(100));
     /// Files change; an honest peer may pass one that has just become shorter.
     a_file_that_is_shorter_than_announced: both, Borne, |peer| peer.object(0, 0, 101, file_of(100));
+    a_flood_of_files_that_are_shorter_than_announced: both, Borne, |peer| {
+        let file = file_of(100);
+        for _ in 0..200 {
+            peer.object(0, 0, 101, &file);
+            peer.send(&frame::retire(OBJECT));
+        }
+    };
+    /// Which the system of the sender did not pass, as it says.
+    a_flood_of_files_that_were_not_passed: both, Borne, |peer| {
+        let mut object = frame::object(OBJECT, 0, 100);
+        frame::mark_without_descriptor(&mut object);
+        peer.send(&[object, frame::retire(OBJECT).to_vec()].concat().repeat(1000));
+    };
     a_loan_of_a_file_that_is_shorter_than_announced: both, Fails(ResourceExhausted), |peer| {
         peer.object(0, 0, MIB, file_of(100));
         peer.pass(&LOAN, &[at_start(OBJECT, MIB)]);

@@ -22,7 +22,10 @@ pub fn play(role: &str) -> ! {
             log::begin();
             vault::serve(driver)
         }
-        "client" => client(driver),
+        "client" => {
+            log::begin();
+            client(driver)
+        }
         "call_for_ever" => kills::call_for_ever(driver),
         "outlive" => kills::outlive(driver),
         other => panic!("no role is called {other}"),

@@ -66,6 +66,12 @@ attacks! { Greeted;
             peer.segment(number, 8 * MIB, sealed_segment(8 * MIB));
         }
     };
+    /// Which the system of the sender did not pass, as it says.
+    a_flood_of_those_that_were_not_passed: both, Borne, |peer| {
+        let mut segment = frame::segment(0, MIB);
+        frame::mark_without_descriptor(&mut segment);
+        peer.send(&[segment, frame::retire(0).to_vec()].concat().repeat(1000));
+    };
     that_come_and_go: both, Borne, |peer| {
         for number in 0..200 {
             peer.segment(number % 64, MIB, sealed_segment(MIB));

@@ -47,6 +47,16 @@ impl Attack {
             (End::Leaves(_), _) => true,
         };
         assert!(is_logged, "after {} the log is {log:#?}", self.name);
+        self.check_other_warnings(log);
+    }
+
+    /// Whatever else a peer causes to be logged, by however many frames, is said once, and counted at the end of the
+    /// connection.
+    fn check_other_warnings(&self, log: &[String]) {
+        for (message, count) in log::others(log) {
+            let most = 2 * rounds() * ATTACKERS;
+            assert!(count <= most, "after {} it was said {count} times: {message}", self.name);
+        }
     }
 }
 
@@ -187,6 +197,7 @@ pub fn on_client(attack: &Attack, driver: Driver) {
     let mut command = other("client", driver);
     command.env(PORT, server.port()).env("MALLOC_ARENA_MAX", "1");
     let mut client = Process::start(command.stdin(Stdio::piped()));
+    let mut log = Vec::new();
     assert_eq!(client.line(), "connected");
     client.tell(&format!("warm {WARM}"));
     assert_eq!(client.line(), "warm");
@@ -194,7 +205,7 @@ pub fn on_client(attack: &Attack, driver: Driver) {
         client.tell(&format!("call {}", server.port()));
     }
     for _ in 0..WARM {
-        assert_eq!(client.line(), "answered");
+        assert_eq!(line_beside(&mut client, &mut log), "answered");
     }
     let before = Holdings::settled(client.id());
     let outcome = match attack.end {
@@ -227,12 +238,24 @@ pub fn on_client(attack: &Attack, driver: Driver) {
             attackers.clear();
         }
         for _ in 0..ATTACKERS {
-            assert_eq!(client.line(), outcome, "after {}", attack.name);
+            assert_eq!(line_beside(&mut client, &mut log), outcome, "after {}", attack.name);
         }
         before.wait_for(client.id(), attack.name);
     }
-    end(client, &["end", "served well"]);
+    log.extend(end(client, &["end", "served well"]));
+    attack.check_other_warnings(&log);
     end(server.process, &["end"]);
+}
+
+/// The next line of a process that is not in its log.
+fn line_beside(process: &mut Process, log: &mut Vec<String>) -> String {
+    loop {
+        let line = process.line();
+        if !log::has(&line) {
+            return line;
+        }
+        log.push(line);
+    }
 }
 
 /// Uses a server for all that it is there for.

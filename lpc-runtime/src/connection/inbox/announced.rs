@@ -1,7 +1,6 @@
 //! What the peer announces: segments, objects and its ring are opened, checked and charged for.
 
 use std::io;
-use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use lpc_core::{Error, ErrorKind};
 
 use super::{Inbox, MAX_ASKED, UNREAD, refused};
 use crate::connection::ring::{self, PeersRing};
+use crate::connection::warnings::Warning;
 use crate::memory::peer::{Object, Segment};
 use crate::memory::quota::Charge;
 
@@ -21,22 +21,22 @@ impl Inbox {
         descriptor: Option<OwnedFd>,
     ) -> Result<(), Error> {
         let segment = match (descriptor, self.charge(len)) {
-            (Some(descriptor), Ok(charge)) => match Segment::open(descriptor, len, self.is_trusted, charge) {
+            (Some(descriptor), Ok(charge)) => match self.open_segment(descriptor, len, charge) {
                 Ok(segment) => segment,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     return Err(refused(&format!("segment {number}"), &error));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, len, "a peer's shared memory cannot be looked at");
+                    self.warnings.warn_of(Warning::CannotBeOpened, &error);
                     Segment::lost()
                 }
             },
             (None, _) => {
-                self.warn_of_lost("a peer's shared memory");
+                self.warnings.warn(Warning::NoDescriptor);
                 Segment::lost()
             }
             (_, Err(())) => {
-                tracing::warn!(len, "no quota left for a peer's shared memory (user_pool_limit)");
+                self.warnings.warn(Warning::NoQuota);
                 Segment::lost()
             }
         };
@@ -54,7 +54,7 @@ impl Inbox {
     /// before.
     pub(super) fn add_ring(&mut self, descriptor: Option<OwnedFd>) -> Result<(), Error> {
         let (Some(descriptor), Ok(charge)) = (descriptor, self.charge(ring::COST)) else {
-            tracing::warn!("no descriptor or quota (user_pool_limit) left for a peer's quick lane");
+            self.warnings.warn(Warning::NoPeersRing);
             return Ok(());
         };
         let peers = match PeersRing::open(&descriptor, charge) {
@@ -63,7 +63,7 @@ impl Inbox {
                 return Err(refused("its memory for the quick lane", &error));
             }
             Err(error) => {
-                tracing::warn!(%error, "a peer's memory for the quick lane cannot be mapped");
+                self.warnings.warn_of(Warning::PeersRingCannotBeMapped, &error);
                 return Ok(());
             }
         };
@@ -88,11 +88,11 @@ impl Inbox {
     ) -> Result<(), Error> {
         let slot = number & !OBJECT;
         let Some(descriptor) = descriptor else {
-            self.warn_of_lost("memory or a file that a peer passes");
+            self.warnings.warn(Warning::NoDescriptor);
             return Ok(());
         };
         let Some(live) = self.live.charge(1) else {
-            tracing::warn!("more sealed memory and files of one connection are kept than may be");
+            self.warnings.warn(Warning::TooManyObjects);
             return Ok(());
         };
         let copies = Some(Arc::clone(&self.copies));
@@ -103,7 +103,7 @@ impl Inbox {
             }
             // Not the peer's fault: files change, and the system may be short of something.
             Err(error) => {
-                tracing::warn!(%error, "a file that a peer passes cannot be used");
+                self.warnings.warn_of(Warning::UnusableObject, &error);
                 return Ok(());
             }
         };
@@ -114,11 +114,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// Says that no descriptor came for something: once, since a peer can say so as often as it likes.
-    pub(super) fn warn_of_lost(&mut self, what: &str) {
-        if !mem::replace(&mut self.has_lost, true) {
-            tracing::warn!("the system of one side had no descriptor left for {what}");
-        }
+    fn open_segment(&self, descriptor: OwnedFd, len: u64, charge: Option<Charge>) -> io::Result<Segment> {
+        Segment::open(descriptor, len, self.is_trusted, charge, &self.warnings)
     }
 
     /// Has a body that cannot be read here sent through the socket.

@@ -10,6 +10,7 @@ use lpc_core::send::{AfterWrite, Announced, BackPressure, Batch, WriteOutcome};
 use nix::sys::socket::Shutdown;
 
 use super::{Flow, Link, SharedSender, Wrote};
+use crate::connection::warnings::Warning;
 use crate::connection::writer::{Until, into_error};
 use crate::sys::socket::{self, Wait};
 
@@ -186,7 +187,7 @@ impl Link {
     pub(super) fn not_passed(&self, announced: Announced) {
         match announced {
             Announced::Memory(number) => self.lender.not_passed(number),
-            Announced::Ring => tracing::warn!("the system passes no descriptor for a quick lane"),
+            Announced::Ring => self.warnings.warn(Warning::RingNotPassed),
         }
     }
 

@@ -266,15 +266,19 @@ impl<'l> Outgoing<'l> {
     /// Where the peer finds these bytes, if it is to find them beside the body.
     fn place(&mut self, memory: &Arc<Memory>) -> Result<Option<Loaned>, EncodeError> {
         let (place, pin) = match &**memory {
-            Memory::Block { block, len } if block.is_of(self.link.lender().pool()) => {
+            Memory::Block { block, len }
+                if block.is_of(self.link.lender().pool()) && self.link.has_passed(block.passage()) =>
+            {
                 (block.reference(*len), None)
             }
             Memory::Object(object) if object.len() > self.link.limits().lent => {
                 return Err(self.too_large(object.len(), self.link.limits().lent, FILE_LIMIT));
             }
             Memory::Object(object) => match self.link.announce(object) {
-                Some((number, pin)) => (BlockRef { segment: number, page: 0, len: object.len() }, Some(pin)),
-                None => return self.copied(memory),
+                Some((number, pin)) if self.link.has_passed(pin.passage()) => {
+                    (BlockRef { segment: number, page: 0, len: object.len() }, Some(pin))
+                }
+                _ => return self.copied(memory),
             },
             _ => return self.copied(memory),
         };
@@ -292,7 +296,9 @@ impl<'l> Outgoing<'l> {
             return Err(self.too_large(len, pool, POOL_LIMIT));
         }
         let bytes = memory.load().map_err(|error| EncodeError::new(error.to_string()))?;
-        let Some(mut block) = self.alloc(len, false)? else {
+        // A body whose segment was not passed is sent again; a loan would be lost.
+        let block = self.alloc(len, false)?.filter(|block| self.link.has_passed(block.passage()));
+        let Some(mut block) = block else {
             self.link.counters().fallback();
             return Ok(None);
         };

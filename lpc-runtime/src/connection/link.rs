@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
@@ -15,6 +15,7 @@ use lpc_core::send::{MUCH, Sender, StreamPosition};
 use lpc_core::{Limits, Result};
 use nix::sys::socket::Shutdown;
 
+use crate::connection::passing::{Descriptor, Passage};
 use crate::connection::ring::{Consumer, OwnRing, PeersRing, Producer};
 use crate::connection::tally::{Counters, Tally};
 use crate::connection::upkeep::Upkeep;
@@ -61,7 +62,7 @@ pub(crate) struct Link {
     is_stalled: AtomicBool,
 }
 
-type SharedSender = Sender<OwnedFd, OwnRing, PeersRing>;
+type SharedSender = Sender<Descriptor, OwnRing, PeersRing>;
 
 /// What a link is made with.
 pub(crate) struct Settings {
@@ -211,6 +212,16 @@ impl Link {
     /// The number by which the peer knows an object: see [`Lender::announce`].
     pub(crate) fn announce(&self, object: &Arc<Object>) -> Option<(u32, Pin)> {
         self.lender.announce(object, self, Weak::clone(&self.this) as Weak<dyn KnowsObjects>)
+    }
+
+    /// Whether the peer got what was announced by this descriptor, as far as that is known. Where its frame still
+    /// waits it is sent now, if the socket takes it at once: what refers to memory that the peer never gets would
+    /// be of no use to it.
+    pub(crate) fn has_passed(&self, passage: &Passage) -> bool {
+        if passage.is_open() {
+            self.try_flush();
+        }
+        !passage.is_lost()
     }
 
     /// Has maintenance come when shared memory may be idle.
@@ -372,7 +383,7 @@ impl Link {
     /// none.
     pub(crate) fn offer_ring(&self) {
         if let Some((own, descriptor)) = OwnRing::announced(&self.warnings)
-            && self.sender().offer_ring(own, descriptor).is_ok()
+            && self.sender().offer_ring(own, descriptor.into()).is_ok()
         {
             self.flush_or_schedule();
         }
@@ -385,7 +396,7 @@ impl Link {
         // Made without the lock.
         let (own, descriptor) = match offered {
             Some(own) => (own, None),
-            None => OwnRing::announced(&self.warnings).map(|(own, descriptor)| (own, Some(descriptor)))?,
+            None => OwnRing::announced(&self.warnings).map(|(own, descriptor)| (own, Some(descriptor.into())))?,
         };
         let is_announced = descriptor.is_some();
         let producer = Producer::new(own.clone(), peers.clone(), SLOTS);
@@ -530,7 +541,7 @@ impl Announce for Link {
         let _ = self.sender().enqueue(frame);
     }
 
-    fn announce(&self, frame: &[u8], descriptor: OwnedFd) -> bool {
+    fn announce(&self, frame: &[u8], descriptor: Descriptor) -> bool {
         let mut sender = self.sender();
         // What is not queued is closed without the lock.
         let is_over = sender.is_over().is_some();

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lpc_core::send::{Batch, Over, WriteOutcome};
 use nix::poll::PollFlags;
 
+use crate::connection::passing::Descriptor;
 use crate::sys::socket::{self, Wait};
 
 /// The socket, as batches are written to it.
@@ -85,16 +86,16 @@ impl Writer {
     #[inline]
     pub(crate) fn write(
         &self,
-        batch: &mut Batch<'_, OwnedFd>,
+        batch: &mut Batch<'_, Descriptor>,
         until: Until,
-        sent_descriptors: &mut Vec<OwnedFd>,
+        sent_descriptors: &mut Vec<Descriptor>,
         meanwhile: impl Fn() -> io::Result<()>,
     ) -> io::Result<WriteOutcome> {
         while let Some(piece) = batch.piece() {
             let sent =
                 socket::send(self.socket(), piece.bytes, piece.descriptor.map(AsFd::as_fd), Wait::Never);
             match sent {
-                Ok(len) => sent_descriptors.extend(batch.wrote(len)),
+                Ok(len) => sent_descriptors.extend(batch.wrote(len).inspect(Descriptor::passed)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let deadline = match until {
                         Until::Now => return Ok(WriteOutcome::OutOfTime),

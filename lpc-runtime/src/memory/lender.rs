@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
@@ -15,6 +14,7 @@ use lpc_core::frame::{self, BlockRef, OBJECT};
 use lpc_core::lent::Lent;
 use lpc_core::{Limits, Result};
 
+use crate::connection::passing::Descriptor;
 use crate::connection::warnings::{Warning, Warnings};
 use crate::memory::objects::{Objects, Pin};
 use crate::memory::peer::{KnowsObjects, Object};
@@ -60,7 +60,7 @@ pub(crate) trait Announce {
     fn tell(&self, frame: &[u8]);
 
     /// Queues a frame that brings a descriptor; `false` where nothing goes out any more.
-    fn announce(&self, frame: &[u8], descriptor: OwnedFd) -> bool;
+    fn announce(&self, frame: &[u8], descriptor: Descriptor) -> bool;
 
     /// There is memory that is to be given back when it is idle.
     fn watch(&self);
@@ -142,9 +142,10 @@ impl Lender {
                 OwnMapping::create(len)
             });
             let (mapping, descriptor) = created?;
-            peer.announce(&frame::segment(number, len), descriptor);
+            let passage = Arc::default();
+            peer.announce(&frame::segment(number, len), Descriptor::with(descriptor, &passage));
             peer.watch();
-            Ok::<_, io::Error>(Segment::new(mapping, charge))
+            Ok::<_, io::Error>(Segment::new(mapping, passage, charge))
         };
         if let Some(lease) = self.pool.alloc(len, make)? {
             return Ok(Some(PoolBlock::new(lease)));
@@ -220,6 +221,7 @@ impl Lender {
             peer.tell(&frame::retire(number));
         }
         let (number, pin) = added?;
+        let descriptor = Descriptor::with(descriptor, pin.passage());
         let is_told = peer.announce(&frame::object(number, object.offset(), object.len()), descriptor);
         drop(objects);
         if !is_told {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lpc_core::Limits;
 use lpc_core::frame::OBJECT;
 
+use crate::connection::passing::Passage;
 use crate::memory::peer::Object;
 
 /// What was announced to one peer. Announced once, an object is then only named; those that were not named
@@ -34,7 +35,17 @@ const NOWHERE: usize = 0;
 
 /// Keeps an object's number as long as it lives.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pin(Arc<()>);
+pub(crate) struct Pin {
+    held: Arc<()>,
+    passage: Arc<Passage>,
+}
+
+impl Pin {
+    /// Whether the peer got what it was told of by this number.
+    pub(crate) fn passage(&self) -> &Arc<Passage> {
+        &self.passage
+    }
+}
 
 impl Objects {
     /// The number of an object that the peer knows.
@@ -107,7 +118,7 @@ impl Objects {
 
     fn retire_oldest(&mut self) -> Option<u32> {
         let known = |slot: usize| self.slots[slot].as_ref();
-        let unpinned = |slot: &usize| known(*slot).is_some_and(|known| Arc::strong_count(&known.pin.0) == 1);
+        let unpinned = |slot: &usize| known(*slot).is_some_and(|known| Arc::strong_count(&known.pin.held) == 1);
         let oldest =
             (0..self.slots.len()).filter(unpinned).min_by_key(|slot| known(*slot).map(|known| known.used))?;
         self.len -= self.slots[oldest].take().map_or(0, |known| known.len);

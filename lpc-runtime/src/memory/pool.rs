@@ -9,6 +9,7 @@ use std::sync::Arc;
 use lpc_core::frame::BlockRef;
 use lpc_core::ledger::{self, Lease, Ledger};
 
+use crate::connection::passing::Passage;
 use crate::memory::quota::Charge;
 use crate::sys::fork::ForkGuard;
 use crate::sys::mapping::OwnMapping;
@@ -50,12 +51,14 @@ pub(crate) struct Segment {
     /// A fork has the mapping, and none of the threads that may hold the pool's lock.
     fork_guard: ForkGuard,
     mapping: OwnMapping,
+    passage: Arc<Passage>,
     _charge: Option<Charge>,
 }
 
 impl Segment {
-    pub(crate) fn new(mapping: OwnMapping, charge: Option<Charge>) -> Self {
-        Self { fork_guard: ForkGuard::here(), mapping, _charge: charge }
+    /// One that is announced to the peer.
+    pub(crate) fn new(mapping: OwnMapping, passage: Arc<Passage>, charge: Option<Charge>) -> Self {
+        Self { fork_guard: ForkGuard::here(), mapping, passage, _charge: charge }
     }
 }
 
@@ -81,6 +84,11 @@ impl PoolBlock {
     /// Whether it is of this pool.
     pub(crate) fn is_of(&self, pool: &Arc<Pool>) -> bool {
         Arc::ptr_eq(self.0.ledger(), pool)
+    }
+
+    /// Whether the peer got the segment that it is in.
+    pub(crate) fn passage(&self) -> &Passage {
+        &self.0.segment().passage
     }
 
     /// Bytes of room.
@@ -162,7 +170,7 @@ mod tests {
         let pool = Pool::new(Arena::new(4 << 20, 8, 8));
         let make = |_, len| {
             let (mapping, _file) = OwnMapping::create(len)?;
-            Ok::<_, std::io::Error>(Segment::new(mapping, None))
+            Ok::<_, std::io::Error>(Segment::new(mapping, Arc::default(), None))
         };
         let block = PoolBlock::new(pool.alloc(10, make).unwrap().unwrap());
         let (is_locked, end) = (Barrier::new(2), Barrier::new(2));
@@ -190,7 +198,7 @@ mod tests {
         let lease = pool.alloc(10, |number, len| {
             let (mapping, file) = OwnMapping::create(len)?;
             announced.push((number, len, file));
-            Ok::<_, std::io::Error>(Segment::new(mapping, None))
+            Ok::<_, std::io::Error>(Segment::new(mapping, Arc::default(), None))
         });
         let mut block = PoolBlock::new(lease.unwrap().unwrap());
         block.write(3, b"abc");

@@ -1,7 +1,6 @@
 //! How a [`Link`] writes: one sender at a time, without the lock, and the others leave their frames to it.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering::AcqRel, Ordering::Release};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use lpc_core::send::{AfterWrite, Announced, BackPressure, Batch, WriteOutcome};
 use nix::sys::socket::Shutdown;
 
 use super::{Flow, Link, SharedSender, Wrote};
+use crate::connection::passing::Descriptor;
 use crate::connection::warnings::Warning;
 use crate::connection::writer::{Until, into_error};
 use crate::sys::socket::{self, Wait};
@@ -93,7 +93,7 @@ impl Link {
     pub(super) fn write<'l>(
         &'l self,
         sender: MutexGuard<'l, SharedSender>,
-        begun: Option<Batch<'_, OwnedFd>>,
+        begun: Option<Batch<'_, Descriptor>>,
         until: Until,
     ) -> io::Result<Wrote> {
         // To close one may take its time: it is done after the lock is released.
@@ -104,9 +104,9 @@ impl Link {
     pub(super) fn write_batches<'l>(
         &'l self,
         mut sender: MutexGuard<'l, SharedSender>,
-        mut begun: Option<Batch<'_, OwnedFd>>,
+        mut begun: Option<Batch<'_, Descriptor>>,
         until: Until,
-        descriptors: &mut Vec<OwnedFd>,
+        descriptors: &mut Vec<Descriptor>,
     ) -> io::Result<Wrote> {
         let mut batches = 0;
         loop {
@@ -144,6 +144,8 @@ impl Link {
             match after {
                 AfterWrite::GoOn => {}
                 AfterWrite::Lost(announced, descriptor) => {
+                    // Before anybody can find that its frame has gone out.
+                    descriptor.lost();
                     drop(sender);
                     drop(descriptor);
                     self.not_passed(announced);

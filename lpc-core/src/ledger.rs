@@ -297,10 +297,11 @@ impl<S> Waiting<S> {
         if place.is_called {
             return true;
         }
-        match &mut place.waker {
-            Some(kept) => kept.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
+        let is_known = place.waker.as_ref().is_some_and(|kept| kept.will_wake(waker));
+        let before = if is_known { None } else { place.waker.replace(waker.clone()) };
+        drop(books);
+        // It may be the last of a task whose future holds a lease.
+        drop(before);
         false
     }
 }
@@ -308,9 +309,11 @@ impl<S> Waiting<S> {
 impl<S> Drop for Waiting<S> {
     fn drop(&mut self) {
         let mut books = self.ledger.lock();
-        books.line.remove(&self.number);
+        let place = books.line.remove(&self.number);
         let called = books.call();
         drop(books);
+        // Its waker may be the last of a task whose future holds a lease.
+        drop(place);
         wake(called);
     }
 }

@@ -85,6 +85,14 @@ impl<W> Permits<W> {
         }
     }
 
+    /// Takes out how the waiter is to be told, who asks by itself from now on, or [gives up](Self::leave).
+    pub fn take_waiter(&mut self, ticket: &Ticket) -> Option<W> {
+        match self.place(ticket) {
+            Place::Waits(waiter) => waiter.take(),
+            Place::Granted | Place::Gone => None,
+        }
+    }
+
     /// Whether the waiter was granted a permit.
     pub fn is_granted(&mut self, ticket: &Ticket) -> bool {
         matches!(self.place(ticket), Place::Granted)

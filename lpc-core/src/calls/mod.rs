@@ -194,6 +194,12 @@ impl<A, B, W> Calls<A, B, W> {
         self.permits.wait(ticket, waiter)
     }
 
+    /// Takes out how a caller is to be woken that asks by itself now, or is about to give up: to be dropped without
+    /// a lock, where that runs what a user gave.
+    pub fn take_waiter(&mut self, ticket: &Ticket) -> Option<W> {
+        self.permits.take_waiter(ticket)
+    }
+
     /// Gives up waiting for a permit. The waiter that has it now is to be woken.
     pub fn leave_queue(&mut self, ticket: Ticket) -> Option<W> {
         self.permits.leave(ticket)

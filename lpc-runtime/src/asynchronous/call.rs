@@ -11,7 +11,7 @@ use lpc_core::permits::Ticket;
 use lpc_core::{Progress, Result};
 
 use super::caller::Connection;
-use super::handover;
+use super::handover::{self, ToWake};
 use super::thread_spin::Spinner;
 use crate::body::arrived::Arrived;
 use crate::body::outgoing::InBlock;
@@ -28,23 +28,23 @@ impl Queued<'_> {
         poll_fn(|cx| {
             let mut state = self.connection.session().state();
             let Some(ticket) = self.ticket.take() else { return Poll::Ready(Ok(())) };
-            match state.calls.admitted(ticket) {
-                Ok(None) => Poll::Ready(Ok(())),
+            // It may be the last of its task, whose future may hold a call of this connection.
+            let before = state.calls.take_waiter(&ticket);
+            let (granted, woken) = match state.calls.admitted(ticket) {
+                Ok(None) => (Poll::Ready(Ok(())), None),
                 Ok(Some(ticket)) => {
-                    let before = state.calls.wait_for_permit(&ticket, cx.waker().clone());
+                    let woken = state.calls.wait_for_permit(&ticket, cx.waker().clone());
                     self.ticket = Some(ticket);
-                    drop(state);
-                    drop(before);
-                    Poll::Pending
+                    (Poll::Pending, woken)
                 }
-                Err((error, granted)) => {
-                    drop(state);
-                    if let Some(waker) = granted {
-                        waker.wake();
-                    }
-                    Poll::Ready(Err(error))
-                }
+                Err((error, woken)) => (Poll::Ready(Err(error)), woken),
+            };
+            drop(state);
+            drop(before);
+            if let Some(waker) = woken {
+                waker.wake();
             }
+            granted
         })
         .await
     }
@@ -56,7 +56,11 @@ impl Drop for Queued<'_> {
         if self.connection.session().link().check_process().is_err() {
             return;
         }
-        let granted = self.connection.session().state().calls.leave_queue(ticket);
+        let mut state = self.connection.session().state();
+        let own = state.calls.take_waiter(&ticket);
+        let granted = state.calls.leave_queue(ticket);
+        drop(state);
+        drop(own);
         if let Some(waker) = granted {
             waker.wake();
         }
@@ -90,9 +94,11 @@ impl<'c> Call<'c> {
         let session = &self.connection.session();
         let (mut is_new, mut spinner) = (true, None::<Spinner>);
         let fetched = poll_fn(|cx| {
+            // Before the lock, so that it is woken after it.
+            let mut to_wake = ToWake::default();
             let mut state = session.state();
             if mem::take(&mut is_new) {
-                state = handover::spin(session, state, &mut spinner);
+                state = handover::spin(session, state, &mut spinner, &mut to_wake);
             }
             match state.calls.fetch(self.id) {
                 Some(FromTable::Answer(gone)) => {

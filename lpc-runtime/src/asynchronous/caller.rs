@@ -356,7 +356,10 @@ impl Maintained for Connection {
     }
 
     fn closed(&self) {
-        self.session.state().callers.wake_task();
+        let task = self.session.state().callers.end_of_task();
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 
     fn send_failed(&self) {

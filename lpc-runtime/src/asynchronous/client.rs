@@ -27,6 +27,20 @@ use crate::stats::Stats;
 /// Clones share the connection, and any number of tasks may use it: their calls are in flight at the same
 /// time, and return in the order in which they are answered. The connection ends with the last clone.
 ///
+/// # Cancel safety
+///
+/// If the future of a call is dropped the call is cancelled: the server is told, unless the call was not sent.
+///
+/// A future that has been polled should be polled on, or dropped. Calls that wait for one of
+/// [`max_calls_in_flight`](crate::config::ClientBuilder::max_calls_in_flight), or for room in shared memory,
+/// get it in the order in which they came. Where it is the turn of one that is kept without being polled, in a
+/// `select!` loop whose other branch goes on, or in a stream of futures of which only the first is polled, those
+/// behind it wait until it is polled or dropped. (It is as with the permits of
+/// [`tokio::sync::Semaphore`].) A task of its own for each call, or a join of all of them, has no such wait. The
+/// answers of other calls are received in any case.
+///
+/// # fork(2)
+///
 /// A child of fork(2) cannot use the connection: calls fail with [`Disconnected`](ErrorKind::Disconnected),
 /// and what it drops changes nothing in its parent. It can make a connection of its own.
 #[derive(Clone)]
@@ -112,7 +126,8 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, nothing was taken.
+    /// If the future is dropped, nothing was taken. One that waits for room is in line: if it is kept without
+    /// being polled when its turn comes, [those behind it](Self#cancel-safety) wait.
     pub async fn loan<T: Plain>(&self, len: usize) -> Result<SharedMut<[T]>> {
         let deadline = reply::from_now(self.deadline);
         match &*self.channel {

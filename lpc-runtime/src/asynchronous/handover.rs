@@ -65,25 +65,27 @@ impl Callers for Handover {
 }
 
 impl Handover {
-    /// The connection has ended: the task is to see that, which it may not watch for.
-    pub(super) fn wake_task(&mut self) {
-        self.want(Handed::Receive);
+    /// The connection has ended: the task is to see that, which it may not watch for. It is to be woken without
+    /// the lock.
+    #[must_use]
+    pub(super) fn end_of_task(&mut self) -> Option<Waker> {
+        self.want(Handed::Receive)
     }
 
     /// Takes out what is kept of a connection that has ended: the half, which holds memory of the server, and
     /// the task.
-    pub(super) fn end(&mut self) -> impl Drop + use<> {
+    #[must_use]
+    pub(super) fn end(&mut self) -> impl Sized + use<> {
         let Self { inbox, task, .. } = mem::take(self);
-        Ended { _inbox: inbox, task }
+        Ended { _inbox: inbox, _task: ToWake(task) }
     }
 
-    /// Has the connection's task take the half back.
-    fn want(&mut self, handed: Handed) {
+    /// Has the connection's task take the half back, which is to be woken without the lock.
+    #[must_use]
+    fn want(&mut self, handed: Handed) -> Option<Waker> {
         self.handed = handed;
         self.is_wanted = true;
-        if let Some(task) = &self.task {
-            task.wake_by_ref();
-        }
+        self.task.take()
     }
 
     /// The half, if it is wanted and here.
@@ -94,15 +96,19 @@ impl Handover {
     }
 }
 
-/// What is left of a handover. Dropping it, without the lock, wakes the task.
+/// What is left of a handover.
 struct Ended {
     _inbox: Option<Box<Inbox>>,
-    task: Option<Waker>,
+    _task: ToWake,
 }
 
-impl Drop for Ended {
+/// A task that is woken when this is dropped: after the lock, as what is declared before it.
+#[derive(Default)]
+pub(super) struct ToWake(Option<Waker>);
+
+impl Drop for ToWake {
     fn drop(&mut self) {
-        if let Some(task) = self.task.take() {
+        if let Some(task) = self.0.take() {
             task.wake();
         }
     }
@@ -225,9 +231,10 @@ async fn handed_back(session: &Session<Handover>) -> Result<(Box<Inbox>, Handed)
             return Poll::Ready(Ok(handed));
         }
         let task = &mut state.callers.task;
-        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            *task = Some(cx.waker().clone());
-        }
+        let is_known = task.as_ref().is_some_and(|task| task.will_wake(cx.waker()));
+        let before = if is_known { None } else { task.replace(cx.waker().clone()) };
+        drop(state);
+        drop(before);
         Poll::Pending
     })
     .await
@@ -235,11 +242,12 @@ async fn handed_back(session: &Session<Handover>) -> Result<(Box<Inbox>, Handed)
 
 /// Spins for the answer to a call that was just made, where the half is left to callers and it is the only
 /// call: for a turn, after which the connection's task goes on with that. Where one spins for all connections
-/// of the thread, that may be the caller.
+/// of the thread, that may be the caller. Where the task has to be woken it is `to_wake`.
 pub(super) fn spin<'s>(
     session: &'s Session<Handover>,
     mut state: MutexGuard<'s, State<Handover>>,
     spinner: &mut Option<Spinner>,
+    to_wake: &mut ToWake,
 ) -> MutexGuard<'s, State<Handover>> {
     let State { calls, callers } = &mut *state;
     // The task is about to take it back.
@@ -251,13 +259,13 @@ pub(super) fn spin<'s>(
     let Some(mut spinning) = Spinning::begin(&mut inbox) else {
         if inbox.is_in_ring() && inbox.shared_spin().is_some() {
             // The task spins with the others, which looks at the ring.
-            callers.want(Handed::Receive);
+            to_wake.0 = callers.want(Handed::Receive);
         } else if callers.is_watched {
             // What the server sends wakes the task.
             inbox.count_sleep();
             *spinner = Spinner::begin(&inbox);
         } else {
-            callers.want(Handed::Sleep);
+            to_wake.0 = callers.want(Handed::Sleep);
         }
         callers.inbox = Some(inbox);
         return state;
@@ -282,7 +290,7 @@ pub(super) fn spin<'s>(
     callers.inbox = Some(inbox);
     callers.ahead = ahead;
     if callers.is_wanted || !is_asleep {
-        callers.want(match spun {
+        to_wake.0 = callers.want(match spun {
             Ok(None) => Handed::GoOn(spinning),
             Ok(Some(Filled::Nothing)) => Handed::Sleep,
             _ => Handed::Receive,

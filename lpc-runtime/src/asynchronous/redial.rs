@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::caller::{Connected, dial};
-use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
+use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries, not_in_time};
 use crate::client::reply;
 use crate::config::Config;
 use crate::connection::tally::Counters;
@@ -39,6 +39,8 @@ struct State {
     connection: Arc<Connected>,
     /// Whether it was said that it is lost.
     is_lost: bool,
+    /// Why the connection was lost, and then why there is no other yet.
+    why_not: Option<Error>,
     dialler: Option<Dialler>,
 }
 
@@ -70,7 +72,8 @@ impl Redial {
         counters: Arc<Counters>,
         connection: Connected,
     ) -> Self {
-        let state = Mutex::new(State { connection: Arc::new(connection), is_lost: false, dialler: None });
+        let connection = Arc::new(connection);
+        let state = Mutex::new(State { connection, is_lost: false, why_not: None, dialler: None });
         let runtime = Handle::current();
         Self(Arc::new(Line {
             fork_guard: ForkGuard::here(),
@@ -159,9 +162,8 @@ impl Redial {
         match deadline {
             None => dialled.await?,
             Some(deadline) => {
-                tokio::time::timeout_at(deadline.into(), dialled).await.unwrap_or_else(|_| {
-                    Err(Error::new(ErrorKind::TimedOut, "no new connection before the call's deadline"))
-                })?;
+                let in_time = tokio::time::timeout_at(deadline.into(), dialled).await;
+                in_time.unwrap_or_else(|_| Err(not_in_time(self.0.state().why_not.clone())))?;
             }
         }
         self.current()
@@ -191,7 +193,12 @@ impl Line {
     async fn dial(&self) -> Result<Arc<Connected>> {
         let lost = {
             let mut state = self.state();
-            (!std::mem::replace(&mut state.is_lost, true)).then(|| state.connection.session().why_closed())
+            let lost = (!std::mem::replace(&mut state.is_lost, true))
+                .then(|| state.connection.session().why_closed());
+            if lost.is_some() {
+                state.why_not.clone_from(&lost);
+            }
+            lost
         };
         if let Some(lost) = lost {
             self.policy.tell(&ConnectionEvent::Lost(&lost));
@@ -201,7 +208,10 @@ impl Line {
             let config = self.config.with_handshake_within(tries.left());
             match dial(&self.port, self.service, &config, Arc::clone(&self.counters)).await {
                 Ok(connection) => return Ok(Arc::new(connection)),
-                Err(error) => tokio::time::sleep(tries.failed(error)?).await,
+                Err(error) => {
+                    self.state().why_not = Some(error.clone());
+                    tokio::time::sleep(tries.failed(error)?).await;
+                }
             }
         }
     }

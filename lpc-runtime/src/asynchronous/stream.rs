@@ -98,7 +98,9 @@ impl Stream {
 
     /// Is not watched, until it is waited for again.
     pub(super) fn unwatch(&self) {
-        drop(self.watched().take());
+        let watched = self.watched().take();
+        // Without the lock.
+        drop(watched);
     }
 
     fn watch(&self) -> io::Result<Arc<AsyncFd<Arc<UnixStream>>>> {

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lpc_core::{Error, ErrorKind, Result};
+use lpc_core::{Error, Result};
 
 use super::caller::{Connection, dial};
-use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries};
+use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries, not_in_time};
 use crate::client::reply;
 use crate::config::Config;
 use crate::connection::tally::Counters;
@@ -36,6 +36,8 @@ struct Line {
     is_dialling: bool,
     /// How often that was given up, and why the last time: callers that waited for it do not try anew, one after the other.
     gave_up: (u64, Option<Error>),
+    /// Why the connection was lost, and then why there is no other yet.
+    why_not: Option<Error>,
 }
 
 impl Redial {
@@ -47,7 +49,7 @@ impl Redial {
         counters: Arc<Counters>,
         connection: Arc<Connection>,
     ) -> Self {
-        let line = Mutex::new(Line { connection, is_lost: false, is_dialling: false, gave_up: (0, None) });
+        let line = Line { connection, is_lost: false, is_dialling: false, gave_up: (0, None), why_not: None };
         Self {
             fork_guard: ForkGuard::here(),
             port,
@@ -55,7 +57,7 @@ impl Redial {
             config,
             policy,
             counters,
-            line,
+            line: Mutex::new(line),
             free: Condvar::new(),
         }
     }
@@ -120,10 +122,7 @@ impl Redial {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             line = match left {
                 Some(Duration::ZERO) => {
-                    return Err(Error::new(
-                        ErrorKind::TimedOut,
-                        "no new connection before the call's deadline",
-                    ));
+                    return Err(not_in_time(line.why_not.clone()));
                 }
                 Some(left) => self.free.wait_timeout(line, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.free.wait(line).unwrap_or_else(PoisonError::into_inner),
@@ -132,6 +131,9 @@ impl Redial {
         line.is_dialling = true;
         let lost =
             (!std::mem::replace(&mut line.is_lost, true)).then(|| line.connection.session().why_closed());
+        if lost.is_some() {
+            line.why_not.clone_from(&lost);
+        }
         drop(line);
         let dialling = Dialled(self);
         if let Some(lost) = lost {
@@ -151,13 +153,16 @@ impl Redial {
                     self.policy.tell(&ConnectionEvent::Connected);
                     return Ok(connection);
                 }
-                Err(error) => std::thread::sleep(tries.failed(error).inspect_err(|error| {
-                    // The deadline is this caller's alone.
-                    if !error.is_timed_out() {
-                        let mut line = self.line();
-                        line.gave_up = (line.gave_up.0 + 1, Some(error.clone()));
-                    }
-                })?),
+                Err(error) => {
+                    self.line().why_not = Some(error.clone());
+                    std::thread::sleep(tries.failed(error).inspect_err(|error| {
+                        // The deadline is this caller's alone.
+                        if !error.is_timed_out() {
+                            let mut line = self.line();
+                            line.gave_up = (line.gave_up.0 + 1, Some(error.clone()));
+                        }
+                    })?);
+                }
             }
         }
     }

@@ -37,7 +37,8 @@ impl Workers {
     /// Has a thread do this: an idle one, or else a new one. Gives the work back where the system has no
     /// thread left.
     pub(super) fn take(self: &Arc<Self>, work: Work) -> Result<(), Work> {
-        if let Some(seat) = lock(&self.idle).pop() {
+        let idle = lock(&self.idle).pop();
+        if let Some(seat) = idle {
             *lock(&seat.work) = Some(work);
             if let Some(thread) = seat.thread.get() {
                 thread.unpark();
@@ -111,6 +112,8 @@ impl Workers {
         }
         let mut watcher = lock(&self.watch.thread);
         if let Some(thread) = &*watcher {
+            let thread = thread.clone();
+            drop(watcher);
             thread.unpark();
             return;
         }

@@ -171,15 +171,14 @@ impl<'p> Dialling<'p> {
     /// If there is no next one.
     pub(crate) fn failed(&mut self, error: Error) -> Result<Duration, Error> {
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            let message = format!("no new connection to the server before the call's deadline: {error}");
-            return Err(Error::new(ErrorKind::TimedOut, message));
+            return Err(not_in_time(Some(error)));
         }
         let left = self.left();
         if !is_passing(&error) || left.is_some_and(|left| left.is_zero()) {
             self.policy.tell(&ConnectionEvent::GaveUp(&error));
             let message = format!("no new connection to the server: {error} (Reconnect::give_up_after)");
             let kind = if is_passing(&error) { ErrorKind::Disconnected } else { error.kind() };
-            return Err(Error::new(kind, message));
+            return Err(Error::new(kind, message).with_source(error));
         }
         let chance = RandomState::new().build_hasher().finish() as u32;
         let part = self.pause.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0);
@@ -187,6 +186,16 @@ impl<'p> Dialling<'p> {
         self.pause = self.pause.saturating_mul(2).min(self.policy.max_pause);
         self.policy.tell(&ConnectionEvent::Failed(&error, pause));
         Ok(pause)
+    }
+}
+
+/// The error of a call before whose deadline there is no new connection: why the last attempt failed or, before one
+/// has, why the connection was lost.
+pub(crate) fn not_in_time(why: Option<Error>) -> Error {
+    let message = "no new connection to the server before the call's deadline";
+    match why {
+        Some(why) => Error::new(ErrorKind::TimedOut, format!("{message}: {why}")).with_source(why),
+        None => Error::new(ErrorKind::TimedOut, message),
     }
 }
 

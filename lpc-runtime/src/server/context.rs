@@ -216,10 +216,15 @@ impl<'r> Waiter<'r> {
         if self.running.is_cancelled() {
             return true;
         }
-        match self.place {
+        let before = match self.place {
             Some(place) => wakers.update(place, waker),
-            None => self.place = Some(wakers.add(waker.clone())),
-        }
+            None => {
+                self.place = Some(wakers.add(waker.clone()));
+                None
+            }
+        };
+        drop(wakers);
+        drop(before);
         false
     }
 }

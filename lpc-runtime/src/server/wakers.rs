@@ -44,10 +44,12 @@ impl Wakers {
         }
     }
 
-    /// Puts another waker in its place, where it is another one.
-    pub(super) fn update(&mut self, place: usize, waker: &Waker) {
-        if let Some(Place::Taken(known)) = self.places.get_mut(place) {
-            known.clone_from(waker);
+    /// Puts another waker in its place, where it is another one. The one before is given back, to be dropped without
+    /// a lock.
+    pub(super) fn update(&mut self, place: usize, waker: &Waker) -> Option<Waker> {
+        match self.places.get_mut(place) {
+            Some(Place::Taken(known)) if !known.will_wake(waker) => Some(mem::replace(known, waker.clone())),
+            _ => None,
         }
     }
 
@@ -97,7 +99,7 @@ mod tests {
         again.sort_unstable();
         assert_eq!(again, [first, third]);
         assert_eq!(wakers.places.len(), 3);
-        wakers.update(second, Waker::noop());
+        assert!(wakers.update(second, Waker::noop()).is_none(), "it is the same");
         assert_eq!(wakers.take().count(), 3);
         assert!(wakers.remove(second).is_none(), "it was taken");
     }

@@ -7,6 +7,7 @@
 //! - `rejected`: calls whose bodies the server cannot read where they stand.
 //! - `deadlines`: deadlines of callers that receive for others.
 //! - `permits`: many callers, few calls in flight.
+//! - `wakers`: tasks that end while they wait for the client.
 //! - `debug`: what a client's `Debug` shows.
 #![cfg(feature = "tokio")]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
@@ -17,6 +18,7 @@ mod permits;
 mod raw;
 mod rejected;
 mod service;
+mod wakers;
 
 use std::time::Duration;
 

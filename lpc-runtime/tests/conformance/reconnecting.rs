@@ -136,6 +136,31 @@ fn nobody_there_ends_a_call_in_bounded_time_and_the_next_tries_again() {
     }
 }
 
+/// Also of a call that waits for another's attempts.
+#[test]
+fn a_call_whose_deadline_passes_before_there_is_a_connection_says_why_there_is_none() {
+    for setup in at_ports() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = directory.path().join("probe");
+        let (reconnect, events) = policy();
+        let first = Running::at(&setup, &Implementation::new(), &port);
+        let client = connect(setup.client, &port, reconnect).unwrap();
+        drop(first);
+        let patient = std::thread::spawn({
+            let client = client.clone();
+            move || client.echo(b"at last")
+        });
+        eventually("a try", || events.lock().unwrap().iter().any(|event| event == "failed"));
+        let error = client.with_deadline(Duration::from_millis(5)).echo(b"?").unwrap_err();
+        assert!(error.is_timed_out() && !error.may_have_run(), "{error:?}");
+        assert!(error.to_string().contains("nobody serves it"), "{error}");
+        let cause = std::error::Error::source(&error).expect("an error has its cause");
+        assert!(cause.downcast_ref::<lpc::Error>().is_some_and(lpc::Error::is_not_found), "{cause}");
+        let _second = Running::at(&setup, &Implementation::new(), &port);
+        assert_eq!(patient.join().unwrap().unwrap(), b"at last");
+    }
+}
+
 /// A client that has lost its server, and whoever serves its port now and has not answered yet. What
 /// happened.
 fn kept_waiting(directory: &Path) -> (AnyClient, UnixListener, UnixStream, Arc<Mutex<Vec<String>>>) {

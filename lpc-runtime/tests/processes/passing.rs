@@ -11,9 +11,14 @@ use nix::errno::Errno;
 use crate::fault::{FAULT, Fault, arm, disarm, is_permitted, supervise};
 use crate::process::{PORT, Process, other, say, variable, within};
 use crate::service::{DRIVERS, Driver};
-use crate::vault::{AnyVault, Knobs, Vault, pairs, sealed};
+use crate::rings::has_lane;
+use crate::vault::{AnyVault, Knobs, Vault, pairs, private, sealed};
 
 const LARGE: usize = 1 << 20;
+const LOAN: usize = 100_000;
+
+/// How the system says that it passes none.
+const ERRNOS: [Errno; 2] = [Errno::ETOOMANYREFS, Errno::ENOBUFS];
 
 /// The deadline of calls that are not to be answered.
 const TIME: Duration = Duration::from_millis(200);
@@ -32,6 +37,52 @@ fn go_on(client: &AnyVault) {
     }
 }
 
+/// What can be lent.
+#[derive(Clone, Copy, Debug)]
+enum Lends {
+    /// Filled where the peer reads it.
+    InPlace,
+    /// Copied to where the peer reads it.
+    Private,
+    Sealed,
+}
+
+const LENDS: [Lends; 3] = [Lends::InPlace, Lends::Private, Lends::Sealed];
+
+/// Loans whose memory is announced in vain, and what is called after them.
+fn lend(client: &AnyVault, lends: Lends) {
+    let loan = match lends {
+        Lends::InPlace => client.loan(LOAN, 2).unwrap(),
+        Lends::Private => private(LOAN, 2),
+        Lends::Sealed => sealed(LOAN, 2),
+    };
+    for _ in 0..3 {
+        let sum = client.sum(loan.clone());
+        assert!(matches!(sum, Ok(200_000)), "{lends:?}: {sum:?}");
+    }
+    go_on(client);
+}
+
+/// The same of results.
+fn borrow(client: &AnyVault, lends: Lends) {
+    for _ in 0..3 {
+        let lent = match lends {
+            Lends::InPlace => client.lend(LOAN as u64, 2),
+            Lends::Private => client.give(LOAN as u64, 2, false),
+            Lends::Sealed => client.give(LOAN as u64, 2, true),
+        };
+        let lent = lent.unwrap_or_else(|error| panic!("{lends:?}: {error}"));
+        assert_eq!(lent.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 200_000);
+    }
+    go_on(client);
+}
+
+/// The quick lane's descriptor is not passed either: without it all goes through the socket.
+fn go_on_without_lane(client: &AnyVault) {
+    assert!(!has_lane(client).unwrap(), "no descriptor was passed for it");
+    go_on(client);
+}
+
 /// Role: a client whose system passes no descriptors for a while.
 pub fn call(driver: Driver) -> lpc::Result<()> {
     supervise()?;
@@ -39,14 +90,15 @@ pub fn call(driver: Driver) -> lpc::Result<()> {
     arm();
     go_on(&client);
     assert!(client.stats().fallbacks > 0, "the first was sent again");
-    // One that was announced in vain fails its call, or is copied, and then is announced again.
-    let shared = sealed(100_000, 2);
-    for _ in 0..3 {
-        match client.sum(shared.clone()) {
-            Ok(sum) => assert_eq!(sum, 200_000),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error}"),
-        }
+    for lends in LENDS {
+        // Of its own: where the system has passed none, nothing is announced for a while.
+        let client = AnyVault::connect(driver, &variable(PORT))?;
+        lend(&client, lends);
+        assert!(client.stats().fallbacks > 0, "the first was not lent");
     }
+    go_on_without_lane(&AnyVault::connect_with(driver, &variable(PORT), Knobs::QUICK)?);
+    let shared = sealed(LOAN, 2);
+    assert_eq!(client.sum(shared.clone())?, 200_000);
     go_on(&client);
     disarm();
     std::thread::sleep(Duration::from_millis(1100));
@@ -64,8 +116,8 @@ fn a_client_whose_descriptors_are_not_passed_goes_on_through_the_socket() {
         return;
     }
     for (client, server) in pairs() {
-        for errno in [Errno::ETOOMANYREFS, Errno::ENOBUFS] {
-            let vault = Vault::start(server, Knobs::default());
+        for errno in ERRNOS {
+            let vault = Vault::start(server, Knobs::QUICK);
             let mut command = other("unpassed_client", client);
             command.env(PORT, vault.port()).env(FAULT, always("sendmsg", errno).to_string());
             let process = Process::start(command.stderr(Stdio::null()));
@@ -81,13 +133,19 @@ fn a_server_whose_descriptors_are_not_passed_goes_on_through_the_socket() {
     if !is_permitted() {
         return;
     }
-    for (driver, server) in pairs() {
-        let fault = always("sendmsg", Errno::ETOOMANYREFS).to_string();
-        let mut vault = Vault::start_failing(server, &fault, Knobs::default());
+    for ((driver, server), errno) in pairs().flat_map(|pair| ERRNOS.map(|errno| (pair, errno))) {
+        let fault = always("sendmsg", errno).to_string();
+        let mut vault = Vault::start_failing(server, &fault, Knobs::QUICK);
         let client = vault.client(driver);
+        let borrowers = LENDS.map(|lends| (lends, vault.client(driver)));
         vault.tell("arm");
+        let quick = vault.quick_client(driver);
         let client = within("a server without descriptors", move || {
             go_on(&client);
+            for (lends, client) in borrowers {
+                borrow(&client, lends);
+            }
+            go_on_without_lane(&quick);
             client
         });
         vault.process.tell("disarm");

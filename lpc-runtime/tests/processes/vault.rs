@@ -32,6 +32,8 @@ macro_rules! vault {
                 /// The bytes of all, each page of which was read.
                 $($colour)? fn all(&self, many: Vec<Shared<[u8]>>) -> lpc::Result<u64>;
                 $($colour)? fn lend(&self, len: u64, fill: u8) -> lpc::Result<Shared<[u8]>>;
+                /// The same in memory of the service's own: sealed, or private.
+                $($colour)? fn give(&self, len: u64, fill: u8, is_sealed: bool) -> lpc::Result<Shared<[u8]>>;
                 /// Looks whether text is text, and stays what it is.
                 $($colour)? fn texts(
                     &self, text: &str, owned: String, many: Vec<String>, shared: Shared<str>, bytes: Shared<[u8]>,
@@ -74,6 +76,9 @@ macro_rules! vault {
                 }
                 $($colour)? fn lend(&self, len: u64, fill: u8) -> lpc::Result<Shared<[u8]>> {
                     Ok(super::lend(len, fill))
+                }
+                $($colour)? fn give(&self, len: u64, fill: u8, is_sealed: bool) -> lpc::Result<Shared<[u8]>> {
+                    Ok(if is_sealed { super::sealed(len as usize, fill) } else { super::private(len as usize, fill) })
                 }
                 $($colour)? fn texts(
                     &self, text: &str, owned: String, many: Vec<String>, shared: Shared<str>, bytes: Shared<[u8]>,
@@ -400,6 +405,7 @@ forward! {
     fn sum(&self, bytes: Shared<[u8]>) -> lpc::Result<u64>;
     fn all(&self, many: Vec<Shared<[u8]>>) -> lpc::Result<u64>;
     fn lend(&self, len: u64, fill: u8) -> lpc::Result<Shared<[u8]>>;
+    fn give(&self, len: u64, fill: u8, is_sealed: bool) -> lpc::Result<Shared<[u8]>>;
     fn faults(&self) -> lpc::Result<u64>;
     fn keep(&self, bytes: Shared<[u8]>) -> lpc::Result<u64>;
     fn kept(&self) -> lpc::Result<Vec<(u64, u64)>>;
@@ -414,6 +420,11 @@ pub fn sealed(len: usize, fill: u8) -> Shared<[u8]> {
     let mut bytes = SharedMut::sealable(len).unwrap();
     bytes.fill(fill);
     bytes.freeze()
+}
+
+/// Memory of this process alone, that is copied where it is lent.
+pub fn private(len: usize, fill: u8) -> Shared<[u8]> {
+    Shared::from(vec![fill; len])
 }
 
 const KNOBS: &str = "LPC_TEST_KNOBS";

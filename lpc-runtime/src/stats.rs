@@ -22,6 +22,25 @@ use lpc_core::Threshold;
 /// # Ok::<(), lpc::Error>(())
 /// ```
 ///
+/// `Display` says it all in five lines:
+///
+/// ```
+/// # use lpc::service;
+/// # #[service] pub trait Echo { fn echo(&self, text: &str) -> lpc::Result<String>; }
+/// # struct Plain;
+/// # impl Echo for Plain { fn echo(&self, text: &str) -> lpc::Result<String> { Ok(text.to_owned()) } }
+/// # let echo = EchoClient::builder().threshold(lpc::Threshold::bytes(1000)).in_process(Plain)?;
+/// echo.echo("small")?;
+/// echo.echo(&"large".repeat(1000))?;
+/// let stats = echo.client().stats().to_string();
+/// let mut lines = stats.lines();
+/// assert_eq!(lines.next(), Some("calls: 2, errors: 0, fallbacks: 0"));
+/// assert_eq!(lines.next(), Some("sent: socket 1 (6 B), mapping 1 (4.9 KiB), loans 0 (0 B)"));
+/// # let lines: Vec<_> = lines.map(|line| line.split(':').next().unwrap()).collect();
+/// # assert_eq!(lines, ["received", "waits", "quick lane"]);
+/// # Ok::<(), lpc::Error>(())
+/// ```
+///
 /// A client counts its connection, or if it [reconnects](crate::blocking::ClientBuilder::reconnect) all that
 /// it had. A server counts all of its connections together, including those that have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,6 +194,58 @@ impl Sizes {
     }
 }
 
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { calls, errors, sent, received, fallbacks, waits, quick } = self;
+        writeln!(f, "calls: {calls}, errors: {errors}, fallbacks: {fallbacks}")?;
+        writeln!(f, "sent: {sent}\nreceived: {received}")?;
+        write!(f, "waits: {waits}\nquick lane: {quick}")
+    }
+}
+
+impl fmt::Display for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { socket, mapping, loans } = self;
+        write!(f, "socket {socket}, mapping {mapping}, loans {loans}")
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.messages, Bytes(self.bytes))
+    }
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { found, missed, slept } = self;
+        write!(f, "{found} found by spinning, {missed} spun in vain, {slept} slept")
+    }
+}
+
+impl fmt::Display for Quick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, received, bells } = self;
+        write!(f, "{sent} sent, {received} received, {bells} bells")
+    }
+}
+
+/// A number of bytes, in the largest unit of which there is one.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        let Some(power) = self.0.checked_ilog2().and_then(|log| (log as usize / 10).checked_sub(1)) else {
+            return write!(f, "{} B", self.0);
+        };
+        let unit = 1_u64 << (10 * (power + 1));
+        // In 128 bits, in which ten times any number of bytes is not too large. Rounded down: 1023.99 is not 1024.
+        let tenths = u128::from(self.0) * 10 / u128::from(unit);
+        write!(f, "{}.{} {}", tenths / 10, tenths % 10, UNITS[power])
+    }
+}
+
 /// The bucket of a size.
 pub(crate) fn bucket_of(size: u64) -> usize {
     match size.checked_sub(1) {
@@ -279,6 +350,32 @@ mod tests {
         assert_eq!((socket, loans), (Traffic::default(), Traffic::default()));
         assert_eq!((mapping.messages, mapping.bytes), (sizes().count() as u64, sizes().sum()));
         assert_eq!(mapping.sizes.iter().map(|(_, count)| count).sum::<u64>(), mapping.messages);
+    }
+
+    #[test]
+    fn bytes_are_told_in_the_largest_unit_of_which_there_is_one() {
+        let told: Vec<_> = [0, 1023, 1024, 1536, (1 << 20) - 1, 1 << 20, u64::MAX].map(Bytes).iter().map(Bytes::to_string).collect();
+        assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1023.9 KiB", "1.0 MiB", "15.9 EiB"]);
+    }
+
+    #[test]
+    fn what_is_counted_is_told() {
+        let tally = Tally::new(Arc::default());
+        tally.call();
+        tally.sent(Lane::Socket, 7);
+        tally.sent(Lane::Loan, 3 << 30);
+        tally.received(Lane::Mapping, 5000);
+        tally.received(Lane::Mapping, 6000);
+        tally.fallback();
+        tally.found();
+        let stats = tally.shared().read().to_string();
+        assert_eq!(stats.lines().collect::<Vec<_>>(), [
+            "calls: 1, errors: 0, fallbacks: 1",
+            "sent: socket 1 (7 B), mapping 0 (0 B), loans 1 (3.0 GiB)",
+            "received: socket 0 (0 B), mapping 2 (10.7 KiB), loans 0 (0 B)",
+            "waits: 1 found by spinning, 0 spun in vain, 0 slept",
+            "quick lane: 0 sent, 0 received, 0 bells",
+        ]);
     }
 
     #[test]

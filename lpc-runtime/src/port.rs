@@ -242,11 +242,19 @@ fn lock(path: &Path) -> io::Result<File> {
 
 /// A listening socket at this path, which has its mode before any client can connect.
 fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    listen_after(path, mode, || ())
+}
+
+/// The same, with something done last before clients can connect.
+fn listen_after(path: &Path, mode: u32, last: impl FnOnce()) -> io::Result<UnixListener> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     // Until `listen`, connect(2) fails as if there were no server.
     let listening = fchmodat(AT_FDCWD, path, Mode::from_bits_truncate(mode), FchmodatFlags::NoFollowSymlink)
-        .and_then(|()| listen_at(&socket, Backlog::MAXCONN));
+        .and_then(|()| {
+            last();
+            listen_at(&socket, Backlog::MAXCONN)
+        });
     match listening {
         Ok(()) => Ok(socket.into()),
         Err(error) => {
@@ -439,6 +447,22 @@ mod tests {
         let error = named.bind(0o660).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains("socket_mode"), "{error}");
+    }
+
+    #[test]
+    fn nobody_connects_before_the_socket_has_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let mut was_tried = false;
+        let listener = listen_after(&path, 0o640, || {
+            was_tried = true;
+            let error = UnixStream::connect(&path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        });
+        assert!(was_tried);
+        let _listener = listener.unwrap();
+        UnixStream::connect(&path).unwrap();
     }
 
     #[test]

@@ -354,7 +354,11 @@ mod tests {
 
     #[test]
     fn bytes_are_told_in_the_largest_unit_of_which_there_is_one() {
-        let told: Vec<_> = [0, 1023, 1024, 1536, (1 << 20) - 1, 1 << 20, u64::MAX].map(Bytes).iter().map(Bytes::to_string).collect();
+        let told: Vec<_> = [0, 1023, 1024, 1536, (1 << 20) - 1, 1 << 20, u64::MAX]
+            .map(Bytes)
+            .iter()
+            .map(Bytes::to_string)
+            .collect();
         assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "1023.9 KiB", "1.0 MiB", "15.9 EiB"]);
     }
 
@@ -369,13 +373,16 @@ mod tests {
         tally.fallback();
         tally.found();
         let stats = tally.shared().read().to_string();
-        assert_eq!(stats.lines().collect::<Vec<_>>(), [
-            "calls: 1, errors: 0, fallbacks: 1",
-            "sent: socket 1 (7 B), mapping 0 (0 B), loans 1 (3.0 GiB)",
-            "received: socket 0 (0 B), mapping 2 (10.7 KiB), loans 0 (0 B)",
-            "waits: 1 found by spinning, 0 spun in vain, 0 slept",
-            "quick lane: 0 sent, 0 received, 0 bells",
-        ]);
+        assert_eq!(
+            stats.lines().collect::<Vec<_>>(),
+            [
+                "calls: 1, errors: 0, fallbacks: 1",
+                "sent: socket 1 (7 B), mapping 0 (0 B), loans 1 (3.0 GiB)",
+                "received: socket 0 (0 B), mapping 2 (10.7 KiB), loans 0 (0 B)",
+                "waits: 1 found by spinning, 0 spun in vain, 0 slept",
+                "quick lane: 0 sent, 0 received, 0 bells",
+            ]
+        );
     }
 
     #[test]

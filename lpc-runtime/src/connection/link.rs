@@ -396,7 +396,9 @@ impl Link {
         // Made without the lock.
         let (own, descriptor) = match offered {
             Some(own) => (own, None),
-            None => OwnRing::announced(&self.warnings).map(|(own, descriptor)| (own, Some(descriptor.into())))?,
+            None => {
+                OwnRing::announced(&self.warnings).map(|(own, descriptor)| (own, Some(descriptor.into())))?
+            }
         };
         let is_announced = descriptor.is_some();
         let producer = Producer::new(own.clone(), peers.clone(), SLOTS);

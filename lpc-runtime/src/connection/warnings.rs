@@ -82,7 +82,9 @@ impl Warning {
             Self::NoRing => "no shared memory for a quick lane",
             Self::RingNotPassed => "the system passes no descriptor for a quick lane",
             Self::RefusedByPeer => "the peer has no room for shared memory: large bodies take the socket",
-            Self::NotPassed => "the system passes no descriptor for shared memory: large bodies take the socket",
+            Self::NotPassed => {
+                "the system passes no descriptor for shared memory: large bodies take the socket"
+            }
             Self::NoMemoryForBody => "no shared memory for a large body: it takes the socket",
             Self::NoMemoryForLoan => "no shared memory for a loan: it will be copied",
             Self::NotWatched => "a connection cannot be watched (epoll(7)): it is looked at every 5 ms",
@@ -157,7 +159,8 @@ impl Kind {
         let again_at = self.again_at.load(Relaxed);
         let next = now + PAUSE.as_millis() as u64;
         // Of several that come at once one says it.
-        let says = now >= again_at && self.again_at.compare_exchange(again_at, next, Relaxed, Relaxed).is_ok();
+        let says =
+            now >= again_at && self.again_at.compare_exchange(again_at, next, Relaxed, Relaxed).is_ok();
         if says {
             return Some(self.unsaid.swap(0, Relaxed));
         }

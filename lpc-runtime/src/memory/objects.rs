@@ -118,7 +118,8 @@ impl Objects {
 
     fn retire_oldest(&mut self) -> Option<u32> {
         let known = |slot: usize| self.slots[slot].as_ref();
-        let unpinned = |slot: &usize| known(*slot).is_some_and(|known| Arc::strong_count(&known.pin.held) == 1);
+        let unpinned =
+            |slot: &usize| known(*slot).is_some_and(|known| Arc::strong_count(&known.pin.held) == 1);
         let oldest =
             (0..self.slots.len()).filter(unpinned).min_by_key(|slot| known(*slot).map(|known| known.used))?;
         self.len -= self.slots[oldest].take().map_or(0, |known| known.len);

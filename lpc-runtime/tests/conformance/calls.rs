@@ -257,6 +257,31 @@ fn both_sides_count_the_same() {
     }
 }
 
+/// Each counter has one writer at a time, whichever thread or task that is, and so none is lost.
+#[test]
+fn both_sides_count_the_same_however_many_call_at_once() {
+    const THREADS: u64 = 8;
+    const CALLS: u64 = 200;
+    for setup in pairs::all().into_iter().filter(|setup| setup.way == pairs::Way::Port) {
+        let server = pairs::Running::new(&setup, &Implementation::new());
+        let client = setup.connect_port(&server);
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for call in 0..CALLS {
+                        let bytes = pattern(call as usize, 0);
+                        assert_eq!(client.echo(&bytes).unwrap(), bytes);
+                    }
+                });
+            }
+        });
+        let (ours, theirs) = (client.stats(), (server.stats)());
+        assert_eq!((ours.calls, theirs.calls), (THREADS * CALLS, THREADS * CALLS), "{setup:?}");
+        assert_eq!(ours.sent.socket.messages, THREADS * CALLS, "{setup:?}");
+        assert_eq!((ours.sent, ours.received), (theirs.received, theirs.sent), "{setup:?}");
+    }
+}
+
 #[test]
 fn a_side_without_a_spin_budget_sleeps_at_once() {
     for setup in pairs::all().into_iter().filter(|setup| setup.way == pairs::Way::Port) {

@@ -51,7 +51,7 @@ attacks! { Greeted;
     a_flood_of_files_that_were_not_passed: both, Borne, |peer| {
         let mut object = frame::object(OBJECT, 0, 100);
         frame::mark_without_descriptor(&mut object);
-        peer.send(&[object, frame::retire(OBJECT).to_vec()].concat().repeat(1000));
+        peer.send(&[&object[..], &frame::retire(OBJECT)].concat().repeat(1000));
     };
     a_loan_of_a_file_that_is_shorter_than_announced: both, Fails(ResourceExhausted), |peer| {
         peer.object(0, 0, MIB, file_of(100));

@@ -70,7 +70,7 @@ attacks! { Greeted;
     a_flood_of_those_that_were_not_passed: both, Borne, |peer| {
         let mut segment = frame::segment(0, MIB);
         frame::mark_without_descriptor(&mut segment);
-        peer.send(&[segment, frame::retire(0).to_vec()].concat().repeat(1000));
+        peer.send(&[&segment[..], &frame::retire(0)].concat().repeat(1000));
     };
     that_come_and_go: both, Borne, |peer| {
         for number in 0..200 {

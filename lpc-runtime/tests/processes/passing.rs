@@ -10,8 +10,8 @@ use nix::errno::Errno;
 
 use crate::fault::{FAULT, Fault, arm, disarm, is_permitted, supervise};
 use crate::process::{PORT, Process, other, say, variable, within};
-use crate::service::{DRIVERS, Driver};
 use crate::rings::has_lane;
+use crate::service::{DRIVERS, Driver};
 use crate::vault::{AnyVault, Knobs, Vault, pairs, private, sealed};
 
 const LARGE: usize = 1 << 20;

@@ -29,7 +29,10 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 ///
 /// [`kind`](Error::kind) is for code, the text for people, and [`progress`](Error::progress) tells whether it
 /// is safe to call again. An error is one pointer wide and cheap to clone. When an implementation returns
-/// one, its caller gets an error of the same kind and text, with [`Progress::Ran`].
+/// one, its caller gets an error of the same kind and text, with the texts of its causes as its chain of
+/// [`source`](std::error::Error::source)s and [`Progress::Ran`]; that one [is remote](Error::is_remote).
+///
+/// Two errors are equal if their kinds, their progress and their texts are.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -37,8 +40,18 @@ pub struct Error(Arc<Inner>);
 struct Inner {
     kind: ErrorKind,
     progress: Progress,
+    is_remote: bool,
     message: String,
-    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    source: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    None,
+    /// The cause.
+    Cause(Arc<dyn std::error::Error + Send + Sync>),
+    /// The error that this one stands for: its text is the message, its cause is the cause.
+    Whole(Arc<dyn std::error::Error + Send + Sync>),
 }
 
 /// What kind of failure an [`Error`] is.
@@ -68,7 +81,7 @@ pub enum ErrorKind {
     TooLarge = 9,
     /// An argument or a result could not be encoded.
     Encode = 10,
-    /// The received bytes are no value of the expected type.
+    /// The received bytes are no value of the expected type, or one that its `Deserialize` refuses.
     Decode = 11,
     /// The connection ended before the reply came.
     Disconnected = 12,
@@ -101,7 +114,8 @@ impl Error {
     /// An error of this kind and text, with [`Progress::NotSent`].
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, progress: Progress::NotSent, message: message.into(), source: None }))
+        let (progress, source) = (Progress::NotSent, Source::None);
+        Self(Arc::new(Inner { kind, progress, is_remote: false, message: message.into(), source }))
     }
 
     /// A failure of the implementation's own, which its caller gets as a text.
@@ -110,24 +124,57 @@ impl Error {
         Self::new(ErrorKind::Other, message.to_string()).with_progress(Progress::Ran)
     }
 
+    /// A failure of the implementation's own, with the text of `error` and its causes: of any error type, of
+    /// `anyhow`'s, or of a text.
+    ///
+    /// ```
+    /// # use lpc_core as lpc;
+    /// use std::error::Error as _;
+    ///
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("no configuration")]
+    /// struct Unconfigured(#[source] std::num::ParseIntError);
+    ///
+    /// fn limit(text: &str) -> lpc::Result<u32> {
+    ///     text.parse().map_err(Unconfigured).map_err(lpc::Error::from_error)
+    /// }
+    /// let error = limit("many").unwrap_err();
+    /// assert_eq!(error.to_string(), "no configuration");
+    /// assert_eq!(error.source().unwrap().to_string(), "invalid digit found in string");
+    /// ```
+    #[must_use]
+    pub fn from_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::whole(ErrorKind::Other, error.into()).with_progress(Progress::Ran)
+    }
+
+    fn whole(kind: ErrorKind, error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let mut whole = Self::new(kind, error.to_string());
+        whole.inner().source = Source::Whole(error.into());
+        whole
+    }
+
+    fn inner(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
+    }
+
     /// The same error with another progress.
     #[must_use]
     pub fn with_progress(mut self, progress: Progress) -> Self {
-        Arc::make_mut(&mut self.0).progress = progress;
+        self.inner().progress = progress;
         self
     }
 
     /// The same error with what caused it, as its [`source`](std::error::Error::source).
     #[must_use]
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Arc::make_mut(&mut self.0).source = Some(Arc::new(source));
+        self.inner().source = Source::Cause(Arc::new(source));
         self
     }
 
     /// The same error with `context: ` before its text.
     #[must_use]
     pub fn with_context(mut self, context: impl fmt::Display) -> Self {
-        let inner = Arc::make_mut(&mut self.0);
+        let inner = self.inner();
         inner.message = format!("{context}: {}", inner.message);
         self
     }
@@ -150,7 +197,17 @@ impl Error {
         self.0.progress != Progress::NotSent
     }
 
-    /// Whether the connection to the peer is gone.
+    /// Whether the implementation returned this error, rather than lpc on the call's way.
+    ///
+    /// What it says is then not about this call: where an implementation passes on that it is disconnected
+    /// from a third process, [`is_disconnected`](Self::is_disconnected) is true of the error, and yet its
+    /// caller's own connection is as good as before.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.0.is_remote
+    }
+
+    /// Whether the connection to the peer is gone. (See [`is_remote`](Self::is_remote) for whose peer.)
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         self.0.kind == ErrorKind::Disconnected
@@ -204,19 +261,22 @@ impl Error {
         self.0.kind == ErrorKind::Panicked
     }
 
-    /// The form that crosses processes: kind, progress and the text of the whole chain of causes.
+    /// The form that crosses processes: kind, progress, and the texts of the error and its causes.
     #[must_use]
     pub fn to_wire(&self) -> WireError {
-        let mut message = self.0.message.clone();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
-            source = cause.source();
+        let first = std::error::Error::source(self);
+        let causes = core::iter::successors(first, |cause| cause.source()).take(MAX_CAUSES);
+        WireError {
+            kind: self.0.kind as u8,
+            progress: self.0.progress as u8,
+            message: self.0.message.clone(),
+            causes: causes.map(ToString::to_string).collect(),
         }
-        WireError { kind: self.0.kind as u8, progress: self.0.progress as u8, message }
     }
 }
+
+/// Causes of an error that cross processes.
+const MAX_CAUSES: usize = 16;
 
 /// An [`Error`] as it stands on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,15 +284,28 @@ pub struct WireError {
     kind: u8,
     progress: u8,
     message: String,
+    causes: Vec<String>,
 }
 
 impl WireError {
-    /// The same, its text cut off where the encoded error would be longer than `len` bytes.
+    /// The same, its texts cut off, and the innermost causes left out, where the encoded error would be
+    /// longer than `len` bytes.
     #[must_use]
     pub fn within(mut self, len: usize) -> Self {
-        // Kind and progress, and in front of the text its length, in five bytes at most.
-        let end = self.message.floor_char_boundary(len.saturating_sub(2 + 5));
-        self.message.truncate(end);
+        // In front of each text and of the causes stands a length, in five bytes at most.
+        const LENGTH: usize = 5;
+        let mut left = len.saturating_sub(2 + LENGTH);
+        let mut fit = |text: &mut String| {
+            left = left.saturating_sub(LENGTH);
+            text.truncate(text.floor_char_boundary(left));
+            left -= text.len();
+            left > 0
+        };
+        let mut fits = fit(&mut self.message);
+        self.causes.retain_mut(|cause| {
+            fits = fits && fit(cause);
+            fits
+        });
         self
     }
 
@@ -251,6 +324,7 @@ impl WireError {
     }
 }
 
+#[doc(hidden)]
 impl From<WireError> for Error {
     /// Its text may end up in a terminal or a log, where a peer is to write nothing but text: control
     /// characters are escaped.
@@ -261,8 +335,24 @@ impl From<WireError> for Error {
             2 => Progress::Ran,
             _ => Progress::MayHaveRun,
         };
-        Self::new(kind, escaped(wire.message)).with_progress(progress)
+        let mut error = Self::new(kind, escaped(wire.message)).with_progress(progress);
+        let causes = wire.causes.into_iter().take(MAX_CAUSES);
+        let cause = causes
+            .rev()
+            .fold(None, |source, text| Some(Arc::new(RemoteCause { text: escaped(text), source })));
+        if let Some(cause) = cause {
+            error.inner().source = Source::Cause(cause);
+        }
+        error
     }
+}
+
+/// A cause in the process that an error came from.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+struct RemoteCause {
+    text: String,
+    source: Option<Arc<RemoteCause>>,
 }
 
 fn escaped(text: String) -> String {
@@ -311,7 +401,9 @@ impl Serialize for Error {
 impl<'de> Deserialize<'de> for Error {
     /// An error that an implementation returned: whatever it was about there, the call itself ran.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> core::result::Result<Self, D::Error> {
-        Ok(Self::from(WireError::deserialize(deserializer)?).with_progress(Progress::Ran))
+        let mut error = Self::from(WireError::deserialize(deserializer)?).with_progress(Progress::Ran);
+        error.inner().is_remote = true;
+        Ok(error)
     }
 }
 
@@ -328,8 +420,11 @@ impl fmt::Debug for Error {
             .field("kind", &self.0.kind)
             .field("progress", &self.0.progress)
             .field("message", &self.0.message);
-        if let Some(source) = &self.0.source {
-            debug.field("source", source);
+        if self.0.is_remote {
+            debug.field("is_remote", &true);
+        }
+        if let Some(source) = std::error::Error::source(self) {
+            debug.field("source", &source);
         }
         debug.finish()
     }
@@ -337,13 +432,56 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+        match &self.0.source {
+            Source::None => None,
+            Source::Cause(cause) => Some(&**cause),
+            Source::Whole(whole) => whole.source(),
+        }
     }
 }
 
+impl PartialEq for Error {
+    fn eq(&self, other: &Self) -> bool {
+        let [one, other] = [&self.0, &other.0];
+        (one.kind, one.progress, &one.message) == (other.kind, other.progress, &other.message)
+    }
+}
+
+impl Eq for Error {}
+
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Self::new(ErrorKind::Io, error.to_string())
+        Self::whole(ErrorKind::Io, error.into())
+    }
+}
+
+/// The error as the reason of an I/O error, for code that returns those.
+///
+/// ```
+/// # use lpc_core as lpc;
+/// use std::io;
+///
+/// let error = lpc::Error::new(lpc::ErrorKind::NotFound, "nobody serves `documents`");
+/// let error = io::Error::from(error);
+/// assert_eq!(error.kind(), io::ErrorKind::NotFound);
+/// assert!(error.get_ref().unwrap().is::<lpc::Error>());
+/// ```
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match error.kind() {
+            ErrorKind::InvalidInput | ErrorKind::TooLarge | ErrorKind::Encode => Io::InvalidInput,
+            ErrorKind::NotFound => Io::NotFound,
+            ErrorKind::AddrInUse => Io::AddrInUse,
+            ErrorKind::PermissionDenied => Io::PermissionDenied,
+            ErrorKind::TimedOut => Io::TimedOut,
+            ErrorKind::Protocol | ErrorKind::Decode => Io::InvalidData,
+            ErrorKind::WrongService | ErrorKind::UnknownMethod | ErrorKind::Incompatible => Io::Unsupported,
+            ErrorKind::Disconnected => Io::ConnectionAborted,
+            ErrorKind::ResourceExhausted => Io::QuotaExceeded,
+            ErrorKind::Other | ErrorKind::Panicked | ErrorKind::Io | ErrorKind::Cancelled => Io::Other,
+        };
+        Self::new(kind, error)
     }
 }
 
@@ -360,7 +498,9 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_reads_as_other() {
-        let error = Error::from(WireError { kind: 200, progress: 9, message: "from the future".into() });
+        let wire =
+            WireError { kind: 200, progress: 9, message: "from the future".into(), causes: Vec::new() };
+        let error = Error::from(wire);
         assert_eq!((error.kind(), error.progress()), (ErrorKind::Other, Progress::MayHaveRun));
     }
 
@@ -371,10 +511,54 @@ mod tests {
         assert_eq!(error.to_string(), r"naïve \u{1b}[2J\nall is \u{9b}well \");
     }
 
+    /// The texts of an error and its causes.
+    fn chain(error: &Error) -> Vec<String> {
+        let first: &(dyn std::error::Error + 'static) = error;
+        core::iter::successors(Some(first), |cause| cause.source()).map(ToString::to_string).collect()
+    }
+
+    fn crossed(error: &Error) -> Error {
+        Error::from(error.to_wire())
+    }
+
     #[test]
-    fn the_chain_of_causes_crosses_as_text() {
-        let cause = std::io::Error::other("disk on fire");
+    fn causes_cross_one_by_one() {
+        let cause = Error::other("disk on fire").with_source(std::io::Error::other("smoke\n"));
         let error = Error::new(ErrorKind::Io, "store").with_source(cause);
-        assert_eq!(Error::from(error.to_wire()).to_string(), "store: disk on fire");
+        assert_eq!(chain(&error), ["store", "disk on fire", "smoke\n"]);
+        assert_eq!(chain(&crossed(&error)), ["store", "disk on fire", r"smoke\n"]);
+        assert_eq!(chain(&crossed(&crossed(&error))), chain(&crossed(&error)));
+        assert_eq!(crossed(&error), error);
+        assert_ne!(crossed(&error), crossed(&error).with_progress(Progress::Ran));
+    }
+
+    #[test]
+    fn an_error_of_another_type_keeps_its_text_and_its_causes() {
+        let cause = Error::other("middle").with_source(std::fmt::Error);
+        let error = Error::from_error(cause.clone());
+        assert_eq!(chain(&error), chain(&cause));
+        assert_eq!(chain(&Error::from_error("a text")), ["a text"]);
+        assert_eq!(
+            chain(&error.with_context("while storing")),
+            ["while storing: middle", &std::fmt::Error.to_string()]
+        );
+    }
+
+    #[test]
+    fn an_error_is_cut_to_fit_from_its_end() {
+        let deep =
+            (0..40).fold(Error::other("root"), |cause, _| Error::other("é".repeat(50)).with_source(cause));
+        assert_eq!(chain(&crossed(&deep)).len(), 1 + MAX_CAUSES);
+        for len in (0..2500).rev() {
+            let mut bytes = Vec::new();
+            deep.to_wire().within(len).encode(&mut bytes);
+            assert!(bytes.len() <= len.max(4), "{} bytes, {len} fit", bytes.len());
+            let cut = chain(&Error::from(WireError::decode(&bytes).unwrap()));
+            assert!(cut.iter().zip(chain(&deep)).all(|(cut, whole)| whole.starts_with(cut)));
+            assert!(
+                len < 200 || cut[0].len() == 100 && cut.len() >= (len / 120).min(1 + MAX_CAUSES),
+                "{len}: {cut:?}"
+            );
+        }
     }
 }

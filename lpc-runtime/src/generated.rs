@@ -238,6 +238,10 @@ fn undecodable(error: DecodeError, place: &str) -> Error {
     if error.kind() == DecodeErrorKind::OutOfMemory {
         return Error::new(ErrorKind::ResourceExhausted, format!("{place}: {}", error.message()));
     }
+    // The type's own word is reason enough.
+    if error.kind() == DecodeErrorKind::Custom {
+        return Error::new(ErrorKind::Decode, format!("{place}: its type refuses the value: {error}"));
+    }
     let hint = "are client and server built from the same trait and types?";
     Error::new(ErrorKind::Decode, format!("{place}: it cannot be decoded: {error} ({hint})"))
 }

@@ -166,8 +166,9 @@
 //!
 //! A call that fails on its way fails with an [`Error`]. It has a [kind](ErrorKind), a text that says what
 //! failed and where, and the call's [`Progress`], which tells whether the call may have run. A peer that dies
-//! fails its calls at once. A peer that sends what cannot be decoded is disconnected, and the reason is
-//! logged through `tracing`; other connections go on. See [`Error`].
+//! fails its calls at once. A value that does not decode, because its type's `Deserialize` refuses it, fails
+//! its call alone. A peer that breaks the protocol, or sends nothing but what does not decode, is
+//! disconnected, and the reason is logged through `tracing`; other connections go on. See [`Error`].
 //!
 //! # Deadlines and cancellation
 //!

@@ -8,6 +8,7 @@ mod message;
 mod ring;
 mod rules;
 mod stall;
+mod undecodable;
 mod violation;
 
 use core::fmt;
@@ -27,6 +28,7 @@ pub use self::message::{Incoming, Payload};
 pub use self::ring::{Entrance, Source};
 pub use self::rules::MAX_FAILURE;
 pub use self::stall::StallTimer;
+pub use self::undecodable::{MAX_UNDECODABLE, Undecodable};
 pub use self::violation::Violation;
 
 /// A side of a connection.

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use super::Role;
 use super::announced::is_object;
+use super::{MAX_UNDECODABLE, Role};
 use crate::error::Error;
 use crate::frame::{BadHeader, BlockRef, CallId, Kind, OBJECT};
 use crate::ring::RingViolation;
@@ -40,6 +40,9 @@ pub enum Violation {
         /// Its length.
         len: u64,
     },
+    /// Too many bodies in a row that do not decode.
+    #[error("more than {MAX_UNDECODABLE} bodies in a row that do not decode")]
+    Undecodable,
     /// A Failure frame whose error does not decode.
     #[error("a failure that does not decode")]
     Failure(#[source] crate::control::Malformed),
@@ -118,6 +121,7 @@ impl fmt::Display for Name {
     }
 }
 
+#[doc(hidden)]
 impl From<Violation> for Error {
     fn from(violation: Violation) -> Self {
         let message = format!("the peer broke the protocol: {violation}");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lpc_core::calls::{self, Calls};
 use lpc_core::frame::CallId;
-use lpc_core::receive::Violation;
+use lpc_core::receive::{Undecodable, Violation};
 use lpc_core::turns::{Actions, Spot, Turns};
 use lpc_core::{Error, ErrorKind, Progress, Result, Threshold};
 
@@ -38,6 +38,7 @@ pub(crate) struct Session<C: Callers> {
     thresholds: Box<[Threshold]>,
     deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
+    undecodable: Undecodable,
     state: Mutex<State<C>>,
 }
 
@@ -120,6 +121,7 @@ impl<C: Callers> Session<C> {
             thresholds,
             deadlines: reply::deadlines(service.methods, config.deadline),
             at_quota: config.at_quota,
+            undecodable: Undecodable::default(),
             state: Mutex::new(State { calls, callers }),
         }
     }
@@ -249,14 +251,24 @@ impl<C: Callers> Session<C> {
         (error.with_progress(Progress::NotSent), state.woken(gone))
     }
 
-    /// What a reply means to the caller. One that does not decode ends the connection.
+    /// What a reply means to the caller. One that does not decode fails its call; many of them end the
+    /// connection.
+    #[inline]
     pub(crate) fn decode<R: Outcome>(&self, reply: Fetched<'_>, method: u32) -> Result<R> {
-        reply.decode(self.service, method).inspect_err(|error| {
-            if error.kind() == ErrorKind::Decode {
-                self.state().calls.drain(handshake::closed_for(error));
-                self.link.close();
-            }
-        })
+        let decoded = reply.decode(self.service, method);
+        match &decoded {
+            Err(error) if error.kind() == ErrorKind::Decode => self.undecodable(),
+            _ => self.undecodable.decoded(),
+        }
+        decoded
+    }
+
+    #[cold]
+    fn undecodable(&self) {
+        if let Err(violation) = self.undecodable.failed() {
+            self.state().calls.drain(handshake::closed_for(&violation.into()));
+            self.link.close();
+        }
     }
 
     /// The answer that a caller has got, as a reply to be decoded.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use lpc_core::desk::{self as core, Driver};
 use lpc_core::frame::{self, Body, CallId};
-use lpc_core::receive::{MAX_FAILURE, Violation};
+use lpc_core::receive::{MAX_FAILURE, Undecodable, Violation};
 use lpc_core::run_queue::{Bounds, Cancelled, Cost};
 use lpc_core::{Error, ErrorKind, Progress, Result};
 
@@ -33,6 +33,7 @@ use crate::sys::socket;
 pub(crate) struct Desk {
     service: Description,
     state: Mutex<State>,
+    undecodable: Undecodable,
     end: End,
     permit: Permit,
 }
@@ -88,8 +89,7 @@ pub(crate) struct Answered {
     answer: Answer,
     /// Of the result.
     block: Option<Box<InBlock>>,
-    /// The error that ends the connection after the answer: a peer that sends what does not decode is not to
-    /// be trusted with the rest.
+    /// The error that ends the connection after the answer: the client has sent too much that does not decode.
     pub(crate) fatal: Option<Error>,
     ended: Ended,
 }
@@ -127,7 +127,13 @@ impl Desk {
     pub(crate) fn new<D: ?Sized>(served: &Served<D>, link: &Link, permit: Permit) -> Self {
         let bounds = Bounds { running: served.max_calls, copied: link.limits().pool, ..Bounds::default() };
         let state = State { desk: core::Desk::new(bounds), spare: Vec::new() };
-        Self { service: served.service, state: Mutex::new(state), end: End::default(), permit }
+        Self {
+            service: served.service,
+            state: Mutex::new(state),
+            undecodable: Undecodable::default(),
+            end: End::default(),
+            permit,
+        }
     }
 
     /// Does what a message of the client says.
@@ -218,7 +224,16 @@ impl Desk {
         let outcome = outcome.map_err(|error| call.body.explain(error));
         // Whatever it is, the client does not wait for it.
         let outcome = if call.running.is_cancelled() { Err(cancelled(Progress::Ran)) } else { outcome };
-        Answered::new(link, call, outcome)
+        let fatal = match &outcome {
+            Err(error) if error.kind() == ErrorKind::Decode => {
+                self.undecodable.failed().err().map(Error::from)
+            }
+            _ => {
+                self.undecodable.decoded();
+                None
+            }
+        };
+        Answered { fatal, ..Answered::new(link, call, outcome) }
     }
 
     /// A call has its answer: the id is free from now on. Sends what goes out without a system call.
@@ -378,7 +393,6 @@ impl Answered {
     fn new(link: &Link, call: Call, outcome: Result<Reply>) -> Self {
         let ended = Ended { id: call.id, cost: call.cost(), running: call.running };
         drop(call.body);
-        let fatal = outcome.as_ref().err().filter(|error| error.kind() == ErrorKind::Decode).cloned();
         let (answer, block) = match outcome {
             Ok(Reply(mut reply)) => {
                 reply.seal(ended.id);
@@ -388,7 +402,7 @@ impl Answered {
             }
             Err(error) => (Answer::Failure(failure(link, ended.id, &error)), None),
         };
-        Self { answer, block, fatal, ended }
+        Self { answer, block, fatal: None, ended }
     }
 }
 

@@ -227,39 +227,63 @@ impl<'de> Deserialize<'de> for Picky {
     }
 }
 
-#[test]
-fn a_body_that_does_not_decode_ends_that_connection_and_no_other() {
-    mod liar {
-        use super::{Bytes, Picky};
+/// The service as a client sees it whose types are others than the server's, though they look the same.
+mod liar {
+    use super::{Bytes, Picky};
 
-        #[lpc::service]
-        pub trait Probe {
-            fn echo(&self, bytes: Bytes) -> lpc::Result<Vec<u8>>;
-            fn make(&self, len: u64) -> lpc::Result<Picky>;
-        }
+    #[lpc::service]
+    pub trait Probe {
+        fn echo(&self, bytes: Bytes) -> lpc::Result<Vec<u8>>;
+        fn make(&self, len: u64) -> lpc::Result<Picky>;
+        fn wait(&self, key: u64) -> lpc::Result<()>;
     }
-    use liar::Probe;
+}
+
+#[test]
+fn a_value_that_does_not_decode_fails_its_call_and_no_other() {
+    use liar::Probe as _;
     for setup in at_ports() {
-        let server = pairs::Running::new(&setup, &Implementation::new());
-        let honest = setup.connect_port(&server);
-        let client = liar::ProbeClient::connect(&server.port).unwrap();
-        let error = client.echo(Bytes(77)).unwrap_err();
-        assert_eq!((error.kind(), error.progress()), (ErrorKind::Decode, Progress::NotSent), "{error}");
-        assert!(error.to_string().contains("argument `bytes` of Probe.echo"), "{error}");
-        assert!(client.echo(Bytes(77)).unwrap_err().is_disconnected());
-
-        let client = liar::ProbeClient::connect(&server.port).unwrap();
-        let error = client.make(300).unwrap_err();
-        assert_eq!((error.kind(), error.progress()), (ErrorKind::Decode, Progress::Ran));
-        assert!(error.to_string().contains("result of Probe.make"), "{error}");
-        assert!(client.make(300).unwrap_err().is_disconnected());
-
-        RUNTIME.block_on(async {
-            let client = liar::ProbeAsyncClient::connect(&server.port).await.unwrap();
-            assert_eq!(client.make(300).await.unwrap_err().kind(), ErrorKind::Decode);
-            assert!(client.make(300).await.unwrap_err().is_disconnected());
+        let probe = Implementation::new();
+        let server = pairs::Running::new(&setup, &probe);
+        let client = liar::ProbeClient::builder().quick_lane(setup.quick_lane).connect(&server.port).unwrap();
+        let tokio = liar::ProbeAsyncClient::builder().quick_lane(setup.quick_lane);
+        let tokio = RUNTIME.block_on(tokio.connect(&server.port)).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| client.wait(1));
+            let also_waiting = scope.spawn(|| RUNTIME.block_on(tokio.wait(2)));
+            while (server.stats)().calls < 2 {
+                std::thread::yield_now();
+            }
+            for _ in 0..3 {
+                let refused = [client.echo(Bytes(77)), RUNTIME.block_on(tokio.echo(Bytes(77)))];
+                for error in refused.map(Result::unwrap_err) {
+                    assert_eq!(
+                        (error.kind(), error.progress()),
+                        (ErrorKind::Decode, Progress::NotSent),
+                        "{error}"
+                    );
+                    assert!(error.to_string().contains("argument `bytes` of Probe.echo"), "{error}");
+                }
+                // Through the socket, and in shared memory.
+                for len in [300, 300_000] {
+                    let refused = [client.make(len), RUNTIME.block_on(tokio.make(len))];
+                    for error in refused.map(Result::unwrap_err) {
+                        assert_eq!((error.kind(), error.progress()), (ErrorKind::Decode, Progress::Ran));
+                        let text = error.to_string();
+                        assert!(
+                            text.contains("result of Probe.make: its type refuses the value: too many"),
+                            "{text}"
+                        );
+                    }
+                }
+                assert_eq!(client.make(1).unwrap().0.len(), 1);
+                assert_eq!(RUNTIME.block_on(tokio.make(1)).unwrap().0.len(), 1);
+            }
+            probe.open_now(1);
+            waiting.join().unwrap().unwrap();
+            probe.open_now(2);
+            also_waiting.join().unwrap().unwrap();
         });
-        assert_eq!(honest.echo(b"honest").unwrap(), b"honest");
     }
 }
 

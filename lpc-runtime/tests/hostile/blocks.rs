@@ -6,7 +6,7 @@ use lpc_core::frame::{self, BlockRef, Header, MAX_LOANS, OBJECT};
 use crate::peer::{
     MIB, Peer, at_start, file_of, frozen_seals, loan, memfd_of, sealed_segment, segment_seals,
 };
-use crate::siege::End::{Borne, CutOff};
+use crate::siege::End::{Borne, CutOff, Fails};
 use crate::siege::{LOAN, LOANS};
 use crate::vault::Thing;
 
@@ -69,13 +69,13 @@ attacks! { Greeted;
     a_table_that_says_it_has_one_more: both, CutOff(Protocol), |peer| with_count(peer, 2);
     a_table_that_is_cut_off: both, CutOff(Protocol), |peer| cut_to(peer, 2);
     a_frame_too_short_for_a_table: both, CutOff(Protocol), |peer| cut_to(peer, 1);
-    a_loan_that_did_not_come: both, CutOff(Decode), |peer| lend(peer, &[LOAN[0], 1, 1], &[PLACE]);
-    a_loan_without_a_table: both, CutOff(Decode), |peer| peer.pass(&LOAN, &[]);
-    a_loan_with_an_index_without_end: both, CutOff(Decode), |peer| {
+    a_loan_that_did_not_come: both, Fails(Decode), |peer| lend(peer, &[LOAN[0], 1, 1], &[PLACE]);
+    a_loan_without_a_table: both, Fails(Decode), |peer| peer.pass(&LOAN, &[]);
+    a_loan_with_an_index_without_end: both, Fails(Decode), |peer| {
         lend(peer, &[&[LOAN[0], 1], &[0xff; 12][..]].concat(), &[PLACE]);
     };
-    a_loan_that_is_taken_twice: both, CutOff(Decode), |peer| lend(peer, &[LOANS, 2, 1, 0, 1, 0], &[PLACE]);
-    a_loan_that_is_no_text: both, CutOff(Decode), |peer| {
+    a_loan_that_is_taken_twice: both, Fails(Decode), |peer| lend(peer, &[LOANS, 2, 1, 0, 1, 0], &[PLACE]);
+    a_loan_that_is_no_text: both, Fails(Decode), |peer| {
         peer.object(0, 0, 4096, memfd_of(b"\xff", 4096, frozen_seals()));
         let letters = crate::peer::encoded(&Thing::Letters("".into()))[0];
         peer.pass(&[&[letters][..], &loan(0)].concat(), &[at_start(OBJECT, 4096)]);

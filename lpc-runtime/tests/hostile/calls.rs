@@ -5,9 +5,10 @@ use std::time::Duration;
 use lpc::ErrorKind::{Decode, Disconnected, Protocol};
 use lpc_core::form::Question;
 use lpc_core::frame::{self, CallId};
+use lpc_core::receive::MAX_UNDECODABLE;
 
 use crate::peer::{Answer, Peer, encoded};
-use crate::siege::End::{Borne, CutOff, Leaves};
+use crate::siege::End::{Borne, CutOff, Fails, Leaves};
 
 attacks! { Greeted;
     a_method_that_there_is_not: server, Borne, |peer| {
@@ -32,16 +33,31 @@ attacks! { Greeted;
         let Answer::Failure { text, .. } = peer.answer() else { panic!("there is no form of it") };
         assert!(text.contains("has no method"), "{text}");
     };
-    what_a_method_looks_like_asked_in_garbage: server, CutOff(Decode), |peer| {
+    what_a_method_looks_like_asked_in_garbage: server, Fails(Decode), |peer| {
         let mut frame = peer.frame("look", &[0xff; 9], None, &[]);
         frame[6..8].fill(0xff);
         peer.send(&frame);
     };
-    what_a_method_looks_like_asked_with_more_than_a_question: server, CutOff(Decode), |peer| {
+    what_a_method_looks_like_asked_with_more_than_a_question: server, Fails(Decode), |peer| {
         let question = [Question { method: 0 }.encode(), vec![0]].concat();
         let mut frame = peer.frame("look", &encoded(&question), None, &[]);
         frame[6..8].fill(0xff);
         peer.send(&frame);
+    };
+    nothing_but_what_does_not_decode: server, CutOff(Protocol), |peer| {
+        for _ in 0..=MAX_UNDECODABLE {
+            peer.pass(&[99], &[]);
+            match peer.answer() {
+                Answer::Failure { text, .. } => assert!(text.contains("argument `thing`"), "{text}"),
+                answer => panic!("{answer:?}"),
+            }
+        }
+    };
+    much_that_does_not_decode: server, Borne, |peer| {
+        for turn in 0..2 * MAX_UNDECODABLE {
+            peer.pass(if turn.is_multiple_of(1000) { &[0] } else { &[99] }, &[]);
+            peer.answer();
+        }
     };
     time_left_that_is_not_there: server, CutOff(Protocol), |peer| {
         let mut frame = peer.frame("look", &[0], None, &[]);

@@ -3,42 +3,42 @@
 use lpc::ErrorKind::Decode;
 
 use crate::peer::{MIB, Peer, at_start, encoded, memfd_of, segment_seals};
-use crate::siege::End::CutOff;
+use crate::siege::End::Fails;
 use crate::vault::Thing;
 
 attacks! { Greeted;
-    nothing_at_all: both, CutOff(Decode), |peer| spoil(peer, b"");
-    text_of_2_to_the_60_bytes: both, CutOff(Decode), |peer| spoil(peer, &huge(&Thing::Text(String::new())));
-    words_2_to_the_60: both, CutOff(Decode), |peer| spoil(peer, &huge(&Thing::Words(Vec::new())));
-    words_of_a_million_that_are_not_there: both, CutOff(Decode), |peer| {
+    nothing_at_all: both, Fails(Decode), |peer| spoil(peer, b"");
+    text_of_2_to_the_60_bytes: both, Fails(Decode), |peer| spoil(peer, &huge(&Thing::Text(String::new())));
+    words_2_to_the_60: both, Fails(Decode), |peer| spoil(peer, &huge(&Thing::Words(Vec::new())));
+    words_of_a_million_that_are_not_there: both, Fails(Decode), |peer| {
         spoil(peer, &ending(&Thing::Words(Vec::new()), &[0xc0, 0x84, 0x3d]));
     };
-    entries_2_to_the_60: both, CutOff(Decode), |peer| spoil(peer, &huge(&Thing::Map([].into())));
-    loans_2_to_the_60: both, CutOff(Decode), |peer| spoil(peer, &huge(&Thing::Loans(Vec::new())));
-    elements_without_bytes_2_to_the_60: both, CutOff(Decode), |peer| spoil(peer, &huge(&Thing::Units(Vec::new())));
-    elements_without_bytes_2_to_the_64: both, CutOff(Decode), |peer| {
+    entries_2_to_the_60: both, Fails(Decode), |peer| spoil(peer, &huge(&Thing::Map([].into())));
+    loans_2_to_the_60: both, Fails(Decode), |peer| spoil(peer, &huge(&Thing::Loans(Vec::new())));
+    elements_without_bytes_2_to_the_60: both, Fails(Decode), |peer| spoil(peer, &huge(&Thing::Units(Vec::new())));
+    elements_without_bytes_2_to_the_64: both, Fails(Decode), |peer| {
         spoil(peer, &ending(&Thing::Units(Vec::new()), &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]));
     };
-    nested_a_hundred_thousand_deep: both, CutOff(Decode), |peer| {
+    nested_a_hundred_thousand_deep: both, Fails(Decode), |peer| {
         let deep = encoded(&Thing::Deep(Box::new(Thing::Nothing)))[0];
         spoil(peer, &[deep; 100_000]);
     };
-    trailing_bytes: both, CutOff(Decode), |peer| spoil(peer, &[0, 1]);
-    a_mib_of_trailing_bytes: both, CutOff(Decode), |peer| spoil(peer, &vec![0; MIB as usize - 1]);
-    cut_short: both, CutOff(Decode), |peer| {
+    trailing_bytes: both, Fails(Decode), |peer| spoil(peer, &[0, 1]);
+    a_mib_of_trailing_bytes: both, Fails(Decode), |peer| spoil(peer, &vec![0; MIB as usize - 1]);
+    cut_short: both, Fails(Decode), |peer| {
         let text = encoded(&Thing::Text("some text".to_owned()));
         spoil(peer, &text[..text.len() - 1]);
     };
-    text_that_is_none: both, CutOff(Decode), |peer| spoil(peer, &ending(&Thing::Text("a".to_owned()), b"\xff"));
-    half_a_character: both, CutOff(Decode), |peer| spoil(peer, &ending(&Thing::Text("a".to_owned()), b"\xc3"));
-    a_character_that_is_none: both, CutOff(Decode), |peer| {
+    text_that_is_none: both, Fails(Decode), |peer| spoil(peer, &ending(&Thing::Text("a".to_owned()), b"\xff"));
+    half_a_character: both, Fails(Decode), |peer| spoil(peer, &ending(&Thing::Text("a".to_owned()), b"\xc3"));
+    a_character_that_is_none: both, Fails(Decode), |peer| {
         spoil(peer, &[&encoded(&Thing::Letter('a'))[..1], &[3, 0xed, 0xa0, 0x80]].concat());
     };
-    a_bool_that_is_none: both, CutOff(Decode), |peer| spoil(peer, &ending(&Thing::Flag(true), &[2]));
-    an_option_that_is_none: both, CutOff(Decode), |peer| spoil(peer, &ending(&Thing::Maybe(None), &[2]));
-    a_variant_that_there_is_not: both, CutOff(Decode), |peer| spoil(peer, &[99]);
-    a_variant_without_end: both, CutOff(Decode), |peer| spoil(peer, &[0xff; 20]);
-    a_loan_that_is_none: both, CutOff(Decode), |peer| {
+    a_bool_that_is_none: both, Fails(Decode), |peer| spoil(peer, &ending(&Thing::Flag(true), &[2]));
+    an_option_that_is_none: both, Fails(Decode), |peer| spoil(peer, &ending(&Thing::Maybe(None), &[2]));
+    a_variant_that_there_is_not: both, Fails(Decode), |peer| spoil(peer, &[99]);
+    a_variant_without_end: both, Fails(Decode), |peer| spoil(peer, &[0xff; 20]);
+    a_loan_that_is_none: both, Fails(Decode), |peer| {
         let loan = encoded(&Thing::Loan(vec![0].into()))[0];
         spoil(peer, &[loan, 2, 0]);
     };

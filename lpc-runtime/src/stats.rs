@@ -35,7 +35,7 @@ use lpc_core::Threshold;
 /// let stats = echo.client().stats().to_string();
 /// let mut lines = stats.lines();
 /// assert_eq!(lines.next(), Some("calls: 2, errors: 0, fallbacks: 0"));
-/// assert_eq!(lines.next(), Some("sent: socket 1 (6 B), mapping 1 (4.9 KiB), loans 0 (0 B)"));
+/// assert_eq!(lines.next(), Some("sent: socket 1 (6 B), mapping 1 (4.8 KiB), loans 0 (0 B)"));
 /// # let lines: Vec<_> = lines.map(|line| line.split(':').next().unwrap()).collect();
 /// # assert_eq!(lines, ["received", "waits", "quick lane"]);
 /// # Ok::<(), lpc::Error>(())

@@ -4,9 +4,15 @@
 //! - What was queued to travel with the next message goes out by itself when there is none for [`SOON`].
 //! - Shared memory that was not used for a while is given back.
 //!
-//! It never blocks on a peer, and holds no connection alive. A panic over one connection is nothing to the
+//! It never blocks on a peer, and holds no connection alive. Where a socket takes no more, it waits for that to change, of
+//! all such sockets together. Where the system has no thread for it, what was queued is sent by whoever queued it, as far
+//! as the socket takes it at once, and then by whoever waits next on the connection; the next event tries again to start it. A panic over one connection is nothing to the
 //! others.
 
+use std::io::{self, Write};
+use std::mem;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -15,13 +21,19 @@ use std::time::{Duration, Instant};
 use crate::connection::warnings::{self, Warning};
 use crate::memory::buffer;
 use crate::sys::fork::PerProcess;
-use crate::sys::private;
+use crate::sys::{private, socket};
 
 /// A connection that needs to be looked after.
 pub(crate) trait Maintained: Send + Sync {
-    /// Sends what was queued for longer than it should, without waiting. Whether to come again soon, for what
-    /// is left.
-    fn flush_deferred(&self) -> bool;
+    /// Sends what was queued for longer than it should, without waiting, and says what is left.
+    fn flush_deferred(&self) -> Left {
+        Left::Nothing
+    }
+
+    /// There is no thread that would [flush](Self::flush_deferred). Whether a driver sees to it. Locks may be held.
+    fn flush_without_maintenance(&self) -> bool {
+        false
+    }
 
     /// Gives back memory that is not in use, and sends what waits. Says when to come again, if at all.
     fn trim(&self) -> Option<Duration>;
@@ -39,6 +51,18 @@ pub(crate) trait Maintained: Send + Sync {
     /// The connection is over.
     fn closed(&self) {}
 }
+
+/// What is left of what was queued.
+pub(crate) enum Left {
+    /// Nothing that maintenance would have to see to.
+    Nothing,
+    /// Something that is to be tried again, after a while.
+    Later,
+    /// Something that is to be tried again when this socket takes more.
+    Full(Socket),
+}
+
+pub(crate) type Socket = Arc<dyn AsFd + Send + Sync>;
 
 /// How long a message waits for another one to travel with.
 const SOON: Duration = Duration::from_millis(5);
@@ -63,6 +87,10 @@ struct Work {
     to_flush: Vec<Weak<dyn Maintained>>,
     /// What has its time.
     later: Vec<Visit>,
+    /// What waits for its socket to take more.
+    stuck: Vec<(Socket, Weak<dyn Maintained>)>,
+    /// By which the thread is woken while it waits for sockets.
+    bell: Option<UnixStream>,
     /// When to look after spare memory that is [`private`] or of a [`buffer`].
     private: Option<Instant>,
     /// There is the thread.
@@ -83,16 +111,31 @@ enum What {
 }
 
 impl Work {
-    const NONE: Self = Self { to_flush: Vec::new(), later: Vec::new(), private: None, has_thread: false };
+    const NONE: Self = Self {
+        to_flush: Vec::new(),
+        later: Vec::new(),
+        stuck: Vec::new(),
+        bell: None,
+        private: None,
+        has_thread: false,
+    };
 }
 
-/// Has [`Maintained::flush_deferred`] called soon.
-pub(crate) fn flush(link: Weak<dyn Maintained>) {
+/// Has [`Maintained::flush_deferred`] called soon; `false` where there is no thread to do so.
+pub(crate) fn flush(link: Weak<dyn Maintained>) -> bool {
     let mut work = work();
     work.to_flush.push(link);
-    if work.to_flush.len() == 1 || !work.has_thread {
-        wake(work);
+    if work.to_flush.len() > 1 && work.has_thread {
+        return true;
     }
+    let Err(error) = work.have_thread() else {
+        wake(work);
+        return true;
+    };
+    work.to_flush.pop();
+    drop(work);
+    warnings::of_process().warn_of(Warning::NoMaintenance, &error);
+    false
 }
 
 /// Has [`Maintained::trim`] called after this time.
@@ -101,7 +144,7 @@ pub(crate) fn trim(link: Weak<dyn Maintained>, after: Duration) {
     let Some(at) = Instant::now().checked_add(after) else { return };
     let mut work = work();
     work.later.push(Visit { at, what: What::Trim, link });
-    wake(work);
+    wake_or_warn(work);
 }
 
 /// Has spare memory of this process given back after a while.
@@ -109,7 +152,7 @@ pub(crate) fn trim_private() {
     let mut work = work();
     if work.private.is_none() {
         work.private = Some(Instant::now() + KEPT);
-        wake(work);
+        wake_or_warn(work);
     }
 }
 
@@ -117,16 +160,21 @@ fn work() -> MutexGuard<'static, Work> {
     OFFICE.get().work.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn wake(mut work: MutexGuard<'_, Work>) {
-    if work.has_thread {
-        drop(work);
-        OFFICE.get().changed.notify_one();
-        return;
+impl Work {
+    /// Starts the thread, if there is none.
+    fn have_thread(&mut self) -> io::Result<()> {
+        if !self.has_thread {
+            thread::Builder::new().name("lpc-maintenance".into()).spawn(run)?;
+            self.has_thread = true;
+        }
+        Ok(())
     }
-    match thread::Builder::new().name("lpc-maintenance".into()).spawn(run) {
-        Ok(_) => work.has_thread = true,
-        // The next event tries again. Until then memory stays where it is, and what was deferred (loans that go
-        // back, what a writer left) goes out with what its connection sends next, and not by itself.
+}
+
+/// Wakes the thread. Where there is none, memory stays where it is until the next event finds one.
+fn wake_or_warn(mut work: MutexGuard<'_, Work>) {
+    match work.have_thread() {
+        Ok(()) => wake(work),
         Err(error) => {
             drop(work);
             warnings::of_process().warn_of(Warning::NoMaintenance, &error);
@@ -134,18 +182,61 @@ fn wake(mut work: MutexGuard<'_, Work>) {
     }
 }
 
-fn run() {
+fn wake(work: MutexGuard<'_, Work>) {
+    match &work.bell {
+        // Where it is full it is heard.
+        Some(bell) => drop((&*bell).write(&[0])),
+        None => {
+            drop(work);
+            OFFICE.get().changed.notify_one();
+        }
+    }
+}
+
+/// Sleeps until something is due, a socket that was full takes more, or there is other work.
+fn sleep(mut work: MutexGuard<'static, Work>, time: Option<Duration>) -> MutexGuard<'static, Work> {
     let changed = &OFFICE.get().changed;
+    if !work.stuck.is_empty()
+        && let Ok((bell, heard)) = UnixStream::pair()
+        && bell.set_nonblocking(true).is_ok()
+    {
+        work.bell = Some(bell);
+        let sockets: Vec<_> = work.stuck.iter().map(|(socket, _)| Arc::clone(socket)).collect();
+        drop(work);
+        let ready = socket::wait_for_room(heard.as_fd(), &sockets, time);
+        let mut work = self::work();
+        work.bell = None;
+        // Others have been added behind these, at most. Where it cannot be waited for, all are tried after a while.
+        let ready = ready.unwrap_or_else(|_| {
+            thread::sleep(LATE);
+            vec![true; sockets.len()]
+        });
+        let mut ready = ready.into_iter();
+        let now = Instant::now();
+        let due: Vec<_> = work.stuck.extract_if(.., |_| ready.next().unwrap_or(false)).collect();
+        work.later.extend(due.into_iter().map(|(_, link)| Visit { at: now, what: What::Flush(SOON), link }));
+        return work;
+    }
+    // Without means to wait for them, they are tried after a while.
+    let time = if work.stuck.is_empty() { time } else { Some(time.map_or(LATE, |time| time.min(LATE))) };
+    let mut work = match time {
+        Some(time) => changed.wait_timeout(work, time).unwrap_or_else(PoisonError::into_inner).0,
+        None => changed.wait(work).unwrap_or_else(PoisonError::into_inner),
+    };
+    let now = Instant::now();
+    let due = mem::take(&mut work.stuck);
+    work.later.extend(due.into_iter().map(|(_, link)| Visit { at: now, what: What::Flush(SOON), link }));
+    work
+}
+
+fn run() {
     let mut work = work();
     loop {
         let now = Instant::now();
         let due = work.later.iter().map(|visit| visit.at).chain(work.private).min();
         let is_due = due.is_some_and(|due| due <= now);
         if work.to_flush.is_empty() && !is_due {
-            work = match due {
-                Some(due) => changed.wait_timeout(work, due - now).unwrap_or_else(PoisonError::into_inner).0,
-                None => changed.wait(work).unwrap_or_else(PoisonError::into_inner),
-            };
+            work = sleep(work, due.map(|due| due - now));
             continue;
         }
         if !work.to_flush.is_empty() {
@@ -153,35 +244,56 @@ fn run() {
             thread::sleep(SOON);
             work = self::work();
         }
-        let to_flush = std::mem::take(&mut work.to_flush);
+        let to_flush = mem::take(&mut work.to_flush);
         let now = Instant::now();
         let later: Vec<_> = work.later.extract_if(.., |visit| visit.at <= now).collect();
         let private = work.private.take_if(|at| *at <= now);
         drop(work);
         let to_flush = to_flush.into_iter().map(|link| Visit { at: now, what: What::Flush(SOON), link });
-        let again: Vec<_> = later.into_iter().chain(to_flush).filter_map(paid).collect();
+        let (mut again, mut stuck) = (Vec::new(), Vec::new());
+        for visit in later.into_iter().chain(to_flush) {
+            match paid(visit) {
+                Some(Next::At(visit)) => again.push(visit),
+                Some(Next::WhenItTakesMore(socket, link)) => stuck.push((socket, link)),
+                None => {}
+            }
+        }
         let private = private.filter(|_| private::trim() | buffer::trim()).map(|_| Instant::now() + KEPT);
         work = self::work();
         work.later.extend(again);
+        work.stuck.extend(stuck);
         if private.is_some() {
             work.private = private;
         }
     }
 }
 
+/// When something is visited next.
+enum Next {
+    At(Visit),
+    WhenItTakesMore(Socket, Weak<dyn Maintained>),
+}
+
 /// Pays a visit, and says when the next one is, if at all.
-fn paid(visit: Visit) -> Option<Visit> {
+fn paid(visit: Visit) -> Option<Next> {
     let Visit { what, link, .. } = visit;
     let maintained = link.upgrade()?;
-    let next = catch_unwind(AssertUnwindSafe(move || match what {
-        What::Trim => Some((maintained.trim()?, What::Trim)),
-        What::Flush(pause) => maintained.flush_deferred().then(|| (pause, What::Flush(LATE.min(pause * 2)))),
+    let visited = catch_unwind(AssertUnwindSafe(move || match what {
+        What::Trim => maintained.trim().map(|after| (after, What::Trim)).ok_or(None),
+        What::Flush(pause) => match maintained.flush_deferred() {
+            Left::Nothing => Err(None),
+            Left::Later => Ok((pause, What::Flush(LATE.min(pause * 2)))),
+            Left::Full(socket) => Err(Some(socket)),
+        },
     }));
-    let (after, what) = next.unwrap_or_else(|_| {
+    let visited = visited.unwrap_or_else(|_| {
         tracing::error!("a connection is not looked after any more: that panicked");
-        None
-    })?;
-    Some(Visit { at: Instant::now().checked_add(after)?, what, link })
+        Err(None)
+    });
+    match visited {
+        Ok((after, what)) => Some(Next::At(Visit { at: Instant::now().checked_add(after)?, what, link })),
+        Err(socket) => Some(Next::WhenItTakesMore(socket?, link)),
+    }
 }
 
 /// What [`Maintained`] is registered by: `Weak<Link>` or of a client around it.
@@ -202,11 +314,11 @@ mod tests {
     struct Stuck(Mutex<u32>, Sender<u32>);
 
     impl Maintained for Stuck {
-        fn flush_deferred(&self) -> bool {
+        fn flush_deferred(&self) -> Left {
             let mut left = self.0.lock().unwrap();
             *left -= 1;
             self.1.send(*left).unwrap();
-            *left > 0
+            if *left > 0 { Left::Later } else { Left::Nothing }
         }
 
         fn trim(&self) -> Option<Duration> {
@@ -217,7 +329,7 @@ mod tests {
     struct Panics;
 
     impl Maintained for Panics {
-        fn flush_deferred(&self) -> bool {
+        fn flush_deferred(&self) -> Left {
             std::panic::resume_unwind(Box::new("flushed"));
         }
 
@@ -241,5 +353,45 @@ mod tests {
         *stuck.0.lock().unwrap() = 1;
         flush(weak(&stuck));
         assert_eq!(flushed.recv_timeout(GUARD), Ok(0));
+    }
+
+    /// Has something for a socket that takes no more, and says when it is tried.
+    struct Full(Arc<UnixStream>, Sender<()>);
+
+    impl Maintained for Full {
+        fn flush_deferred(&self) -> Left {
+            self.1.send(()).unwrap();
+            match (&*self.0).write_all(&[0]) {
+                Ok(_) => Left::Nothing,
+                Err(_) => Left::Full(Arc::clone(&self.0) as Socket),
+            }
+        }
+
+        fn trim(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    #[test]
+    fn what_a_full_socket_does_not_take_is_tried_when_it_does_and_not_before() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        while (&ours).write(&[0; 4096]).is_ok() {}
+        let (sender, tries) = channel();
+        let full = Arc::new(Full(Arc::new(ours), sender));
+        flush(weak(&full));
+        tries.recv_timeout(GUARD).unwrap();
+        // Long enough for many tries, and others are not kept waiting.
+        let (sender, flushed) = channel();
+        let others = Arc::new(Stuck(Mutex::default(), sender));
+        for _ in 0..20 {
+            *others.0.lock().unwrap() = 1;
+            flush(weak(&others));
+            flushed.recv_timeout(GUARD).unwrap();
+        }
+        assert!(tries.try_recv().is_err(), "it was tried in vain");
+        theirs.set_nonblocking(true).unwrap();
+        while std::io::Read::read(&mut theirs, &mut [0; 4096]).is_ok_and(|len| len > 0) {}
+        tries.recv_timeout(GUARD).unwrap();
     }
 }

@@ -33,7 +33,7 @@ use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Encoder, Outcome, SyncEncode};
-use crate::maintenance::{self, Maintained};
+use crate::maintenance::{self, Left, Maintained};
 use crate::memory::lender::Loaned;
 use crate::memory::pool::WaitingForRoom;
 use crate::port::Port;
@@ -347,8 +347,14 @@ async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Ou
 }
 
 impl Maintained for Connection {
-    fn flush_deferred(&self) -> bool {
-        self.session.link().flush_deferred()
+    fn flush_deferred(&self) -> Left {
+        self.link.flush_deferred();
+        Left::Nothing
+    }
+
+    fn flush_without_maintenance(&self) -> bool {
+        self.link.have_flushed();
+        true
     }
 
     fn trim(&self) -> Option<Duration> {

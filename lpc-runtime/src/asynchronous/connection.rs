@@ -26,7 +26,7 @@ use super::stream::Stream;
 use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
 use crate::generated::{Reply, Request};
-use crate::maintenance::{self, Maintained};
+use crate::maintenance::{self, Left, Maintained};
 use crate::server::admission::Permit;
 use crate::server::context::{Current, Running, cancelled};
 use crate::server::desk::{Answered, Call, Concluded, Desk, Step};
@@ -261,8 +261,14 @@ impl<D: Implementation> Connection<D> {
 }
 
 impl<D: Implementation> Maintained for Connection<D> {
-    fn flush_deferred(&self) -> bool {
-        self.link().flush_deferred()
+    fn flush_deferred(&self) -> Left {
+        self.link.flush_deferred();
+        Left::Nothing
+    }
+
+    fn flush_without_maintenance(&self) -> bool {
+        self.link.have_flushed();
+        true
     }
 
     fn trim(&self) -> Option<Duration> {

@@ -72,6 +72,18 @@ impl AsyncLink {
         flushed.map(drop)
     }
 
+    /// Maintenance has come: sends what was queued. Where the socket does not take it all, its reactor says when it does.
+    pub(super) fn flush_deferred(&self) {
+        if self.link.flush_in_time() {
+            self.stalled.notify_one();
+        }
+    }
+
+    /// Has the connection's task send what was queued.
+    pub(super) fn have_flushed(&self) {
+        self.stalled.notify_one();
+    }
+
     /// Ends the connection: both sides see the end of the stream at once, and nobody waits for room any more.
     pub(super) fn close(&self) {
         // In a fork of the process the locks of tokio's are not to be taken either.

@@ -29,7 +29,7 @@ use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Encode, Encoder, Outcome};
-use crate::maintenance::{self, Maintained};
+use crate::maintenance::{self, Left, Maintained};
 use crate::memory::lender::Loaned;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
@@ -399,7 +399,13 @@ impl Connection {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(None);
             }
-            if inbox.fill_within(self.link().socket(), self.link().stall(), deadline)? == Filled::End {
+            let (socket, stall) = (self.link().socket(), self.link().stall());
+            let filled = if self.link().flush_left() {
+                inbox.fill_within(socket, stall, deadline)?
+            } else {
+                inbox.fill_or_wait_for_room(socket, stall, deadline)?
+            };
+            if filled == Filled::End {
                 return Err(self.session.hung_up(inbox)?);
             }
         }
@@ -407,7 +413,7 @@ impl Connection {
 }
 
 impl Maintained for Connection {
-    fn flush_deferred(&self) -> bool {
+    fn flush_deferred(&self) -> Left {
         self.link().flush_deferred()
     }
 

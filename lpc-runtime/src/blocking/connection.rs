@@ -22,7 +22,7 @@ use super::workers::{IDLE, TICK, Work, Workers};
 use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
 use crate::generated::{Reply, Request};
-use crate::maintenance::{self, Maintained};
+use crate::maintenance::{self, Left, Maintained};
 use crate::server::admission::Permit;
 use crate::server::context::Current;
 use crate::server::desk::{Answered, Call, Concluded, Desk, Next, Step};
@@ -293,7 +293,7 @@ impl Connection {
 }
 
 impl Maintained for Connection {
-    fn flush_deferred(&self) -> bool {
+    fn flush_deferred(&self) -> Left {
         self.link.flush_deferred()
     }
 

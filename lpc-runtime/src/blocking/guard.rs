@@ -30,10 +30,6 @@ impl Guard {
 }
 
 impl Maintained for Guard {
-    fn flush_deferred(&self) -> bool {
-        false
-    }
-
     fn trim(&self) -> Option<Duration> {
         let connection = self.connection.upgrade()?;
         self.visits.visit(|| connection.is_to_be_watched()).then_some(LOOK)

@@ -15,7 +15,6 @@ use super::caller::{Callers, Connection, park};
 use crate::client::backpressure::{Quota, QuotaWait};
 use crate::client::session::{Own, State};
 use crate::connection::inbox::{Filled, Inbox};
-use crate::maintenance::Maintained;
 use crate::memory::pool::WaitingForRoom;
 use crate::sys::socket::Wait;
 use crate::sys::thread::waker;
@@ -141,7 +140,7 @@ impl Connection {
 
     /// Receives what comes within `time`, for others.
     fn receive_for_others(&self, inbox: &mut Inbox, time: Duration) -> Result<()> {
-        self.link().flush_deferred();
+        self.link().flush_or_schedule();
         if !time.is_zero() {
             let until = Instant::now().checked_add(time);
             let _ = inbox.wait_for_more(self.link().socket(), self.link().stall(), until)?;

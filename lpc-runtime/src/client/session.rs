@@ -290,6 +290,7 @@ impl<C: Callers> Session<C> {
     pub(crate) fn hand_out(&self, inbox: &mut Inbox, own: &mut Own) -> Result<Handed> {
         let mut delivers = false;
         let handed = self.hand_all_out(inbox, own, &mut delivers);
+        self.link.send_questions();
         if delivers {
             let actions = self.state().callers.end_delivery();
             self.act(actions);

@@ -198,10 +198,20 @@ impl Inbox {
         stall: Duration,
         until: Option<Instant>,
     ) -> Result<bool, FillError> {
+        self.wait_for(socket, PollFlags::POLLIN, stall, until)
+    }
+
+    fn wait_for(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        events: PollFlags,
+        stall: Duration,
+        until: Option<Instant>,
+    ) -> Result<bool, FillError> {
         let stalled = self.stalled_at(stall);
         let until = until.into_iter().chain(stalled).min();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let waited = self.wait(socket, left);
+        let waited = self.wait(socket, events, left);
         self.stall.pause(Instant::now());
         if waited? {
             return Ok(true);
@@ -209,12 +219,32 @@ impl Inbox {
         if until == stalled { Err(FillError::Peer(stopped(stall))) } else { Ok(false) }
     }
 
-    /// Waits until there is something to receive, and no longer than `time`.
-    fn wait(&mut self, socket: BorrowedFd<'_>, time: Option<Duration>) -> Result<bool, FillError> {
+    /// Receives, where there is something; else waits until there is, or room for what is left to be sent, or
+    /// `deadline`.
+    pub(crate) fn fill_or_wait_for_room(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        stall: Duration,
+        deadline: Option<Instant>,
+    ) -> Result<Filled, FillError> {
+        let filled = self.try_fill(socket, Wait::Never)?;
+        if filled == Filled::Nothing {
+            self.wait_for(socket, PollFlags::POLLIN | PollFlags::POLLOUT, stall, deadline)?;
+        }
+        Ok(filled)
+    }
+
+    /// Waits until one of these events is there, and no longer than `time`.
+    fn wait(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        events: PollFlags,
+        time: Option<Duration>,
+    ) -> Result<bool, FillError> {
         if !self.fall_asleep() {
             return Ok(true);
         }
-        let waited = socket::wait(socket, PollFlags::POLLIN, time).map_err(FillError::Io);
+        let waited = socket::wait(socket, events, time).map_err(FillError::Io);
         self.wake_up();
         waited
     }

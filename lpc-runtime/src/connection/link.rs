@@ -13,6 +13,7 @@ use lpc_core::receive::Entrance;
 use lpc_core::ring::SLOTS;
 use lpc_core::send::{MUCH, Sender, StreamPosition};
 use lpc_core::{Limits, Result};
+use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
 
 use crate::connection::passing::{Descriptor, Passage};
@@ -21,7 +22,7 @@ use crate::connection::tally::{Counters, Tally};
 use crate::connection::upkeep::Upkeep;
 use crate::connection::warnings::Warnings;
 use crate::connection::writer::{Until, Writer, into_error};
-use crate::maintenance::Maintained;
+use crate::maintenance::{Left, Maintained};
 use crate::memory::lender::{Announce, Lender};
 use crate::memory::objects::Pin;
 use crate::memory::peer::{KnowsObjects, Object};
@@ -243,7 +244,9 @@ impl Link {
             Err(_) => 0,
         };
         drop(sender);
-        self.upkeep.schedule_flush();
+        if !self.upkeep.schedule_flush() {
+            self.flush_quietly();
+        }
         queued
     }
 
@@ -261,8 +264,15 @@ impl Link {
         matches!(self.write(self.sender(), None, Until::Now), Ok(Wrote::Left))
     }
 
+    /// Maintenance has come: sends what was queued as far as the socket takes it, without waiting. Whether something is
+    /// left.
+    pub(crate) fn flush_in_time(&self) -> bool {
+        self.upkeep.begin_deferred_flush();
+        self.try_flush()
+    }
+
     /// Sends what was queued as far as the socket takes it at once; the rest by maintenance.
-    fn flush_or_schedule(&self) {
+    pub(crate) fn flush_or_schedule(&self) {
         if self.try_flush() {
             self.upkeep.schedule_flush();
         }
@@ -566,9 +576,15 @@ impl KnowsObjects for Link {
 }
 
 impl Maintained for Link {
-    fn flush_deferred(&self) -> bool {
-        self.upkeep.begin_deferred_flush();
-        self.try_flush() && self.upkeep.comes_again_to_flush()
+    fn flush_deferred(&self) -> Left {
+        if !self.flush_in_time() || !self.upkeep.comes_again_to_flush() {
+            return Left::Nothing;
+        }
+        // Room that comes from now on is waited for; where there is some it is memory that is missing.
+        match socket::wait(self.socket(), PollFlags::POLLOUT, Some(Duration::ZERO)) {
+            Ok(false) => Left::Full(self.writer.shared_socket()),
+            _ => Left::Later,
+        }
     }
 
     fn trim(&self) -> Option<Duration> {

@@ -18,6 +18,10 @@ pub(crate) struct Upkeep {
     needs_flush: AtomicBool,
     /// Maintenance comes soon, to flush.
     is_scheduled: AtomicBool,
+    /// Something was queued that maintenance has no thread for: who waits next flushes it.
+    is_left: AtomicBool,
+    /// The peer is asked for something that is waited for.
+    has_questions: AtomicBool,
     /// Maintenance comes later, to trim.
     is_watched: AtomicBool,
 }
@@ -25,8 +29,16 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     pub(crate) fn new(link: Weak<dyn Maintained>, idle: Duration) -> Self {
         let flag = || AtomicBool::new(false);
-        let (needs_flush, is_scheduled, is_watched) = (flag(), flag(), flag());
-        Self { link, maintained: OnceLock::new(), idle, needs_flush, is_scheduled, is_watched }
+        Self {
+            link,
+            maintained: OnceLock::new(),
+            idle,
+            needs_flush: flag(),
+            is_scheduled: flag(),
+            is_left: flag(),
+            has_questions: flag(),
+            is_watched: flag(),
+        }
     }
 
     /// Has maintenance come to `maintained` in place of the link, which that calls in turn.
@@ -43,11 +55,37 @@ impl Upkeep {
         self.weak().upgrade()
     }
 
-    /// Has maintenance flush soon.
-    pub(crate) fn schedule_flush(&self) {
-        if !self.is_scheduled.swap(true, AcqRel) {
-            maintenance::flush(Weak::clone(self.weak()));
+    /// Has maintenance flush soon. Where it has no thread for that somebody who waits does; `false` where that is not
+    /// certain either.
+    pub(crate) fn schedule_flush(&self) -> bool {
+        if self.is_scheduled.swap(true, AcqRel) || maintenance::flush(Weak::clone(self.weak())) {
+            return true;
         }
+        self.is_left.store(true, Release);
+        self.is_scheduled.store(false, Release);
+        self.maintained().is_some_and(|maintained| maintained.flush_without_maintenance())
+    }
+
+    /// What was queued is left to who waits next.
+    pub(crate) fn leave(&self) {
+        self.is_left.store(true, Release);
+    }
+
+    /// Whether something was left to who waits next.
+    #[inline]
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_left.load(Acquire)
+    }
+
+    /// The peer was asked for something: the holder of the receive half, who has queued that, sends it.
+    pub(crate) fn ask(&self) {
+        self.has_questions.store(true, Release);
+    }
+
+    /// Whether something is asked that was not sent.
+    #[inline]
+    pub(crate) fn take_questions(&self) -> bool {
+        self.has_questions.load(Acquire) && self.has_questions.swap(false, AcqRel)
     }
 
     /// Maintenance has come to flush.
@@ -69,12 +107,13 @@ impl Upkeep {
     /// What was [requested](Self::request_flush) is being flushed.
     pub(crate) fn begin_flush(&self) {
         self.needs_flush.store(false, Release);
+        self.is_left.store(false, Release);
     }
 
     /// Whether something is to be flushed.
     #[inline]
     pub(crate) fn needs_flush(&self) -> bool {
-        self.needs_flush.load(Acquire) || self.is_scheduled.load(Acquire)
+        self.needs_flush.load(Acquire) || self.is_scheduled.load(Acquire) || self.is_left()
     }
 
     /// Has maintenance come when shared memory may be idle.

@@ -65,6 +65,11 @@ impl Writer {
         self.socket.as_fd()
     }
 
+    /// The same, for who waits for it to take more.
+    pub(crate) fn shared_socket(&self) -> Arc<dyn AsFd + Send + Sync> {
+        Arc::clone(&self.socket)
+    }
+
     /// How long the peer may stop in the middle of a message.
     pub(crate) fn stall(&self) -> Duration {
         self.stall

@@ -4,6 +4,7 @@
 use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -160,6 +161,25 @@ pub(crate) fn wait(socket: impl AsFd, events: PollFlags, time: Option<Duration>)
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Waits until one of these sockets takes more, or is broken, or `bell` has something to be read, for no longer than
+/// `time`. Says of which it is so.
+pub(crate) fn wait_for_room(
+    bell: BorrowedFd<'_>,
+    sockets: &[Arc<dyn AsFd + Send + Sync>],
+    time: Option<Duration>,
+) -> io::Result<Vec<bool>> {
+    let room = sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLOUT));
+    let mut ready: Vec<_> = [PollFd::new(bell, PollFlags::POLLIN)].into_iter().chain(room).collect();
+    let time = time.map_or(PollTimeout::NONE, |time| {
+        PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut ready, time) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(ready[1..].iter().map(|ready| ready.any().unwrap_or(true)).collect())
 }
 
 /// Whether the peer has closed both directions, or is gone (`POLLHUP`, poll(2)).

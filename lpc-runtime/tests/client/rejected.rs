@@ -87,7 +87,7 @@ fn a_server_that_answers_with_nothing_but_what_does_not_decode_is_left() {
                 match client.add(1, 2) {
                     Ok(sum) => assert_eq!((sum, turn), (3, MAX_UNDECODABLE - 1)),
                     Err(error) => {
-                        assert_eq!(error.kind(), lpc::ErrorKind::Decode, "{driver:?} {turn}: {error}")
+                        assert_eq!(error.kind(), lpc::ErrorKind::Decode, "{driver:?} {turn}: {error}");
                     }
                 }
             }

@@ -370,6 +370,12 @@ impl Peer {
         }
     }
 
+    /// Waits until a frame of this kind comes.
+    #[track_caller]
+    pub fn wait_for(&mut self, kind: Kind) {
+        while self.receive().expect("the other side does not hang up").0.kind != kind {}
+    }
+
     /// Whether the other side closes the connection, whatever it says first. For a stranger, who knows no
     /// frames.
     pub fn is_turned_away(&mut self) -> bool {

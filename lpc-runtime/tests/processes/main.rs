@@ -13,6 +13,7 @@
 //!   - `failing`: system calls fail, one at a time;
 //!   - `rings`: the same, and no descriptor or quota is left, while a quick lane begins;
 //!   - `passing`: the system passes no descriptors, or has no memory to send;
+//!   - `threads`: the system has no thread for maintenance;
 //!   - `killed`: one side is killed;
 //!   - `files`: files and sealed memory, passed on;
 //!   - `steady`: once warm, calls share no more memory;
@@ -43,6 +44,7 @@ mod scarce;
 mod scribbled;
 mod service;
 mod steady;
+mod threads;
 mod users;
 mod vault;
 

@@ -8,7 +8,7 @@ use lpc::Threshold;
 
 use crate::process::{DRIVER, PORT, end_with_parent, holdings, other, say, settled, until, variable};
 use crate::service::{AnyClient, Driver, Implementation, RUNTIME, asynchronous, blocking};
-use crate::{failing, files, forks, killed, manager, passing, rings, scarce, steady, users, vault};
+use crate::{failing, files, forks, killed, manager, passing, rings, scarce, steady, threads, users, vault};
 
 /// Plays a role to its end, which is the process's.
 pub fn play(role: &str) -> ! {
@@ -37,6 +37,7 @@ pub fn play(role: &str) -> ! {
         "failing_client" => failing::call(driver),
         "failing_quick_client" => rings::call(driver),
         "unpassed_client" => passing::call(driver),
+        "client_without_threads" => threads::call(driver),
         "client_in_time" => passing::call_in_time(driver),
         "quick_client_without_descriptors" => rings::call_without_descriptors(driver),
         "client_without_descriptors" => scarce::client_without_descriptors(driver),

@@ -41,7 +41,7 @@ impl Inbox {
             }
         };
         if let Some(link) = self.link.upgrade() {
-            if segment.is_lost() && link.enqueue_deferred(&frame::refuse(number)) > MAX_ASKED {
+            if segment.is_lost() && link.enqueue_question(&frame::refuse(number)) > MAX_ASKED {
                 return Err(Error::new(ErrorKind::Protocol, UNREAD));
             }
             link.watch();
@@ -121,7 +121,7 @@ impl Inbox {
     /// Has a body that cannot be read here sent through the socket.
     pub(super) fn ask_again(&self, call: CallId) -> Result<(), Error> {
         let Some(link) = self.link.upgrade() else { return Ok(()) };
-        if link.enqueue_deferred(&frame::resend(call)) > MAX_ASKED {
+        if link.enqueue_question(&frame::resend(call)) > MAX_ASKED {
             return Err(Error::new(ErrorKind::Protocol, UNREAD));
         }
         Ok(())

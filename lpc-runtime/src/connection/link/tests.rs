@@ -224,10 +224,6 @@ fn what_comes_back_after_the_end_of_a_connection_is_no_violation() {
 struct Watches(UnixStream, Mutex<Vec<bool>>);
 
 impl Maintained for Watches {
-    fn flush_deferred(&self) -> bool {
-        false
-    }
-
     fn trim(&self) -> Option<Duration> {
         None
     }
@@ -301,10 +297,6 @@ impl Busy {
 }
 
 impl Maintained for Busy {
-    fn flush_deferred(&self) -> bool {
-        false
-    }
-
     fn trim(&self) -> Option<Duration> {
         None
     }

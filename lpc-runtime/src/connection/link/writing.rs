@@ -33,10 +33,70 @@ impl Link {
             Wrote::All => Flow::Sent,
             Wrote::Stalled => Flow::Stalled,
             Wrote::Left => {
-                self.upkeep.schedule_flush();
+                if !self.upkeep.schedule_flush() && self.wait == Wait::Sleep {
+                    self.write_on();
+                }
                 Flow::Sent
             }
         }
+    }
+
+    /// Writes what its writer would leave to maintenance, for which there is no thread: those who have queued it
+    /// wait for answers to it. It ends when the peer has stopped reading for too long.
+    #[cold]
+    fn write_on(&self) {
+        self.upkeep.begin_flush();
+        while let Ok(Wrote::Left) = self.write(self.sender(), None, Until::At(None)) {
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    /// Queues a frame that asks the peer for something: it is sent by [`send_questions`](Self::send_questions).
+    pub(crate) fn enqueue_question(&self, frame: &[u8]) -> usize {
+        let queued = self.enqueue_deferred(frame);
+        self.upkeep.ask();
+        queued
+    }
+
+    /// Sends what the peer was asked for while messages were taken, before it is waited for.
+    #[inline]
+    pub(crate) fn send_questions(&self) {
+        if self.upkeep.take_questions() {
+            self.flush_or_schedule();
+        }
+    }
+
+    /// Whether what nobody else would send is sent, or has somebody who does. It is tried here, without waiting.
+    #[inline]
+    pub(crate) fn flush_left(&self) -> bool {
+        if self.upkeep.is_left() {
+            self.upkeep.begin_flush();
+            self.flush_or_schedule();
+        }
+        !self.upkeep.is_left()
+    }
+
+    /// Sends what is queued as far as the socket takes it at once, for those who may hold other locks: whatever goes
+    /// wrong is found, and told, by the next flush.
+    #[cold]
+    pub(super) fn flush_quietly(&self) {
+        let mut descriptors = Vec::new();
+        let mut sender = self.sender();
+        if sender.ring_bell() {
+            self.counters.rang();
+        }
+        let Some(mut batch) = sender.begin_write() else { return };
+        self.upkeep.begin_flush();
+        let written = self.writer.write(&mut batch, Until::Now, &mut descriptors, || Ok(()));
+        let is_all = matches!(written, Ok(WriteOutcome::All));
+        let after = sender.finish(batch, if is_all { WriteOutcome::All } else { WriteOutcome::OutOfTime });
+        if !is_all {
+            self.upkeep.leave();
+        }
+        self.wake_waiting(&sender);
+        drop(sender);
+        // Descriptors are closed without the lock.
+        drop((after, descriptors));
     }
 
     /// The sender, once a blocking caller may add to its queue.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::caller::{Connected, dial};
-use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries, not_in_time};
+use crate::client::reconnect::{ConnectionEvent, Dialling, Lost, Reconnect, Retries};
 use crate::client::reply;
 use crate::config::Config;
 use crate::connection::tally::Counters;
@@ -37,10 +37,7 @@ struct Line {
 
 struct State {
     connection: Arc<Connected>,
-    /// Whether it was said that it is lost.
-    is_lost: bool,
-    /// Why the connection was lost, and then why there is no other yet.
-    why_not: Option<Error>,
+    lost: Lost,
     dialler: Option<Dialler>,
 }
 
@@ -73,7 +70,7 @@ impl Redial {
         connection: Connected,
     ) -> Self {
         let connection = Arc::new(connection);
-        let state = Mutex::new(State { connection, is_lost: false, why_not: None, dialler: None });
+        let state = Mutex::new(State { connection, lost: Lost::default(), dialler: None });
         let runtime = Handle::current();
         Self(Arc::new(Line {
             fork_guard: ForkGuard::here(),
@@ -163,7 +160,7 @@ impl Redial {
             None => dialled.await?,
             Some(deadline) => {
                 let in_time = tokio::time::timeout_at(deadline.into(), dialled).await;
-                in_time.unwrap_or_else(|_| Err(not_in_time(self.0.state().why_not.clone())))?;
+                in_time.unwrap_or_else(|_| Err(self.0.state().lost.not_in_time()))?;
             }
         }
         self.current()
@@ -178,7 +175,7 @@ impl Line {
         let task = runtime.spawn(async move {
             let result = line.dial().await.map(|connection| {
                 let mut state = line.state();
-                state.is_lost = false;
+                state.lost.end();
                 let lost = std::mem::replace(&mut state.connection, connection);
                 drop(state);
                 drop(lost);
@@ -193,12 +190,8 @@ impl Line {
     async fn dial(&self) -> Result<Arc<Connected>> {
         let lost = {
             let mut state = self.state();
-            let lost = (!std::mem::replace(&mut state.is_lost, true))
-                .then(|| state.connection.session().why_closed());
-            if lost.is_some() {
-                state.why_not.clone_from(&lost);
-            }
-            lost
+            let State { lost, connection, .. } = &mut *state;
+            lost.note(|| connection.session().why_closed())
         };
         if let Some(lost) = lost {
             self.policy.tell(&ConnectionEvent::Lost(&lost));
@@ -209,7 +202,7 @@ impl Line {
             match dial(&self.port, self.service, &config, Arc::clone(&self.counters)).await {
                 Ok(connection) => return Ok(Arc::new(connection)),
                 Err(error) => {
-                    self.state().why_not = Some(error.clone());
+                    self.state().lost.failed(&error);
                     tokio::time::sleep(tries.failed(error)?).await;
                 }
             }

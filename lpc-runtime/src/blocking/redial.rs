@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lpc_core::{Error, Result};
 
 use super::caller::{Connection, dial};
-use crate::client::reconnect::{ConnectionEvent, Dialling, Reconnect, Retries, not_in_time};
+use crate::client::reconnect::{ConnectionEvent, Dialling, Lost, Reconnect, Retries};
 use crate::client::reply;
 use crate::config::Config;
 use crate::connection::tally::Counters;
@@ -30,14 +30,11 @@ pub(super) struct Redial {
 
 struct Line {
     connection: Arc<Connection>,
-    /// Whether it was said that it is lost.
-    is_lost: bool,
+    lost: Lost,
     /// A caller is about to replace it.
     is_dialling: bool,
     /// How often that was given up, and why the last time: callers that waited for it do not try anew, one after the other.
     gave_up: (u64, Option<Error>),
-    /// Why the connection was lost, and then why there is no other yet.
-    why_not: Option<Error>,
 }
 
 impl Redial {
@@ -49,7 +46,7 @@ impl Redial {
         counters: Arc<Counters>,
         connection: Arc<Connection>,
     ) -> Self {
-        let line = Line { connection, is_lost: false, is_dialling: false, gave_up: (0, None), why_not: None };
+        let line = Line { connection, lost: Lost::default(), is_dialling: false, gave_up: (0, None) };
         Self {
             fork_guard: ForkGuard::here(),
             port,
@@ -122,18 +119,15 @@ impl Redial {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             line = match left {
                 Some(Duration::ZERO) => {
-                    return Err(not_in_time(line.why_not.clone()));
+                    return Err(line.lost.not_in_time());
                 }
                 Some(left) => self.free.wait_timeout(line, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.free.wait(line).unwrap_or_else(PoisonError::into_inner),
             };
         }
         line.is_dialling = true;
-        let lost =
-            (!std::mem::replace(&mut line.is_lost, true)).then(|| line.connection.session().why_closed());
-        if lost.is_some() {
-            line.why_not.clone_from(&lost);
-        }
+        let Line { lost, connection, .. } = &mut *line;
+        let lost = lost.note(|| connection.session().why_closed());
         drop(line);
         let dialling = Dialled(self);
         if let Some(lost) = lost {
@@ -145,7 +139,7 @@ impl Redial {
             match dial(&self.port, self.service, &config, Arc::clone(&self.counters)) {
                 Ok(connection) => {
                     let mut line = self.line();
-                    line.is_lost = false;
+                    line.lost.end();
                     let lost = std::mem::replace(&mut line.connection, Arc::clone(&connection));
                     drop(line);
                     drop(lost);
@@ -154,7 +148,7 @@ impl Redial {
                     return Ok(connection);
                 }
                 Err(error) => {
-                    self.line().why_not = Some(error.clone());
+                    self.line().lost.failed(&error);
                     std::thread::sleep(tries.failed(error).inspect_err(|error| {
                         // The deadline is this caller's alone.
                         if !error.is_timed_out() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -189,9 +190,44 @@ impl<'p> Dialling<'p> {
     }
 }
 
+/// What is known of a connection that a client has lost, as long as there is no other.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// Whether it was said that it is lost.
+    is_said: bool,
+    /// Why it is, and then why the last attempt at another failed.
+    why: Option<Error>,
+}
+
+impl Lost {
+    /// The connection is lost. Gives the reason the first time, to be said.
+    pub(crate) fn note(&mut self, why: impl FnOnce() -> Error) -> Option<Error> {
+        if mem::replace(&mut self.is_said, true) {
+            return None;
+        }
+        self.why = Some(why());
+        self.why.clone()
+    }
+
+    /// An attempt at another one failed.
+    pub(crate) fn failed(&mut self, why: &Error) {
+        self.why = Some(why.clone());
+    }
+
+    /// There is another one.
+    pub(crate) fn end(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The error of a call before whose deadline there is none.
+    pub(crate) fn not_in_time(&self) -> Error {
+        not_in_time(self.why.clone())
+    }
+}
+
 /// The error of a call before whose deadline there is no new connection: why the last attempt failed or, before one
 /// has, why the connection was lost.
-pub(crate) fn not_in_time(why: Option<Error>) -> Error {
+fn not_in_time(why: Option<Error>) -> Error {
     let message = "no new connection to the server before the call's deadline";
     match why {
         Some(why) => Error::new(ErrorKind::TimedOut, format!("{message}: {why}")).with_source(why),

@@ -179,6 +179,14 @@ impl Error {
         self
     }
 
+    /// The same error with ` (note)` behind its text.
+    #[must_use]
+    pub fn with_note(mut self, note: impl fmt::Display) -> Self {
+        let inner = self.inner();
+        inner.message = format!("{} ({note})", inner.message);
+        self
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -58,6 +58,8 @@ pub struct Offer {
     pub methods: Vec<OfferedMethod>,
     /// What the server is willing to take.
     pub limits: PeerLimits,
+    /// How many calls of one connection it runs at once; 0 where it does not say.
+    pub max_running: u32,
 }
 
 /// A method that a server has.
@@ -164,7 +166,14 @@ impl Offer {
             service: service.to_owned(),
             methods: methods.iter().map(offered).collect(),
             limits: limits.into(),
+            max_running: 0,
         }
+    }
+
+    /// The same of a server that runs so many calls of one connection at once.
+    #[must_use]
+    pub fn with_max_running(self, max_running: u32) -> Self {
+        Self { max_running, ..self }
     }
 
     /// The same with the fingerprints of its methods, in their order.

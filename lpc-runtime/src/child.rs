@@ -12,6 +12,8 @@ use std::process::{Child, Command, Stdio};
 use lpc_core::{Error, ErrorKind, Result};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 
+use crate::sys::environment;
+
 /// Tells the child that its standard input is a connection.
 const VARIABLE: &str = "LPC_PARENT";
 
@@ -43,7 +45,10 @@ pub(crate) fn parent() -> Result<UnixStream> {
             format!("this process was not started by an lpc client (`ClientBuilder::spawn`): {reason}");
         Err(Error::new(ErrorKind::InvalidInput, message))
     };
-    if std::env::var_os(VARIABLE).is_none_or(|value| value != "stdin") {
+    if environment::is_foreign() {
+        return refuse("it has rights that its parent has not (AT_SECURE), and serves no such parent");
+    }
+    if environment::var(VARIABLE).is_none_or(|value| value != "stdin") {
         return refuse("LPC_PARENT is not set");
     }
     let stdin = io::stdin();

@@ -15,10 +15,14 @@ use crate::sys::socket::{self, Wait};
 /// What a client learnt of its server.
 #[derive(Debug)]
 pub(crate) struct Greeted {
+    /// The server, as far as it is known.
+    pub(crate) peer: Option<Credentials>,
     /// The stub's methods at the server.
     pub(crate) methods: Methods,
     /// The limits for what is sent.
     pub(crate) limits: Limits,
+    /// How many calls of this connection it runs at once, if it says so.
+    pub(crate) max_running: Option<u32>,
 }
 
 /// What a client says first.
@@ -29,19 +33,26 @@ pub(crate) fn client_hello(service: Description, config: &Config) -> Vec<u8> {
 /// What a server answers.
 pub(crate) fn server_hello(service: Description, config: &Config) -> Vec<u8> {
     let offer = Offer::new(service.name, service.methods, &config.limits);
-    offer.with_fingerprints(&service.fingerprints()).encode()
+    let max_running = u32::try_from(config.max_concurrent_calls).unwrap_or(u32::MAX);
+    offer.with_fingerprints(&service.fingerprints()).with_max_running(max_running).encode()
 }
 
 /// What a client makes of the server's answer.
 pub(crate) fn understand_server(
     preamble: Preamble,
     body: &[u8],
+    peer: Option<Credentials>,
     service: Description,
     config: &Config,
 ) -> Result<Greeted> {
     let offer = ServerHello::decode(preamble, body)?.into_offer()?;
     let found = offer.resolve(service.name, service.methods, &service.fingerprints())?;
-    Ok(Greeted { methods: Methods::new(service, found), limits: offer.limits.narrow(&config.limits) })
+    Ok(Greeted {
+        peer,
+        methods: Methods::new(service, found),
+        limits: offer.limits.narrow(&config.limits),
+        max_running: Some(offer.max_running).filter(|count| *count > 0),
+    })
 }
 
 /// What a server makes of a client's hello: the limits for what is sent.

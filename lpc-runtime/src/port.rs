@@ -21,9 +21,10 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::sys::time::TimeVal;
-use nix::unistd::Uid;
+use nix::unistd::{Uid, User};
 
 use crate::config::SOCKET_MODE;
+use crate::sys::environment;
 use crate::sys::fork::ForkGuard;
 
 /// The address of a service: a name, or the absolute path of a socket.
@@ -38,9 +39,11 @@ use crate::sys::fork::ForkGuard;
 /// A name `documents` is the socket `lpc/documents.sock` in the user's runtime directory, which only this
 /// user can enter (mode 0700). That directory is the first of these:
 ///
-/// 1. `$XDG_RUNTIME_DIR`, if it is set to an absolute path;
+/// 1. `$XDG_RUNTIME_DIR`, if it is set to an absolute path that is not another user's (as under `sudo -E`);
 /// 2. `/run/user/UID`, if it exists;
 /// 3. `.local/state` in the home directory.
+///
+/// A set-user-ID program, whose environment is its caller's word, asks neither `XDG_RUNTIME_DIR` nor `HOME`.
 ///
 /// It is never `/tmp`, where other users can put files in the way, nor an abstract name, which has no owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -317,6 +320,11 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
 
 /// The first Unix stream socket of those that the service manager opened for this process.
 pub(crate) fn inherited() -> Result<UnixListener> {
+    if environment::is_foreign() {
+        let message =
+            "this process has rights that its starter has not (AT_SECURE), and takes no sockets of it";
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
     let mut sockets = ListenFd::from_env();
     for index in 0..sockets.len() {
         // A socket of another kind is left alone.
@@ -330,22 +338,30 @@ pub(crate) fn inherited() -> Result<UnixListener> {
 }
 
 fn runtime_directory() -> Result<PathBuf> {
-    if let Some(directory) =
-        std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
-    {
+    let set = |name| environment::var(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let own = |path: &PathBuf| !is_of_another_user(path);
+    if let Some(directory) = set("XDG_RUNTIME_DIR").filter(own) {
         return Ok(directory);
     }
-    let directory = PathBuf::from(format!("/run/user/{}", Uid::effective()));
+    let user = Uid::effective();
+    let directory = PathBuf::from(format!("/run/user/{user}"));
     if directory.is_dir() {
         return Ok(directory);
     }
-    let home = std::env::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
-        let message = "a port's name needs a runtime directory: neither XDG_RUNTIME_DIR nor HOME is set";
+    let home = set("HOME").filter(own).or_else(|| Some(User::from_uid(user).ok()??.dir).filter(own));
+    let home = home.ok_or_else(|| {
+        let message = "a port's name needs a runtime directory: neither XDG_RUNTIME_DIR nor HOME is a directory of this user";
         Error::new(ErrorKind::InvalidInput, message)
     })?;
     let directory = home.join(".local/state");
     DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
     Ok(directory)
+}
+
+/// Whether the directory is another user's: under `sudo -E`, the variables of the environment name those of
+/// the user who called it.
+fn is_of_another_user(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|found| found.uid() != Uid::effective().as_raw())
 }
 
 /// Creates the directory if it does not exist, but not its parents, and checks that only this user can enter

@@ -26,7 +26,7 @@ use super::socket::AsyncLink;
 use super::stream::Stream;
 use crate::body::outgoing::Encoded;
 use crate::client::backpressure::{Quota, QuotaWait};
-use crate::client::reply::{self, Fetched};
+use crate::client::reply::Fetched;
 use crate::client::session::{Session, State};
 use crate::config::Config;
 use crate::connection::inbox::Inbox;
@@ -77,7 +77,7 @@ impl Connection {
         let thresholds = config.thresholds(service.methods)?;
         let socket = Arc::new(Stream::new(stream)?);
         let greeted = greeting::greet_server(&socket, service, config).await?;
-        let is_trusted = config.trusts(&*socket);
+        let is_trusted = config.trusts(greeted.peer.as_ref());
         let settings = config.client_settings(greeted.limits);
         let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, counters);
         let mut inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
@@ -158,6 +158,13 @@ impl Connection {
         result.map_err(|error| self.session.service().context(method, error))
     }
 
+    /// Gives a call up whose deadline has passed.
+    #[cold]
+    fn late(&self, mut call: Call<'_>, method: u32) -> Error {
+        let in_flight = self.session.state().calls.len();
+        self.session.timed_out(method, call.abandon(), in_flight)
+    }
+
     /// Makes a call and waits for its reply, until its deadline.
     async fn fetch(
         &self,
@@ -166,9 +173,8 @@ impl Connection {
         encode: &SyncEncode<'_>,
         deadline: Option<Instant>,
     ) -> Result<Fetched<'_>> {
-        let service = self.session.service();
         let sent = within(deadline, self.send((method, number), encode, deadline)).await;
-        let mut call = sent.unwrap_or_else(|| Err(reply::timed_out(service, method, Progress::NotSent)))?;
+        let mut call = sent.unwrap_or_else(|| Err(self.session.timed_out(method, Progress::NotSent, 0)))?;
         loop {
             match within(deadline, call.fetch()).await {
                 Some(Fetch::Answer(answer)) => {
@@ -176,11 +182,11 @@ impl Connection {
                 }
                 Some(Fetch::Rejected) => {
                     if within(deadline, self.link.uncongested()).await.is_none() {
-                        return Err(reply::timed_out(service, method, call.abandon()));
+                        return Err(self.late(call, method));
                     }
                     call.send_again(deadline)?;
                 }
-                None => return Err(reply::timed_out(service, method, call.abandon())),
+                None => return Err(self.late(call, method)),
             }
         }
     }

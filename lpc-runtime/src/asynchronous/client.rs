@@ -15,6 +15,7 @@ use super::caller::{Connected, Connection, dial};
 use super::redial::Redial;
 use super::{ClientBuilder, ServerBuilder};
 use crate::client::reply;
+use crate::client::time_limit::TimeLimit;
 use crate::connection::tally::Counters;
 use crate::generated::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome};
 use crate::port::Port;
@@ -145,8 +146,10 @@ impl Client {
     ) -> R {
         let outcome = match &*self.channel {
             Channel::Once(connected) => {
-                let deadline = reply::from_now(self.deadline.or(connected.session().time_of(method)));
-                connected.call(method, &encode, deadline).await
+                let session = connected.session();
+                let limit = TimeLimit::new(self.deadline, session.time_of(method));
+                let outcome = connected.call(method, &encode, limit.deadline).await;
+                outcome.map_err(|error| limit.explain(error, session.service(), method))
             }
             Channel::Again(redial) => redial.call(method, &encode, self.deadline).await,
         };

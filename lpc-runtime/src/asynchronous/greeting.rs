@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::stream::Stream;
 use crate::config::Config;
+use crate::credentials::Introduction;
 use crate::generated::Description;
 use crate::handshake::{self, Greeted};
 use crate::server::admission::Permit;
@@ -17,9 +18,11 @@ use crate::sys::socket::{self, Control, Received, Wait};
 /// The client's side of it.
 pub(super) async fn greet_server(socket: &Stream, service: Description, config: &Config) -> Result<Greeted> {
     let greeting = async {
-        handshake::heard(write(socket, &handshake::client_hello(service, config)).await)?;
-        let preamble = handshake::preamble(&read_preamble(socket).await?, Role::Server)?;
-        handshake::understand_server(preamble, &read(socket, preamble.len).await?, service, config)
+        let mut peer = Peer::new(socket)?;
+        handshake::heard(peer.write(&handshake::client_hello(service, config)).await)?;
+        let preamble = handshake::preamble(&peer.read_preamble().await?, Role::Server)?;
+        let body = peer.read(preamble.len).await?;
+        handshake::understand_server(preamble, &body, peer.introduction.end(socket)?, service, config)
     };
     timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(handshake::silent(config)))
 }
@@ -29,55 +32,74 @@ pub(super) async fn greet_client(
     socket: &Stream,
     hello: &[u8],
     config: &Config,
-    permit: &Permit,
+    permit: &mut Permit,
 ) -> Result<Limits> {
     let greeting = async {
-        let preamble = read_preamble(socket).await?;
+        let mut peer = Peer::new(socket)?;
+        let preamble = peer.read_preamble().await?;
         permit.greet()?;
-        write(socket, hello).await?;
+        peer.write(hello).await?;
         let preamble = handshake::preamble(&preamble, Role::Client)?;
-        handshake::understand_client(preamble, &read(socket, preamble.len).await?, config)
+        let limits = handshake::understand_client(preamble, &peer.read(preamble.len).await?, config)?;
+        permit.introduce(peer.introduction.end(socket)?);
+        Ok(limits)
     };
     timeout(config.handshake_timeout, greeting).await.unwrap_or_else(|_| Err(handshake::silent(config)))
 }
 
-async fn read_preamble(socket: &Stream) -> Result<[u8; Preamble::LEN]> {
-    let bytes = read(socket, Preamble::LEN).await?;
-    Ok(bytes.try_into().expect("as long as was asked for"))
+/// The other end, during the handshake.
+struct Peer<'s> {
+    socket: &'s Stream,
+    introduction: Introduction,
+    control: Control,
 }
 
-async fn read(socket: &Stream, len: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    let mut done = 0;
-    let mut control = Control::new();
-    while done < len {
-        socket.readable().await?;
-        // No descriptor belongs here: one that comes is closed at once.
-        let mut strays = Vec::new();
-        let received = socket
-            .try_read(|| socket::receive(socket, &mut bytes[done..], &mut control, &mut strays, Wait::Never));
-        match received {
-            Ok(Received { len: 0, .. }) => return Err(handshake::hung_up()),
-            Ok(more) => done += more.len,
-            Err(error) => check(error)?,
-        }
+impl<'s> Peer<'s> {
+    fn new(socket: &'s Stream) -> Result<Self> {
+        Ok(Self { socket, introduction: Introduction::begin(socket)?, control: Control::new() })
     }
-    Ok(bytes)
-}
 
-async fn write(socket: &Stream, bytes: &[u8]) -> Result<()> {
-    let mut done = 0;
-    let mut room = None;
-    while done < bytes.len() {
-        match socket::send(socket, &bytes[done..], None, Wait::Never) {
-            Ok(more) => done += more,
-            Err(error) => {
-                check(error)?;
-                room.get_or_insert_with(|| socket.room()).there().await?;
+    async fn read_preamble(&mut self) -> Result<[u8; Preamble::LEN]> {
+        let bytes = self.read(Preamble::LEN).await?;
+        Ok(bytes.try_into().expect("as long as was asked for"))
+    }
+
+    async fn read(&mut self, len: usize) -> Result<Vec<u8>> {
+        let Self { socket, introduction, control } = self;
+        let mut bytes = vec![0; len];
+        let mut done = 0;
+        while done < len {
+            socket.readable().await?;
+            // No descriptor belongs here: one that comes is closed at once.
+            let mut strays = Vec::new();
+            let received = socket
+                .try_read(|| socket::receive(*socket, &mut bytes[done..], control, &mut strays, Wait::Never));
+            match received {
+                Ok(Received { len: 0, .. }) => return Err(handshake::hung_up()),
+                Ok(more) => {
+                    introduction.received(control);
+                    done += more.len;
+                }
+                Err(error) => check(error)?,
             }
         }
+        Ok(bytes)
     }
-    Ok(())
+
+    async fn write(&self, bytes: &[u8]) -> Result<()> {
+        let mut done = 0;
+        let mut room = None;
+        while done < bytes.len() {
+            match socket::send(self.socket, &bytes[done..], None, Wait::Never) {
+                Ok(more) => done += more,
+                Err(error) => {
+                    check(error)?;
+                    room.get_or_insert_with(|| self.socket.room()).there().await?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// `Ok` where the socket has to be waited for.

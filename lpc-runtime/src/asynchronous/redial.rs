@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::caller::{Connected, dial};
 use crate::client::reconnect::{ConnectionEvent, Dialling, Lost, Reconnect, Retries};
-use crate::client::reply;
+use crate::client::time_limit::TimeLimit;
 use crate::config::Config;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Outcome, SyncEncode};
@@ -120,14 +120,14 @@ impl Redial {
         encode: &SyncEncode<'_>,
         time: Option<Duration>,
     ) -> Result<R> {
-        let deadline = reply::from_now(time.or(self.current()?.session().time_of(method)));
+        let limit = TimeLimit::new(time, self.current()?.session().time_of(method));
+        let explain = |error| limit.explain(error, self.0.service, method);
         let mut retries = Retries::new(&self.0.policy, &self.0.service.methods[method as usize]);
         loop {
-            let connection = self.connected(deadline).await?;
-            let result = connection.call(method, encode, deadline).await;
-            match result {
+            let connection = self.connected(limit.deadline).await.map_err(explain)?;
+            match connection.call(method, encode, limit.deadline).await {
                 Err(error) if retries.again(&error) => {}
-                result => return result,
+                result => return result.map_err(explain),
             }
         }
     }

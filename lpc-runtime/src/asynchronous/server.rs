@@ -192,7 +192,7 @@ async fn accept<D: Implementation>(
             tokio::time::sleep(admission::FULL_PAUSE).await;
         }
         let Some(permit) = admission.admit(&stream, service, config) else { continue };
-        let peer = permit.peer();
+        let peer = permit.peer().cloned();
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
         connections.spawn(async move {
             match greet(&stream, &served, &config, &control, permit).await {
@@ -200,7 +200,7 @@ async fn accept<D: Implementation>(
                     // It has been logged.
                     let _ = connection.serve(&stream, inbox).await;
                 }
-                Err(error) => control.admission.log_refusal(service, Some(peer), &error),
+                Err(error) => control.admission.log_refusal(service, peer.as_ref(), &error),
             }
         });
     }
@@ -212,11 +212,11 @@ async fn greet<D: Implementation>(
     served: &Arc<Served<D>>,
     config: &Config,
     control: &Control,
-    permit: Permit,
+    mut permit: Permit,
 ) -> Result<(Arc<Connection<D>>, Inbox)> {
-    let limits = greeting::greet_client(stream, &served.hello, config, &permit).await?;
-    let is_trusted = config.trusts(&**stream);
-    let settings = served.settings(limits, permit.peer().uid(), config);
+    let limits = greeting::greet_client(stream, &served.hello, config, &mut permit).await?;
+    let is_trusted = config.trusts(permit.peer());
+    let settings = served.settings(limits, permit.user(), config);
     let link = Link::new(Arc::clone(stream) as _, Wait::Never, settings, Arc::clone(&control.counters));
     permit.established(&link);
     let mut inbox = Inbox::new(Role::Server, config.limits, is_trusted, &link);

@@ -66,7 +66,7 @@ impl Connection {
         service.find_forms();
         let thresholds = config.thresholds(service.methods)?;
         let greeted = greeting::greet_server(&stream, service, config)?;
-        let is_trusted = config.trusts(&stream);
+        let is_trusted = config.trusts(greeted.peer.as_ref());
         let settings = config.client_settings(greeted.limits);
         let link = Link::new(Arc::new(stream), Wait::Sleep, settings, counters);
         let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
@@ -358,6 +358,7 @@ impl Connection {
         method: u32,
     ) -> Result<Result<Arrived>> {
         let link = self.link();
+        let in_flight = state.calls.len();
         let abandoned = state.calls.abandon(call, |position| reply::progress(position, link));
         match abandoned {
             Abandoned::Gone(gone) => Ok(self.leave_with(state, gone)),
@@ -368,7 +369,7 @@ impl Connection {
                 link.send_now(&frame::cancel(call));
                 // Its reply, which frees its block, may be the last thing to come for a while.
                 link.watch();
-                Err(reply::timed_out(self.session.service(), method, progress))
+                Err(self.session.timed_out(method, progress, in_flight))
             }
         }
     }

@@ -16,6 +16,7 @@ use super::caller::{Connection, dial};
 use super::redial::Redial;
 use super::{ClientBuilder, ServerBuilder};
 use crate::client::reply;
+use crate::client::time_limit::TimeLimit;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Dispatch, Dispatcher, Encoder, Outcome};
 use crate::port::Port;
@@ -138,8 +139,10 @@ impl Client {
     pub fn call<R: Outcome>(&self, method: u32, encode: impl Fn(&mut Encoder<'_>) -> Result<()>) -> R {
         let outcome = match &*self.channel {
             Channel::Once(connection) => {
-                let deadline = reply::from_now(self.deadline.or(connection.session().time_of(method)));
-                connection.call(method, &encode, deadline)
+                let session = connection.session();
+                let limit = TimeLimit::new(self.deadline, session.time_of(method));
+                let outcome = connection.call(method, &encode, limit.deadline);
+                outcome.map_err(|error| limit.explain(error, session.service(), method))
             }
             Channel::Again(redial) => redial.call(method, &encode, self.deadline),
         };

@@ -1,6 +1,6 @@
 //! The handshake on a blocking socket, in bounded time.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,19 @@ use lpc_core::receive::Role;
 use lpc_core::{Error, Limits, Result};
 
 use crate::config::Config;
+use crate::credentials::{Credentials, Introduction};
 use crate::generated::Description;
 use crate::handshake::{self, Greeted};
 use crate::server::admission::Permit;
+use crate::sys::socket::{self, Control, Received, Wait};
 
 /// The client's side of it.
 pub(super) fn greet_server(stream: &UnixStream, service: Description, config: &Config) -> Result<Greeted> {
-    let mut peer = Timed::new(stream, config);
+    let mut peer = Timed::new(stream, config)?;
     handshake::heard(peer.write(&handshake::client_hello(service, config)))?;
     let preamble = handshake::preamble(&peer.read_preamble()?, Role::Server)?;
-    let greeted = handshake::understand_server(preamble, &peer.read_body(preamble)?, service, config)?;
-    peer.done()?;
-    Ok(greeted)
+    let body = peer.read_body(preamble)?;
+    handshake::understand_server(preamble, &body, peer.done()?, service, config)
 }
 
 /// The server's side of it. A client of another version is told our hello before it is refused.
@@ -28,15 +29,15 @@ pub(super) fn greet_client(
     stream: &UnixStream,
     hello: &[u8],
     config: &Config,
-    permit: &Permit,
+    permit: &mut Permit,
 ) -> Result<Limits> {
-    let mut peer = Timed::new(stream, config);
+    let mut peer = Timed::new(stream, config)?;
     let preamble = peer.read_preamble()?;
     permit.greet()?;
     peer.write(hello)?;
     let preamble = handshake::preamble(&preamble, Role::Client)?;
     let limits = handshake::understand_client(preamble, &peer.read_body(preamble)?, config)?;
-    peer.done()?;
+    permit.introduce(peer.done()?);
     Ok(limits)
 }
 
@@ -46,11 +47,15 @@ struct Timed<'s> {
     config: &'s Config,
     /// `None` where that is beyond what the clock can say.
     deadline: Option<Instant>,
+    introduction: Introduction,
+    control: Control,
 }
 
 impl<'s> Timed<'s> {
-    fn new(stream: &'s UnixStream, config: &'s Config) -> Self {
-        Self { stream, config, deadline: Instant::now().checked_add(config.handshake_timeout) }
+    fn new(stream: &'s UnixStream, config: &'s Config) -> Result<Self> {
+        let deadline = Instant::now().checked_add(config.handshake_timeout);
+        let introduction = Introduction::begin(stream)?;
+        Ok(Self { stream, config, deadline, introduction, control: Control::new() })
     }
 
     fn read_preamble(&mut self) -> Result<[u8; Preamble::LEN]> {
@@ -68,9 +73,14 @@ impl<'s> Timed<'s> {
     fn read(&mut self, mut space: &mut [u8]) -> Result<()> {
         while !space.is_empty() {
             self.stream.set_read_timeout(self.left()?)?;
-            match self.stream.read(space) {
-                Ok(0) => return Err(handshake::hung_up()),
-                Ok(len) => space = &mut space[len..],
+            // No descriptor belongs here: one that comes is closed at once.
+            let mut strays = Vec::new();
+            match socket::receive(self.stream, space, &mut self.control, &mut strays, Wait::Sleep) {
+                Ok(Received { len: 0, .. }) => return Err(handshake::hung_up()),
+                Ok(Received { len, .. }) => {
+                    self.introduction.received(&mut self.control);
+                    space = &mut space[len..];
+                }
                 Err(error) => self.check(error)?,
             }
         }
@@ -103,9 +113,10 @@ impl<'s> Timed<'s> {
         if left.is_zero() { Err(handshake::silent(self.config)) } else { Ok(Some(left)) }
     }
 
-    /// From here on the stream waits as long as it takes.
-    fn done(&self) -> Result<()> {
+    /// From here on the stream waits as long as it takes. The peer, as far as it is known.
+    fn done(self) -> Result<Option<Credentials>> {
         self.stream.set_read_timeout(None)?;
-        Ok(self.stream.set_write_timeout(None)?)
+        self.stream.set_write_timeout(None)?;
+        self.introduction.end(self.stream)
     }
 }

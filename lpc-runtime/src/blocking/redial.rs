@@ -8,7 +8,7 @@ use lpc_core::{Error, Result};
 
 use super::caller::{Connection, dial};
 use crate::client::reconnect::{ConnectionEvent, Dialling, Lost, Reconnect, Retries};
-use crate::client::reply;
+use crate::client::time_limit::TimeLimit;
 use crate::config::Config;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Encode, Outcome};
@@ -88,13 +88,14 @@ impl Redial {
         encode: &Encode<'_>,
         time: Option<Duration>,
     ) -> Result<R> {
-        let deadline = reply::from_now(time.or(self.current()?.session().time_of(method)));
+        let limit = TimeLimit::new(time, self.current()?.session().time_of(method));
+        let explain = |error| limit.explain(error, self.service, method);
         let mut retries = Retries::new(&self.policy, &self.service.methods[method as usize]);
         loop {
-            let result = self.connected(deadline)?.call(method, encode, deadline);
-            match result {
+            let connection = self.connected(limit.deadline).map_err(explain)?;
+            match connection.call(method, encode, limit.deadline) {
                 Err(error) if retries.again(&error) => {}
-                result => return result,
+                result => return result.map_err(explain),
             }
         }
     }

@@ -196,19 +196,19 @@ fn accept(
             }
         }
         let Some(permit) = admission.admit(&stream, service, config) else { continue };
-        let peer = permit.peer();
+        let peer = permit.peer().cloned();
         let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
-        let accepted = Arc::clone(&stream);
+        let (accepted, refused) = (Arc::clone(&stream), peer.clone());
         let spawned = thread::Builder::new().name("lpc-connection".into()).spawn(move || {
             if let Err(error) = lead(accepted, &served, &config, &control, permit) {
-                control.admission.log_refusal(service, Some(peer), &error);
+                control.admission.log_refusal(service, peer.as_ref(), &error);
             }
         });
         if let Err(error) = spawned {
             let message = format!("no thread for a connection: {error}");
             let reason = Error::new(ErrorKind::ResourceExhausted, message);
             crate::handshake::refuse(&*stream, &reason);
-            admission.log_refusal(service, Some(peer), &reason);
+            admission.log_refusal(service, refused.as_ref(), &reason);
         }
     }
 }
@@ -219,11 +219,11 @@ fn lead(
     served: &Arc<Served<DispatchFn>>,
     config: &Config,
     control: &Control,
-    permit: Permit,
+    mut permit: Permit,
 ) -> Result<()> {
-    let limits = greeting::greet_client(&stream, &served.hello, config, &permit)?;
-    let is_trusted = config.trusts(&*stream);
-    let settings = served.settings(limits, permit.peer().uid(), config);
+    let limits = greeting::greet_client(&stream, &served.hello, config, &mut permit)?;
+    let is_trusted = config.trusts(permit.peer());
+    let settings = served.settings(limits, permit.user(), config);
     let link = Link::new(stream, Wait::Sleep, settings, Arc::clone(&control.counters));
     permit.established(&link);
     let inbox = Box::new(Inbox::new(Role::Server, config.limits, is_trusted, &link));

@@ -5,3 +5,4 @@ pub(crate) mod methods;
 pub(crate) mod reconnect;
 pub(crate) mod reply;
 pub(crate) mod session;
+pub(crate) mod time_limit;

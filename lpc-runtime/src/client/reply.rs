@@ -58,10 +58,11 @@ pub(crate) fn progress(position: StreamPosition, link: &Link) -> Progress {
 }
 
 /// The error of a call that nobody answered in time.
-pub(crate) fn timed_out(service: Description, method: u32, progress: Progress) -> Error {
-    let method = service.method(method);
-    Error::new(ErrorKind::TimedOut, format!("{}.{method}: no reply before the deadline", service.name))
-        .with_progress(progress)
+pub(crate) fn timed_out(service: Description, method: u32, progress: Progress, why: &str) -> Error {
+    let (service, method) = (service.name, service.method(method));
+    let what = if progress == Progress::NotSent { "not sent" } else { "no reply" };
+    let message = format!("{service}.{method}: {what} before the deadline{why}");
+    Error::new(ErrorKind::TimedOut, message).with_progress(progress)
 }
 
 /// What the server's word on a call means to its caller: a server that sees the deadline pass first says that
@@ -70,7 +71,15 @@ pub(crate) fn explained(error: Error, service: Description, method: u32, deadlin
     if !error.is_cancelled() || deadline.is_none() {
         return error;
     }
-    timed_out(service, method, error.progress().min(Progress::MayHaveRun))
+    if error.progress() == Progress::NotSent {
+        let message = format!(
+            "{}.{}: it waited at the server until the deadline, while others ran (max_concurrent_calls)",
+            service.name,
+            service.method(method)
+        );
+        return Error::new(ErrorKind::TimedOut, message);
+    }
+    timed_out(service, method, Progress::MayHaveRun, "")
 }
 
 /// Why calls fail on a connection whose server shuts down.

@@ -35,6 +35,7 @@ pub(crate) struct Session<C: Callers> {
     /// The server, as far as it is known.
     peer: Option<Credentials>,
     methods: Methods,
+    max_running: Option<u32>,
     thresholds: Box<[Threshold]>,
     deadlines: Box<[Option<Duration>]>,
     at_quota: AtQuota,
@@ -111,13 +112,13 @@ impl<C: Callers> Session<C> {
         config: &Config,
         callers: C,
     ) -> Self {
-        let peer = Credentials::of_peer(link.socket()).ok();
         let calls = Calls::new(link.limits().max_calls as usize);
         Self {
             link,
             service,
-            peer,
+            peer: greeted.peer,
             methods: greeted.methods,
+            max_running: greeted.max_running,
             thresholds,
             deadlines: reply::deadlines(service.methods, config.deadline),
             at_quota: config.at_quota,
@@ -249,6 +250,19 @@ impl<C: Callers> Session<C> {
             _ => handshake::disconnected(error),
         };
         (error.with_progress(Progress::NotSent), state.woken(gone))
+    }
+
+    /// The error of a call that nobody answered before its deadline, when so many calls were in flight.
+    #[cold]
+    pub(crate) fn timed_out(&self, method: u32, progress: Progress, in_flight: usize) -> Error {
+        let waits = match self.max_running {
+            Some(running) if progress != Progress::NotSent && in_flight > running as usize => format!(
+                "; {in_flight} calls of this connection were in flight, of which the server runs {running} at a time \
+                 (max_concurrent_calls)"
+            ),
+            _ => String::new(),
+        };
+        reply::timed_out(self.service, method, progress, &waits)
     }
 
     /// What a reply means to the caller. One that does not decode fails its call; many of them end the
@@ -448,7 +462,8 @@ impl<C: Callers> Session<C> {
 
     /// One event for each connection: that of the peer's fault is a warning.
     fn log_end(&self, error: &Error) {
-        let (pid, uid) = (self.peer.map(|peer| peer.pid()), self.peer.map(|peer| peer.uid()));
+        let peer = self.peer.as_ref();
+        let (pid, uid) = (peer.map(Credentials::pid), peer.map(Credentials::uid));
         let service = self.service.name;
         if error.is_disconnected() {
             tracing::debug!(service, pid, uid, %error, "connection to the server ended");

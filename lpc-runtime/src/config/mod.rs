@@ -88,7 +88,6 @@
 mod builder;
 
 use std::fmt;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +100,7 @@ use nix::unistd::Uid;
 use crate::client::reconnect::Reconnect;
 use crate::connection::link::Settings;
 use crate::credentials::Credentials;
+use crate::sys::environment;
 
 pub use self::builder::{ClientBuilder, ServerBuilder};
 
@@ -245,24 +245,25 @@ impl Config {
         if is_accepted {
             return Ok(());
         }
-        let message = format!("the {role}'s user {} is not accepted (accept)", peer.uid());
+        let message = match peer.uid() {
+            u32::MAX => format!(
+                "the {role}'s user is not accepted (accept): it has no id in this process's user namespace"
+            ),
+            uid => format!("the {role}'s user {uid} is not accepted (accept)"),
+        };
         Err(Error::new(ErrorKind::PermissionDenied, message))
     }
 
-    /// Whether the memory of the peer at the other end of `stream` is read in place (`trust`).
-    pub(crate) fn trusts(&self, stream: impl AsFd) -> bool {
-        let Some(Rule(trusts)) = &self.trust else { return false };
+    /// Whether the memory of this peer is read in place (`trust`). One that is not known is not trusted.
+    pub(crate) fn trusts(&self, peer: Option<&Credentials>) -> bool {
+        let (Some(Rule(trusts)), Some(peer)) = (&self.trust, peer) else { return false };
         // This is the user's code. If it panics, the peer is not trusted.
-        let trusts = |peer| catch_unwind(AssertUnwindSafe(|| trusts(&peer))).unwrap_or(false);
-        Credentials::of_peer(stream).is_ok_and(trusts)
+        catch_unwind(AssertUnwindSafe(|| trusts(peer))).unwrap_or(false)
     }
 
     /// The threshold of each method: its own, else the builder's, else the environment's, else the default.
     pub(crate) fn thresholds(&self, methods: &[Method]) -> Result<Box<[Threshold]>> {
-        let common = match (
-            self.threshold,
-            std::env::var_os(THRESHOLD_VARIABLE).filter(|text| !text.is_empty()),
-        ) {
+        let common = match (self.threshold, environment::var(THRESHOLD_VARIABLE)) {
             (Some(threshold), _) => threshold,
             (None, None) => Threshold::default(),
             (None, Some(text)) => text.to_str().and_then(Threshold::parse).ok_or_else(|| {

@@ -77,7 +77,10 @@ impl RefusalLog {
 #[derive(Debug)]
 pub(crate) struct Permit {
     admission: Arc<Admission>,
-    peer: Credentials,
+    /// Whose connection it counts as.
+    user: u32,
+    /// The client, as far as it is known.
+    peer: Option<Credentials>,
     number: u64,
 }
 
@@ -126,7 +129,7 @@ impl Admission {
             socket::shutdown(&**socket, Shutdown::Both);
         }
         let peer = socket.and_then(|socket| Credentials::of_peer(&*socket).ok());
-        self.log_refusal(service, peer, &reason);
+        self.log_refusal(service, peer.as_ref(), &reason);
     }
 
     /// Admits a client that has connected to a port, or tells it why not.
@@ -147,7 +150,7 @@ impl Admission {
         admitted
             .inspect_err(|reason| {
                 handshake::refuse(&**stream, reason);
-                self.log_refusal(service, peer.ok(), reason);
+                self.log_refusal(service, peer.as_ref().ok(), reason);
             })
             .ok()
     }
@@ -209,7 +212,7 @@ impl Admission {
             socket::shutdown(&*socket, Shutdown::Both);
         }
         drop(state);
-        Ok(Permit { admission: Arc::clone(self), peer, number })
+        Ok(Permit { admission: Arc::clone(self), user, peer: Some(peer), number })
     }
 
     /// How many connections there are.
@@ -291,8 +294,8 @@ impl Admission {
 
     /// Logs why a client did not become a connection: one warning in a second, and how many others there
     /// were.
-    pub(crate) fn log_refusal(&self, service: Description, peer: Option<Credentials>, reason: &Error) {
-        let (pid, uid) = (peer.map(|peer| peer.pid()), peer.map(|peer| peer.uid()));
+    pub(crate) fn log_refusal(&self, service: Description, peer: Option<&Credentials>, reason: &Error) {
+        let (pid, uid) = (peer.map(Credentials::pid), peer.map(Credentials::uid));
         if reason.is_disconnected() {
             tracing::debug!(service = service.name, pid, uid, error = %reason, "connection ended");
             return;
@@ -315,9 +318,19 @@ fn too_many_pending(whose: String, count: usize) -> Error {
 }
 
 impl Permit {
-    /// The client.
-    pub(crate) fn peer(&self) -> Credentials {
-        self.peer
+    /// The client, as far as it is known.
+    pub(crate) fn peer(&self) -> Option<&Credentials> {
+        self.peer.as_ref()
+    }
+
+    /// The user whose connection it counts as: of a connected pair's, the one who made the pair.
+    pub(crate) fn user(&self) -> u32 {
+        self.user
+    }
+
+    /// The client has said who it is.
+    pub(crate) fn introduce(&mut self, peer: Option<Credentials>) {
+        self.peer = peer;
     }
 
     /// The server is about to send its hello.
@@ -326,7 +339,7 @@ impl Permit {
     ///
     /// The handshake has been evicted, and the client been told.
     pub(crate) fn greet(&self) -> Result<()> {
-        if self.admission.state().pending.greet(self.peer.uid(), self.number) {
+        if self.admission.state().pending.greet(self.user, self.number) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Disconnected, "the handshake was evicted for others"))
@@ -341,7 +354,7 @@ impl Permit {
     /// The handshake is complete.
     pub(crate) fn established(&self, link: &Arc<Link>) {
         let mut state = self.admission.state();
-        state.pending.remove(self.peer.uid(), self.number);
+        state.pending.remove(self.user, self.number);
         if let Some(permit) = state.connections.get_mut(&self.number) {
             permit.link = Arc::downgrade(link);
         }
@@ -356,12 +369,12 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.admission.state();
-        state.pending.remove(self.peer.uid(), self.number);
+        state.pending.remove(self.user, self.number);
         state.connections.remove(&self.number);
-        if let Some(count) = state.users.get_mut(&self.peer.uid()) {
+        if let Some(count) = state.users.get_mut(&self.user) {
             *count -= 1;
             if *count == 0 {
-                state.users.remove(&self.peer.uid());
+                state.users.remove(&self.user);
             }
         }
         if state.connections.is_empty() {

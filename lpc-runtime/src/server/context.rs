@@ -60,10 +60,16 @@ impl Context {
         Self(CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default())
     }
 
-    /// The caller's credentials; `None` outside of a call.
+    /// The deadline of the call that this thread or task is answering.
+    #[inline]
+    pub(crate) fn deadline_of_current() -> Option<Instant> {
+        CURRENT.try_with(|current| current.borrow().as_ref()?.deadline).ok().flatten()
+    }
+
+    /// The caller's credentials; `None` outside of a call, and where it is not known who the caller is.
     #[must_use]
     pub fn peer(&self) -> Option<Credentials> {
-        Some(self.0.as_ref()?.peer)
+        self.0.as_ref()?.peer.clone()
     }
 
     /// The deadline of the call, if it has one.
@@ -72,8 +78,8 @@ impl Context {
         self.0.as_ref()?.deadline
     }
 
-    /// The time left until the deadline, if there is one. Pass it on when the implementation calls other
-    /// services.
+    /// The time left until the deadline, if there is one. Calls of other services that the implementation
+    /// makes within the call inherit it.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         Some(self.deadline()?.saturating_duration_since(Instant::now()))
@@ -143,14 +149,14 @@ pub(crate) fn cancelled(progress: Progress) -> Error {
 #[derive(Debug)]
 pub(crate) struct Running {
     link: Weak<Link>,
-    peer: Credentials,
+    peer: Option<Credentials>,
     deadline: Option<Instant>,
     is_cancelled: AtomicBool,
     wakers: Mutex<Wakers>,
 }
 
 impl Running {
-    pub(crate) fn new(link: &Arc<Link>, peer: Credentials) -> Self {
+    pub(crate) fn new(link: &Arc<Link>, peer: Option<Credentials>) -> Self {
         Self {
             link: Arc::downgrade(link),
             peer,

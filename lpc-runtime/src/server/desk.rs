@@ -362,8 +362,13 @@ impl Drop for Desk {
 const SPARE: usize = 16;
 
 impl State {
-    fn context(&mut self, link: &Arc<Link>, peer: Credentials, deadline: Option<Instant>) -> Arc<Running> {
-        let mut running = self.spare.pop().unwrap_or_else(|| Arc::new(Running::new(link, peer)));
+    fn context(
+        &mut self,
+        link: &Arc<Link>,
+        peer: Option<&Credentials>,
+        deadline: Option<Instant>,
+    ) -> Arc<Running> {
+        let mut running = self.spare.pop().unwrap_or_else(|| Arc::new(Running::new(link, peer.cloned())));
         Arc::get_mut(&mut running).expect("what is spare has no other owner").renew(deadline);
         running
     }

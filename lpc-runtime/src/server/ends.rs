@@ -8,6 +8,7 @@ use lpc_core::ring::RingViolation;
 use lpc_core::{Error, ErrorKind};
 
 use crate::config::Config;
+use crate::credentials::Credentials;
 use crate::generated::Description;
 use crate::server::admission::Permit;
 
@@ -38,7 +39,7 @@ impl End {
             return;
         }
         let (service, peer, calls) = (service.name, permit.peer(), calls());
-        let (pid, uid) = (peer.pid(), peer.uid());
+        let (pid, uid) = (peer.map(Credentials::pid), peer.map(Credentials::uid));
         match cause {
             Cause::Error(error) if !error.is_disconnected() => {
                 tracing::warn!(service, pid, uid, calls, %error, "connection closed");

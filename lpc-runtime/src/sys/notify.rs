@@ -6,6 +6,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use super::environment;
+
 /// The environment variable that says where the service manager listens. It stays set: a service manager
 /// passes over what children of a service say (`NotifyAccess=`, systemd.service(5)), and changing the
 /// environment of threads is not safe.
@@ -19,7 +21,7 @@ pub(crate) const STOPPING: &str = "STOPPING=1";
 
 /// Notifies the service manager, if there is one. A failure is logged, since no server depends on it.
 pub(crate) fn tell(state: &str) {
-    let Some(address) = std::env::var_os(VARIABLE).filter(|address| !address.is_empty()) else { return };
+    let Some(address) = environment::var(VARIABLE) else { return };
     if let Err(error) = send(&address, state) {
         tracing::warn!(%error, ?address, state, "the service manager was not told");
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{self, ControlMessage, MsgFlags, Shutdown, UnixCredentials, sockopt};
+use nix::sys::socket::{self, ControlMessage, MsgFlags, Shutdown, UnixAddr, UnixCredentials, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::retry;
@@ -62,14 +62,23 @@ pub(crate) fn is_short_of_means(error: &io::Error) -> bool {
 /// Room for the control data of one receive: for as many descriptors as one message can bring (`SCM_MAX_FD`,
 /// unix(7)), so that the kernel never has to leave any out for want of room.
 #[derive(Debug)]
-pub(crate) struct Control(Box<[u64; CONTROL_WORDS]>);
+pub(crate) struct Control {
+    words: Box<[u64; CONTROL_WORDS]>,
+    /// Of the last message that said who has sent it.
+    sender: Option<UnixCredentials>,
+}
 
-/// A header of two words, and 253 descriptors of half a word each.
-const CONTROL_WORDS: usize = 2 + 253_usize.div_ceil(2);
+/// A header of two words, and 253 descriptors of half a word each; a header, and three ids.
+const CONTROL_WORDS: usize = 2 + 253_usize.div_ceil(2) + 2 + 2;
 
 impl Control {
     pub(crate) fn new() -> Self {
-        Self(Box::new([0; CONTROL_WORDS]))
+        Self { words: Box::new([0; CONTROL_WORDS]), sender: None }
+    }
+
+    /// Who has sent the last message that said so: where the socket [passes](pass_credentials) credentials.
+    pub(crate) fn take_sender(&mut self) -> Option<UnixCredentials> {
+        self.sender.take()
     }
 }
 
@@ -98,9 +107,9 @@ pub(crate) fn receive(
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_iov = &raw mut slice;
     message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_control = control.words.as_mut_ptr().cast();
     let mut call = || {
-        message.msg_controllen = size_of_val(&*control.0) as _;
+        message.msg_controllen = size_of_val(&*control.words) as _;
         // SAFETY: the header points to one slice, which is `space`, and to the control buffer, with their
         // lengths; both are borrowed for longer than the call.
         Errno::result(unsafe { libc::recvmsg(fd, &raw mut message, flags) })
@@ -131,6 +140,13 @@ pub(crate) fn receive(
                 // went nowhere else.
                 descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
             }
+        }
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
+            // SAFETY: as above.
+            let data = unsafe { libc::CMSG_DATA(item) }.cast::<libc::ucred>();
+            // SAFETY: the kernel's item of this type is that structure, for any bytes of which there is a
+            // value; nothing is said about alignment.
+            control.sender = Some(unsafe { data.read_unaligned() }.into());
         }
         // SAFETY: as for the first.
         item = unsafe { libc::CMSG_NXTHDR(&raw const message, item) };
@@ -201,6 +217,53 @@ pub(crate) fn set_receive_timeout(socket: impl AsFd, time: Option<Duration>) -> 
 /// The peer's credentials as they were when it connected (`SO_PEERCRED`, unix(7)).
 pub(crate) fn peer_credentials(socket: impl AsFd) -> io::Result<UnixCredentials> {
     Ok(socket::getsockopt(&socket.as_fd(), sockopt::PeerCredentials)?)
+}
+
+/// The peer's supplementary groups as they were then (`SO_PEERGROUPS`).
+pub(crate) fn peer_groups(socket: impl AsFd) -> io::Result<Vec<libc::gid_t>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 32];
+    loop {
+        let mut len = size_of_val(&*groups) as libc::socklen_t;
+        // SAFETY: the option is written to the vector, which has as many bytes as `len` says.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        let count = len as usize / size_of::<libc::gid_t>();
+        match Errno::result(result) {
+            Ok(_) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // It has said how many there are.
+            Err(Errno::ERANGE) if count > groups.len() => groups.resize(count, 0),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether messages bring their sender's credentials (`SO_PASSCRED`, unix(7)).
+pub(crate) fn pass_credentials(socket: impl AsFd, pass: bool) -> io::Result<()> {
+    Ok(socket::setsockopt(&socket.as_fd(), sockopt::PassCred, &pass)?)
+}
+
+/// Whether neither end has a name: they are a connected pair.
+pub(crate) fn is_unnamed(socket: impl AsFd) -> io::Result<bool> {
+    let fd = socket.as_fd().as_raw_fd();
+    let [here, there]: [UnixAddr; 2] = [
+        socket::getsockname(fd)?,
+        match socket::getpeername(fd) {
+            // The peer has left.
+            Err(Errno::ENOTCONN) => return Ok(true),
+            name => name?,
+        },
+    ];
+    Ok(here.is_unnamed() && there.is_unnamed())
 }
 
 #[cfg(test)]

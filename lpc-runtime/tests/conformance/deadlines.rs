@@ -1,7 +1,7 @@
 //! Calls that are cancelled, by hand or by the clock.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lpc::{Context, ErrorKind, Progress};
@@ -38,7 +38,7 @@ fn a_call_ends_at_its_deadline_and_the_connection_goes_on() {
         for key in 0..2 {
             let error = error_once_sent(|| hasty.wait(key));
             assert!(is_timed_out(&error), "{error:?}");
-            assert!(error.to_string().contains("Probe.wait: no reply before the deadline"), "{error}");
+            assert_eq!(error.to_string(), "Probe.wait: no reply before the deadline (with_deadline(30ms))");
             assert_eq!(client.echo(b"goes on").unwrap(), b"goes on");
         }
         for key in 0..2 {
@@ -62,12 +62,110 @@ fn a_deadline_is_the_methods_own_or_the_clients_or_the_callers() {
         assert_eq!(client.with_deadline(Duration::MAX).context().unwrap().0, None);
         let error = error_once_sent(|| client.heed_briefly(1));
         assert!(is_timed_out(&error), "{error:?}");
+        assert!(error.to_string().ends_with(" (the method's deadline of 50ms)"), "{error}");
         let patient = client.with_deadline(GUARD);
         let waiting = std::thread::spawn(move || patient.heed_briefly(2));
         eventually("the call", || probe.heeding.load(SeqCst) == 2);
         std::thread::sleep(2 * SHORT);
         probe.open_now(2);
         waiting.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_late_call_says_that_it_was_the_clients_deadline_and_that_others_were_ahead_of_it() {
+    for setup in pairs::all() {
+        let setup = Setup { deadline: Some(SHORT), max_concurrent_calls: 1, ..setup };
+        let probe = Implementation::new();
+        let (client, _server) = setup.connect(&probe);
+        std::thread::scope(|scope| {
+            let running = scope.spawn(|| client.with_deadline(GUARD).heed(1));
+            eventually("the call", || probe.heeding.load(SeqCst) == 1);
+            let error = error_once_sent(|| client.wait(2)).to_string();
+            assert!(error.contains("max_concurrent_calls"), "{error}");
+            assert!(error.ends_with(" (the client's deadline of 30ms)"), "{error}");
+            probe.open_now(1);
+            running.join().unwrap().unwrap();
+        });
+    }
+}
+
+/// Services that are implemented by calls of a probe.
+mod outer {
+    use std::sync::Mutex;
+
+    use crate::pairs::AnyClient;
+    use crate::probe::asynchronous::{Probe as _, ProbeClient};
+    use crate::probe::blocking::Probe as _;
+
+    #[lpc::service]
+    pub trait Outer {
+        /// Milliseconds that the probe sees are left.
+        fn left(&self) -> lpc::Result<Option<u64>>;
+        /// Fails as the probe does, and keeps the reason.
+        fn wait(&self) -> lpc::Result<()>;
+    }
+
+    #[lpc::service]
+    pub trait AsyncOuter {
+        async fn left(&self) -> lpc::Result<Option<u64>>;
+    }
+
+    pub struct Via<'r> {
+        pub probe: AnyClient,
+        pub reason: &'r Mutex<String>,
+    }
+
+    impl Outer for Via<'static> {
+        fn left(&self) -> lpc::Result<Option<u64>> {
+            Ok(self.probe.context()?.0)
+        }
+        fn wait(&self) -> lpc::Result<()> {
+            self.probe.wait(1).inspect_err(|error| *self.reason.lock().unwrap() = error.to_string())
+        }
+    }
+
+    pub struct AsyncVia(pub ProbeClient);
+
+    impl AsyncOuter for AsyncVia {
+        async fn left(&self) -> lpc::Result<Option<u64>> {
+            Ok(self.0.context().await?.0)
+        }
+    }
+}
+
+#[test]
+fn a_call_made_for_another_inherits_what_is_left_of_its_time() {
+    use outer::{AsyncOuter as _, AsyncOuterClient, AsyncVia, Outer as _, OuterClient, Via};
+    static REASON: Mutex<String> = Mutex::new(String::new());
+    const LONG: Duration = Duration::from_secs(100);
+    for setup in pairs::all() {
+        let implementation = Implementation::new();
+        let (probe, _server) = setup.connect(&implementation);
+        let over = |probe| OuterClient::builder().in_process(Via { probe, reason: &REASON }).unwrap();
+        let outer = over(probe.clone());
+        assert_eq!(outer.left().unwrap(), None);
+        let left = outer.with_deadline(LONG).left().unwrap().unwrap();
+        assert!((50_000..=100_000).contains(&left), "{left} ms");
+        let left = over(probe.with_deadline(LONG)).with_deadline(10 * LONG).left().unwrap().unwrap();
+        assert!((50_000..=100_000).contains(&left), "{left} ms: its own time is shorter");
+        assert!(outer.with_deadline(SHORT).wait().unwrap_err().is_timed_out());
+        eventually("the end of the inner call", || {
+            let reason = std::mem::take(&mut *REASON.lock().unwrap());
+            assert!(
+                reason.is_empty()
+                    || reason.contains("of the deadline of the call that this one was made for")
+            );
+            !reason.is_empty()
+        });
+        implementation.open_now(1);
+        let AnyClient::Tokio(probe) = probe else { continue };
+        RUNTIME.block_on(async {
+            let outer = AsyncOuterClient::builder().in_process(AsyncVia(probe)).await.unwrap();
+            assert_eq!(outer.left().await.unwrap(), None);
+            let left = outer.with_deadline(LONG).left().await.unwrap().unwrap();
+            assert!((50_000..=100_000).contains(&left), "{left} ms");
+        });
     }
 }
 

@@ -2,12 +2,16 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lpc::{ErrorKind, Progress};
+use nix::unistd::Uid;
 
 use crate::process::{Process, other, text, within};
+use crate::service::blocking::Probe;
 use crate::service::{AnyClient, DRIVERS, Driver, RUNTIME, blocking};
 
 fn try_spawn(driver: Driver, command: &mut Command, timeout: Duration) -> lpc::Result<(AnyClient, Process)> {
@@ -53,6 +57,43 @@ fn small_and_large_calls_go_to_a_child_and_come_back() {
         drop(client);
         assert_eq!(child.rest(), ["ended"], "the child serves until its parent hangs up");
         assert!(child.wait().success());
+    }
+}
+
+/// The maker of a connected pair is its peer by `SO_PEERCRED`, on both sides.
+#[test]
+#[allow(unsafe_code, reason = "trust is what asks who the peer is")]
+fn a_child_and_its_parent_know_each_other_though_the_parent_made_the_pair() {
+    for (client, child) in pairs() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let rule = {
+            let seen = Arc::clone(&seen);
+            move |peer: &lpc::Credentials| {
+                seen.lock().unwrap().push((peer.pid().cast_unsigned(), peer.uid()));
+                false
+            }
+        };
+        let mut command = other("serve_parent", child);
+        // Where this user may be another one, the child is.
+        let uid = if Uid::effective().is_root() { 65_534 } else { Uid::effective().as_raw() };
+        command.uid(uid);
+        let (called, child) = match client {
+            Driver::Blocking => {
+                // SAFETY: nobody is trusted.
+                let builder = unsafe { blocking::ProbeClient::builder().trust(rule) };
+                let (client, child) = builder.spawn(&mut command).unwrap();
+                (client.peer().unwrap(), child)
+            }
+            Driver::Tokio => {
+                // SAFETY: nobody is trusted.
+                let builder = unsafe { blocking::ProbeAsyncClient::builder().trust(rule) };
+                let (client, child) = RUNTIME.block_on(builder.spawn(&mut command)).unwrap();
+                (RUNTIME.block_on(client.peer()).unwrap(), child)
+            }
+        };
+        let child = Process::adopt(child);
+        assert_eq!(called, Some((std::process::id(), Uid::current().as_raw())));
+        assert_eq!(*seen.lock().unwrap(), [(child.id(), uid)]);
     }
 }
 

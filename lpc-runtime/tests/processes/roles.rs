@@ -8,7 +8,10 @@ use lpc::Threshold;
 
 use crate::process::{DRIVER, PORT, end_with_parent, holdings, other, say, settled, until, variable};
 use crate::service::{AnyClient, Driver, Implementation, RUNTIME, asynchronous, blocking};
-use crate::{failing, files, forks, killed, manager, passing, rings, scarce, steady, threads, users, vault};
+use crate::{
+    environment, failing, files, forks, killed, manager, passing, rings, scarce, steady, threads, users,
+    vault,
+};
 
 /// Plays a role to its end, which is the process's.
 pub fn play(role: &str) -> ! {
@@ -50,6 +53,9 @@ pub fn play(role: &str) -> ! {
         "serve_until_told" => manager::serve_until_told(driver),
         "serve_a_stranger" => users::serve_a_stranger(driver),
         "call_as_a_stranger" => users::call_as_a_stranger(driver),
+        "believe" => environment::believe(driver),
+        "serve_as_nobody" => users::serve_as_nobody(driver),
+        "call_as_somebody" => users::call_as_somebody(driver),
         "serve_everybody" => users::serve_everybody(driver),
         "besiege" => users::besiege(driver),
         other => panic!("no role is called {other}"),

@@ -36,6 +36,8 @@ pub mod blocking {
         fn stall(&self) -> lpc::Result<()>;
         /// How many bytes standard input has, and what descriptors a child of this process has.
         fn inherited(&self) -> lpc::Result<(u64, Vec<String>)>;
+        /// The process and user of the caller.
+        fn peer(&self) -> lpc::Result<Option<(u32, u32)>>;
         /// Leaves a child that lives until nobody can write to `fifo` any more.
         fn leave(&self, fifo: &str) -> lpc::Result<()>;
         #[lpc(threshold = "off")]
@@ -55,6 +57,7 @@ pub mod asynchronous {
         async fn panic(&self, len: u64) -> lpc::Result<()>;
         async fn stall(&self) -> lpc::Result<()>;
         async fn inherited(&self) -> lpc::Result<(u64, Vec<String>)>;
+        async fn peer(&self) -> lpc::Result<Option<(u32, u32)>>;
         async fn leave(&self, fifo: &str) -> lpc::Result<()>;
         #[lpc(threshold = "off")]
         async fn length_by_socket(&self, bytes: &[u8]) -> lpc::Result<u64>;
@@ -73,6 +76,10 @@ fn inherited() -> lpc::Result<(u64, Vec<String>)> {
     let output = Command::new("sh").args(["-c", script]).stdin(Stdio::inherit()).output()?;
     let links = String::from_utf8(output.stdout).map_err(lpc::Error::other)?;
     Ok((input.len() as u64, links.lines().map(str::to_owned).collect()))
+}
+
+fn peer() -> lpc::Result<Option<(u32, u32)>> {
+    Ok(lpc::Context::current().peer().map(|peer| (peer.pid().cast_unsigned(), peer.uid())))
 }
 
 fn leave(fifo: &str) -> lpc::Result<()> {
@@ -108,6 +115,9 @@ impl blocking::Probe for Implementation {
     fn inherited(&self) -> lpc::Result<(u64, Vec<String>)> {
         inherited()
     }
+    fn peer(&self) -> lpc::Result<Option<(u32, u32)>> {
+        peer()
+    }
     fn leave(&self, fifo: &str) -> lpc::Result<()> {
         leave(fifo)
     }
@@ -138,6 +148,9 @@ impl asynchronous::Probe for Implementation {
     }
     async fn inherited(&self) -> lpc::Result<(u64, Vec<String>)> {
         inherited()
+    }
+    async fn peer(&self) -> lpc::Result<Option<(u32, u32)>> {
+        peer()
     }
     async fn leave(&self, fifo: &str) -> lpc::Result<()> {
         leave(fifo)

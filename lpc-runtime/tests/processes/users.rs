@@ -4,13 +4,13 @@ use std::fs::Permissions;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lpc::config::ServerBuilder;
 use nix::unistd::{Uid, setuid};
 
-use crate::process::{PORT, Process, other, say, text, until, variable};
+use crate::process::{PORT, Process, other, say, text, through_shell, until, variable};
 use crate::service::{AnyClient, DRIVERS, Driver, Implementation, RUNTIME, asynchronous, blocking};
 
 /// A user who is not root, whether there is one of this number or not.
@@ -79,6 +79,37 @@ pub fn serve_everybody(driver: Driver) -> lpc::Result<()> {
             let server = built(lpc::Server::builder()).bind(port)?;
             say("bound");
             RUNTIME.block_on(server.serve::<asynchronous::ProbeService, _>(Implementation))
+        }
+    }
+}
+
+/// Role: serves its own user, in a user namespace that has none: there each user reads as `nobody`, itself too.
+pub fn serve_as_nobody(driver: Driver) -> lpc::Result<()> {
+    assert_eq!(Uid::effective().as_raw(), STRANGER);
+    let port = variable(PORT);
+    match driver {
+        Driver::Blocking => {
+            let server = lpc::blocking::Server::builder().socket_mode(0o666).bind(port)?;
+            say("bound");
+            server.serve::<blocking::ProbeService, _>(Implementation)
+        }
+        Driver::Tokio => {
+            let server = lpc::Server::builder().socket_mode(0o666).bind(port)?;
+            say("bound");
+            RUNTIME.block_on(server.serve::<asynchronous::ProbeService, _>(Implementation))
+        }
+    }
+}
+
+/// Role: calls as some user, at whoever's server.
+pub fn call_as_somebody(driver: Driver) -> lpc::Result<()> {
+    setuid(Uid::from_raw(12_345)).map_err(std::io::Error::from)?;
+    let port = variable(PORT);
+    match driver {
+        Driver::Blocking => blocking::ProbeClient::builder().accept(|_| true).connect(port).map(drop),
+        Driver::Tokio => {
+            let builder = blocking::ProbeAsyncClient::builder().accept(|_| true);
+            RUNTIME.block_on(builder.connect(port)).map(drop)
         }
     }
 }
@@ -188,5 +219,31 @@ fn the_lock_file_of_another_user_is_an_error_that_says_whose_it_is() {
         let line = server.line();
         assert!(line.starts_with("error PermissionDenied: "), "{line}");
         assert!(line.contains("port.lock") && line.contains("belongs to user 65534"), "{line}");
+    }
+}
+
+#[test]
+fn a_user_that_has_no_number_here_is_nobody_that_a_server_runs_as() {
+    if !is_root() {
+        return;
+    }
+    let works = Command::new("unshare").args(["--user", "true"]).status();
+    if !works.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: unshare(1) makes no user namespace here");
+        return;
+    }
+    for driver in DRIVERS {
+        let directory = directory();
+        let port = directory.path().join("port");
+        let mut server = other("serve_as_nobody", driver);
+        server.env(PORT, &port);
+        let server = Process::start(&mut through_shell(r#"exec unshare --user "$0" "$@""#, &server));
+        assert_eq!(server.line(), "bound");
+        for client in DRIVERS {
+            let stranger = Process::start(other("call_as_somebody", client).env(PORT, &port));
+            let refusal = stranger.line();
+            assert!(refusal.starts_with("error PermissionDenied: "), "{refusal}");
+            assert!(refusal.contains("it has no id in this process's user namespace"), "{refusal}");
+        }
     }
 }

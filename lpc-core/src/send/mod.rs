@@ -310,7 +310,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
 
     /// Bytes of memory that are kept for what is queued.
     #[must_use]
-    pub const fn capacity(&self) -> usize {
+    pub fn capacity(&self) -> usize {
         self.queue.capacity()
     }
 

@@ -9,65 +9,79 @@ const KEPT: usize = 256 << 10;
 /// Descriptors, each with the place of the byte that it goes with.
 pub(super) type Descriptors<D> = VecDeque<(usize, D)>;
 
+/// Frames, and the descriptors that they bring.
+#[derive(Debug)]
+pub(super) struct Frames<D> {
+    pub(super) bytes: Vec<u8>,
+    /// By their places in `bytes`.
+    pub(super) descriptors: Descriptors<D>,
+}
+
 #[derive(Debug)]
 pub(super) struct Queue<D> {
     /// Frames that wait, from `start` on: what is before that has been written.
-    bytes: Vec<u8>,
+    frames: Frames<D>,
     start: usize,
-    /// By their places in `bytes`.
-    descriptors: Descriptors<D>,
-    /// An empty vector with capacity: the queue of the next batch.
-    spare: Vec<u8>,
+    /// Empty, but with capacity: the queue of the next batch.
+    spare: Option<Box<Frames<D>>>,
+}
+
+impl<D> Frames<D> {
+    pub(super) const fn new() -> Self {
+        Self { bytes: Vec::new(), descriptors: VecDeque::new() }
+    }
 }
 
 impl<D> Queue<D> {
     pub(super) const fn new() -> Self {
-        Self { bytes: Vec::new(), start: 0, descriptors: VecDeque::new(), spare: Vec::new() }
+        Self { frames: Frames::new(), start: 0, spare: None }
     }
 
     /// Bytes that wait.
     #[inline]
     pub(super) const fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.frames.bytes.len() - self.start
     }
 
     /// Bytes of memory that it keeps.
-    pub(super) const fn capacity(&self) -> usize {
-        self.bytes.capacity() + self.spare.capacity()
+    pub(super) fn capacity(&self) -> usize {
+        self.frames.bytes.capacity() + self.spare.as_ref().map_or(0, |spare| spare.bytes.capacity())
     }
 
     #[inline]
     pub(super) fn push(&mut self, frame: &[u8]) {
-        self.bytes.extend_from_slice(frame);
+        self.frames.bytes.extend_from_slice(frame);
     }
 
     /// Queues a frame whose first byte brings a descriptor.
     pub(super) fn push_with(&mut self, frame: &[u8], descriptor: D) {
-        self.descriptors.push_back((self.bytes.len(), descriptor));
+        self.frames.descriptors.push_back((self.frames.bytes.len(), descriptor));
         self.push(frame);
     }
 
-    /// Takes all that waits: the bytes, from where on they do, and their descriptors.
+    /// Takes all that waits, if anything does, and says from where on it does.
     #[inline]
-    pub(super) fn take(&mut self) -> (Vec<u8>, usize, Descriptors<D>) {
-        if self.len() == 0 {
-            return (Vec::new(), 0, VecDeque::new());
-        }
-        let bytes = mem::replace(&mut self.bytes, mem::take(&mut self.spare));
-        (bytes, mem::take(&mut self.start), mem::take(&mut self.descriptors))
+    pub(super) fn take(&mut self) -> (Option<Box<Frames<D>>>, usize) {
+        if self.len() == 0 { (None, 0) } else { self.take_all() }
+    }
+
+    fn take_all(&mut self) -> (Option<Box<Frames<D>>>, usize) {
+        let mut taken = self.spare.take().unwrap_or_else(|| Box::new(Frames::new()));
+        mem::swap(&mut *taken, &mut self.frames);
+        (Some(taken), mem::take(&mut self.start))
     }
 
     /// Keeps the memory of a batch that went out for the next one.
-    #[inline]
-    pub(super) fn keep(&mut self, mut bytes: Vec<u8>) {
-        if (1..=KEPT).contains(&bytes.capacity()) {
-            bytes.clear();
-            self.spare = bytes;
+    pub(super) fn keep(&mut self, mut frames: Box<Frames<D>>) {
+        if frames.bytes.capacity() <= KEPT {
+            frames.bytes.clear();
+            self.spare = Some(frames);
         }
     }
 
     /// Puts a batch that was written up to `start` back in front of what was queued since.
-    pub(super) fn put_back(&mut self, mut bytes: Vec<u8>, mut start: usize, mut descriptors: Descriptors<D>) {
+    pub(super) fn put_back(&mut self, frames: Frames<D>, mut start: usize) {
+        let Frames { mut bytes, mut descriptors } = frames;
         if start > bytes.len() / 2 {
             // What has been written goes, or a stall that never quite ends would keep all that ever was; not
             // each time, or a large batch would be copied over and over.
@@ -78,13 +92,15 @@ impl<D> Queue<D> {
             start = 0;
         }
         let moved = bytes.len();
-        descriptors.extend(self.descriptors.drain(..).map(|(place, descriptor)| (place + moved, descriptor)));
-        bytes.extend_from_slice(&self.bytes);
-        (self.bytes, self.start, self.descriptors) = (bytes, start, descriptors);
+        let behind = self.frames.descriptors.drain(..);
+        descriptors.extend(behind.map(|(place, descriptor)| (place + moved, descriptor)));
+        bytes.extend_from_slice(&self.frames.bytes);
+        (self.frames, self.start) = (Frames { bytes, descriptors }, start);
     }
 
     /// Forgets everything, and gives the descriptors back, to be closed without a lock.
     pub(super) fn clear(&mut self) -> impl Iterator<Item = D> + use<D> {
-        mem::replace(self, Self::new()).descriptors.into_iter().map(|(_, descriptor)| descriptor)
+        let descriptors = mem::replace(self, Self::new()).frames.descriptors;
+        descriptors.into_iter().map(|(_, descriptor)| descriptor)
     }
 }

@@ -115,6 +115,7 @@ impl<O: Own, P: Peers> Route<O, P> {
     /// # Errors
     ///
     /// What the peer says of the ring cannot be.
+    #[inline]
     pub(super) fn place(
         &mut self,
         frame: &[u8],

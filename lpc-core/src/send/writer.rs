@@ -3,7 +3,7 @@
 //!
 //! Batches form by themselves under load, and no lock is held while they are written.
 
-use super::queue::Descriptors;
+use super::queue::Frames;
 use super::route::Route;
 use super::{Over, Sender};
 use crate::frame::{self, Header, Kind};
@@ -33,10 +33,8 @@ pub(super) enum Writing {
 #[derive(Debug)]
 #[must_use = "nobody else writes before it is given back"]
 pub struct Batch<'f, D> {
-    /// What was queued.
-    queued: Vec<u8>,
-    /// By their places there.
-    descriptors: Descriptors<D>,
+    /// What was queued; nothing, as a rule, where senders are few.
+    queued: Option<Box<Frames<D>>>,
     /// The writer's own frame, which goes behind that from the writer's buffer.
     frame: &'f [u8],
     /// Bytes of both that have been written.
@@ -111,52 +109,64 @@ impl<D> Batch<'_, D> {
     #[must_use]
     #[inline]
     pub fn piece(&self) -> Option<Piece<'_, D>> {
-        let Some(queued) = self.queued.get(self.written..).filter(|rest| !rest.is_empty()) else {
-            let bytes = &self.frame[self.written - self.queued.len()..];
-            return (!bytes.is_empty()).then_some(Piece { bytes, descriptor: None });
-        };
+        match &self.queued {
+            Some(queued) if self.written < queued.bytes.len() => Some(self.piece_of(queued)),
+            _ => {
+                let bytes = &self.frame[self.written - self.queued_len()..];
+                (!bytes.is_empty()).then_some(Piece { bytes, descriptor: None })
+            }
+        }
+    }
+
+    fn piece_of<'a>(&self, queued: &'a Frames<D>) -> Piece<'a, D> {
+        let rest = &queued.bytes[self.written..];
         // From a descriptor's byte to before the next one's.
-        let mut descriptors = self.descriptors.iter();
+        let mut descriptors = queued.descriptors.iter();
         let (first, second) = (descriptors.next(), descriptors.next());
         let own = first.filter(|(place, _)| *place == self.written);
         let next = if own.is_some() { second } else { first };
-        let end = next.map_or(queued.len(), |(place, _)| place - self.written);
-        Some(Piece { bytes: &queued[..end], descriptor: own.map(|(_, descriptor)| descriptor) })
+        let end = next.map_or(rest.len(), |(place, _)| place - self.written);
+        Piece { bytes: &rest[..end], descriptor: own.map(|(_, descriptor)| descriptor) }
+    }
+
+    /// Bytes in front of the writer's own frame.
+    #[inline]
+    fn queued_len(&self) -> usize {
+        self.queued.as_ref().map_or(0, |queued| queued.bytes.len())
     }
 
     /// The first `len` bytes of the [`piece`](Self::piece) were written. Gives the descriptor that went with
     /// them, to be closed.
     #[inline]
     pub fn wrote(&mut self, len: usize) -> Option<D> {
-        let went = len > 0 && self.is_at_descriptor();
+        let went = if len > 0 { self.pop_descriptor() } else { None };
         self.written += len;
-        if went { self.descriptors.pop_front().map(|(_, descriptor)| descriptor) } else { None }
+        went.map(|(_, descriptor)| descriptor)
     }
 
+    /// Takes the descriptor of what comes next, and its place.
     #[inline]
-    fn is_at_descriptor(&self) -> bool {
-        self.descriptors.front().is_some_and(|(place, _)| *place == self.written)
+    fn pop_descriptor(&mut self) -> Option<(usize, D)> {
+        self.queued.as_mut()?.descriptors.pop_front_if(|(place, _)| *place == self.written)
     }
 
     /// What has not gone out.
     fn into_descriptors(self) -> Vec<D> {
-        self.descriptors.into_iter().map(|(_, descriptor)| descriptor).collect()
+        let descriptors = self.queued.map(|queued| queued.descriptors);
+        descriptors.into_iter().flatten().map(|(_, descriptor)| descriptor).collect()
     }
 
     /// Where the stream has got to.
     #[inline]
-    const fn gone(&self) -> u64 {
-        self.end - (self.queued.len() + self.frame.len() - self.written) as u64
+    fn gone(&self) -> u64 {
+        self.end - (self.queued_len() + self.frame.len() - self.written) as u64
     }
 
     /// Has the frame that comes next go without its descriptor, and gives that back. The frame keeps its
     /// length, as it has been said where those behind it end.
     fn go_without(&mut self) -> Option<(Announced, D)> {
-        if !self.is_at_descriptor() {
-            return None;
-        }
-        let (place, descriptor) = self.descriptors.pop_front()?;
-        let frame = &mut self.queued[place..];
+        let (place, descriptor) = self.pop_descriptor()?;
+        let frame = &mut self.queued.as_mut()?.bytes[place..];
         frame::mark_without_descriptor(frame);
         let header = frame.first_chunk().and_then(|header| Header::decode(header).ok());
         let announced = match header {
@@ -184,9 +194,10 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     pub(super) fn batch<'f>(&mut self, frame: &'f [u8]) -> Batch<'f, D> {
         // It may have gone out from now on, until it is known how far the write got.
         self.gone = self.total;
-        let (queued, written, descriptors) = self.queue.take();
-        self.writing = Writing::Busy(queued.len() - written + frame.len());
-        Batch { queued, descriptors, frame, written, end: self.total }
+        let (queued, written) = self.queue.take();
+        let batch = Batch { queued, frame, written, end: self.total };
+        self.writing = Writing::Busy(batch.queued_len() - written + frame.len());
+        batch
     }
 
     /// Ends the writer's turn, and says what is to be done next. What was not written goes out before what
@@ -199,7 +210,9 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         }
         self.writing = Writing::Idle;
         if outcome == WriteOutcome::All {
-            self.queue.keep(batch.queued);
+            if let Some(queued) = batch.queued {
+                self.queue.keep(queued);
+            }
             return AfterWrite::GoOn;
         }
         self.put_back(batch, outcome)
@@ -220,11 +233,12 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
             }
             WriteOutcome::OutOfTime | WriteOutcome::All => None,
         };
-        let Batch { mut queued, descriptors, frame, written, .. } = batch;
-        let written_of_frame = written.saturating_sub(queued.len());
+        let Batch { queued, frame, written, .. } = batch;
+        let mut queued = queued.map_or_else(Frames::new, |queued| *queued);
+        let written_of_frame = written.saturating_sub(queued.bytes.len());
         // What is left of the writer's own frame is copied only now.
-        queued.extend_from_slice(&frame[written_of_frame..]);
-        self.queue.put_back(queued, written - written_of_frame, descriptors);
+        queued.bytes.extend_from_slice(&frame[written_of_frame..]);
+        self.queue.put_back(queued, written - written_of_frame);
         match lost {
             Some((announced, descriptor)) => {
                 if announced == Announced::Ring {

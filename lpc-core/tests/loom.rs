@@ -102,6 +102,28 @@ fn no_two_threads_hold_a_page_at_once() {
 }
 
 #[test]
+fn a_segment_is_announced_before_anybody_has_a_block_of_it() {
+    loom::model(|| {
+        let ledger = ledger(2, 1);
+        let is_announced = Arc::new(AtomicBool::new(false));
+        let run = |ledger: TestLedger, is_announced: Arc<AtomicBool>| {
+            move || {
+                let announce = |number, len| {
+                    is_announced.store(true, Relaxed);
+                    make(number, len)
+                };
+                let Ok(lease) = ledger.alloc(PAGE, announce);
+                assert!(is_announced.load(Relaxed), "a frame that refers to it could come first");
+                drop(lease);
+            }
+        };
+        let other = thread::spawn(run(Arc::clone(&ledger), Arc::clone(&is_announced)));
+        run(Arc::clone(&ledger), is_announced)();
+        other.join().unwrap();
+    });
+}
+
+#[test]
 fn a_block_that_comes_back_wakes_the_waiter() {
     loom::model(|| {
         let ledger = ledger(2, 1);

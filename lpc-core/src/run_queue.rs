@@ -100,6 +100,7 @@ impl<C, H: Clone> RunQueue<C, H> {
     /// # Errors
     ///
     /// Another call of that id is not answered yet.
+    #[inline]
     pub fn arrive(&mut self, id: CallId, handle: H, cost: Cost, call: C) -> Result<Option<C>, Violation> {
         if self.place(id).is_some() {
             return Err(Violation::CallState { call: id, reason: "is called again before it was answered" });
@@ -116,6 +117,7 @@ impl<C, H: Clone> RunQueue<C, H> {
     }
 
     /// A call that ran is about to be answered: its id is free again.
+    #[inline]
     pub fn answer(&mut self, id: CallId) {
         if let Some(place) = self.place(id) {
             self.ids.swap_remove(place);
@@ -123,11 +125,13 @@ impl<C, H: Clone> RunQueue<C, H> {
         }
     }
 
+    #[inline]
     fn place(&self, id: CallId) -> Option<usize> {
         self.ids.iter().position(|other| *other == id)
     }
 
     /// The answer of a call that ran is on its way. Gives the call that is to run next, if there is one.
+    #[inline]
     pub fn finish(&mut self, cost: Cost) -> Option<C> {
         self.running -= 1;
         self.copied -= cost.copied;
@@ -136,11 +140,13 @@ impl<C, H: Clone> RunQueue<C, H> {
 
     /// Whether another call that waits may run.
     #[must_use]
+    #[inline]
     pub fn may_start(&self) -> bool {
         self.waiting.front().is_some_and(|waiting| self.may_run(waiting.cost))
     }
 
     /// The next call that is to run, where one may. There may be several, after a large one.
+    #[inline]
     pub fn start_next(&mut self) -> Option<C> {
         let cost = self.waiting.front()?.cost;
         if !self.may_run(cost) {
@@ -181,6 +187,7 @@ impl<C, H: Clone> RunQueue<C, H> {
 
     /// Whether no more should be read for now.
     #[must_use]
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.waiting.len() >= self.bounds.waiting || self.held > self.bounds.held
     }
@@ -193,6 +200,7 @@ impl<C, H: Clone> RunQueue<C, H> {
 
     /// Calls that run.
     #[must_use]
+    #[inline]
     pub fn running(&self) -> usize {
         self.running
     }
@@ -203,11 +211,13 @@ impl<C, H: Clone> RunQueue<C, H> {
         self.ids.len()
     }
 
+    #[inline]
     fn may_run(&self, cost: Cost) -> bool {
         let has_room = self.copied == 0 || self.copied.saturating_add(cost.copied) <= self.bounds.copied;
         self.running < self.bounds.running && (cost.copied == 0 || has_room)
     }
 
+    #[inline]
     fn begin(&mut self, cost: Cost) {
         self.running += 1;
         self.copied = self.copied.saturating_add(cost.copied);

@@ -71,23 +71,25 @@ impl Description {
 /// Encodes the arguments of a call.
 pub struct Encoder<'e> {
     outgoing: Outgoing<'e>,
-    service: Description,
+    service: &'e Description,
     method: u32,
 }
 
 impl<'e> Encoder<'e> {
+    #[inline]
     pub(crate) fn new(
         link: &'e Link,
-        service: Description,
+        service: &'e Description,
         method: u32,
         number: u16,
         threshold: Threshold,
         hint: u64,
     ) -> Self {
-        let outgoing =
-            Outgoing::new(link, threshold, WhenFull::Stop, |frame| frame::begin_call(frame, number));
-        let outgoing = outgoing.expecting(hint);
-        Self { outgoing, service, method }
+        let begin = |frame: &mut Vec<u8>| frame::begin_call(frame, number);
+        let mut encoder =
+            Self { outgoing: Outgoing::new(link, threshold, WhenFull::Stop, begin), service, method };
+        encoder.outgoing.expect(hint);
+        encoder
     }
 
     /// Encodes the argument called `name`.
@@ -108,6 +110,7 @@ impl<'e> Encoder<'e> {
         self.outgoing.missing()
     }
 
+    #[inline]
     pub(crate) fn finish(self) -> Encoded {
         self.outgoing.finish()
     }
@@ -131,7 +134,7 @@ fn refused(error: EncodeError, place: &str, knob: &str) -> Error {
 /// A call for a service to answer.
 pub struct Request<'a> {
     link: &'a Link,
-    service: Description,
+    service: &'a Description,
     method: u32,
     arguments: &'a Arrived,
     threshold: Threshold,
@@ -140,7 +143,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     pub(crate) fn new(
         link: &'a Link,
-        service: Description,
+        service: &'a Description,
         method: u32,
         arguments: &'a Arrived,
         threshold: Threshold,
@@ -204,7 +207,7 @@ pub struct Reply(pub(crate) Encoded);
 /// The arguments of a call, decoded one by one.
 pub struct Arguments<'a> {
     decoder: Decoder<'a>,
-    service: Description,
+    service: &'a Description,
     method: u32,
 }
 
@@ -227,10 +230,11 @@ impl<'a> Arguments<'a> {
     ///
     /// [`ErrorKind::Decode`], naming the method.
     pub fn end(self) -> Result<(), Error> {
-        let method = self.service.method(self.method);
-        self.decoder
-            .end()
-            .map_err(|error| undecodable(error, &format!("the arguments of {}.{method}", self.service.name)))
+        let Self { decoder, service, method } = self;
+        decoder.end().map_err(|error| {
+            let place = format!("the arguments of {}.{}", service.name, service.method(method));
+            undecodable(error, &place)
+        })
     }
 }
 
@@ -249,7 +253,7 @@ fn undecodable(error: DecodeError, place: &str) -> Error {
 /// Decodes the result of a call.
 pub(crate) fn decode_outcome<R: Outcome>(
     body: &Arrived,
-    service: Description,
+    service: &Description,
     method: u32,
 ) -> Result<R, Error> {
     let mut decoder = body.owned_decoder();

@@ -253,54 +253,54 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         buffer: impl Fn(usize) -> B,
     ) -> Result<Option<Incoming<F, B>>, Violation> {
         loop {
-            let source = self.source;
-            if source == Source::Ring {
-                match self.next_of_ring(&buffer)? {
+            let (header, bytes) = match self.source {
+                Source::Ring => match self.next_of_ring(&buffer)? {
+                    Some(frame) => frame,
                     None if self.source != Source::Ring => continue,
-                    next => return Ok(next),
-                }
-            }
-            if self.socket.is_empty() && self.peer.descriptors.is_empty() {
-                return Ok(None);
-            }
-            let Some((header, true)) = self.next_of_socket()? else { return Ok(None) };
-            let bytes = self.socket.take(header.len as usize);
-            match header.kind {
-                Kind::Bell => {}
-                Kind::Switch if source == Source::Aside => {
-                    return Err(Violation::Quick(Kind::Switch, "where one frame was to come"));
-                }
-                Kind::Switch => {
-                    self.source = Source::Ring;
-                    if let Some(ring) = &mut self.ring {
-                        ring.enter();
+                    None => return self.without_frame(),
+                },
+                source => {
+                    if self.socket.is_empty() && self.peer.descriptors.is_empty() {
+                        return Ok(None);
                     }
-                    return Ok(Some(Incoming::Switch));
-                }
-                _ => {
-                    if source == Source::Aside {
-                        self.source = Source::Ring;
+                    let Some((header, true)) = self.next_of_socket()? else { return Ok(None) };
+                    let bytes = self.socket.take(header.len as usize);
+                    match header.kind {
+                        Kind::Bell => continue,
+                        Kind::Switch if source == Source::Aside => {
+                            return Err(Violation::Quick(Kind::Switch, "where one frame was to come"));
+                        }
+                        Kind::Switch => {
+                            self.source = Source::Ring;
+                            if let Some(ring) = &mut self.ring {
+                                ring.enter();
+                            }
+                            return Ok(Some(Incoming::Switch));
+                        }
+                        _ if source == Source::Aside => self.source = Source::Ring,
+                        _ => {}
                     }
-                    return self.peer.message(&header, Bytes::Buffered(bytes), &buffer).map(Some);
+                    (header, Bytes::Buffered(bytes))
                 }
-            }
+            };
+            return self.peer.message(&header, bytes, &buffer).map(Some);
         }
     }
 
-    /// The next message from the ring. None where there is no frame, or one that says that the next one comes
+    /// The next frame from the ring. None where there is none, or one that says that the next one comes
     /// through the socket.
     #[inline]
     fn next_of_ring<B: AsMut<Vec<u8>>>(
         &mut self,
         buffer: &impl Fn(usize) -> B,
-    ) -> Result<Option<Incoming<F, B>>, Violation> {
+    ) -> Result<Option<(Header, Bytes<'static, B>)>, Violation> {
         let Some(ring) = &mut self.ring else { return Ok(None) };
-        let Some(frame) = ring.next()? else { return self.without_frame() };
+        let Some(frame) = ring.next()? else { return Ok(None) };
         let header = self.peer.rules.decode(frame.header(), true)?;
         let bytes = match header.len {
             0 if !matches!(header.kind, Kind::Call | Kind::Reply) => {
                 frame.skip();
-                Bytes::Buffered(&[])
+                Bytes::Buffered(&[][..])
             }
             len => {
                 let mut bytes = buffer(len as usize);
@@ -312,12 +312,13 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         match header.kind {
             Kind::Aside => self.source = Source::Aside,
             Kind::Switch => self.source = Source::Socket,
-            _ => return self.peer.message(&header, bytes, buffer).map(Some),
+            _ => return Ok(Some((header, bytes))),
         }
         Ok(None)
     }
 
     /// What there is to say of a ring in which there is no frame to be taken.
+    #[cold]
     fn without_frame<B>(&mut self) -> Result<Option<Incoming<F, B>>, Violation> {
         let Some(ring) = &mut self.ring else { return Ok(None) };
         if let Some(taken) = ring.end_if_closed() {

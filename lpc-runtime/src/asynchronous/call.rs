@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::mem;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use lpc_core::calls::{Abandoned, Fetched as FromTable};
@@ -16,6 +16,7 @@ use super::thread_spin::Spinner;
 use crate::body::arrived::Arrived;
 use crate::body::outgoing::InBlock;
 use crate::client::reply;
+use crate::sys::cpu;
 
 /// A place in the queue for a permit. Dropping it gives that up.
 pub(super) struct Queued<'c> {
@@ -73,6 +74,10 @@ pub(super) struct Call<'c> {
     pub(super) id: CallId,
     /// The body of one that the server has not taken in: it is to be sent again.
     rejected: Option<Box<InBlock>>,
+    /// It was sent, and nobody has asked for its answer.
+    is_new: bool,
+    /// As long as the task spins for all connections of the thread.
+    spinner: Option<Spinner>,
     is_over: bool,
 }
 
@@ -86,46 +91,43 @@ pub(super) enum Fetch {
 impl<'c> Call<'c> {
     /// A call of this id that was sent.
     pub(super) fn new(connection: &'c Connection, id: CallId) -> Self {
-        Self { connection, id, rejected: None, is_over: false }
+        Self { connection, id, rejected: None, is_new: true, spinner: None, is_over: false }
     }
 
-    /// Waits for the answer, or for what has to be sent again.
-    pub(super) async fn fetch(&mut self) -> Fetch {
-        let session = &self.connection.session();
-        let (mut is_new, mut spinner) = (true, None::<Spinner>);
-        let fetched = poll_fn(|cx| {
-            // Before the lock, so that it is woken after it.
-            let mut to_wake = ToWake::default();
-            let mut state = session.state();
-            if mem::take(&mut is_new) {
-                state = handover::spin(session, state, &mut spinner, &mut to_wake);
-            }
-            match state.calls.fetch(self.id) {
-                Some(FromTable::Answer(gone)) => {
-                    let mut gone = state.woken(gone);
-                    drop(state);
-                    if let Some(spinner) = spinner.take() {
-                        spinner.found();
-                    }
-                    return Poll::Ready(Fetch::Answer(gone.answer.take().expect("it is answered")));
+    /// The answer, or that the call has to be sent again, if it is here; else the task is woken when it is.
+    pub(super) fn poll_fetch(&mut self, cx: &mut Context<'_>) -> Poll<Fetch> {
+        let session = self.connection.session();
+        // Before the lock, so that it is woken after it.
+        let mut to_wake = ToWake::default();
+        let mut state = session.state();
+        if mem::take(&mut self.is_new) {
+            state = handover::spin(session, state, &mut self.spinner, &mut to_wake);
+        }
+        match state.calls.fetch(self.id) {
+            Some(FromTable::Answer(gone)) => {
+                let mut gone = state.woken(gone);
+                drop(state);
+                if let Some(spinner) = self.spinner.take() {
+                    spinner.found();
                 }
-                Some(FromTable::Rejected(body)) => {
-                    self.rejected = Some(body);
-                    return Poll::Ready(Fetch::Rejected);
-                }
-                None => {}
+                self.is_over = true;
+                return Poll::Ready(Fetch::Answer(gone.answer.take().expect("it is answered")));
             }
-            let is_known = state.calls.waiter(self.id).is_some_and(|waker| waker.will_wake(cx.waker()));
-            let before = if is_known { None } else { state.calls.wait(self.id, cx.waker().clone()) };
-            drop(state);
-            // It may be the last of its task, whose future may hold a call of this connection.
-            drop(before);
-            spinner.take_if(|spinner| !spinner.turn(cx));
-            Poll::Pending
-        })
-        .await;
-        self.is_over = matches!(fetched, Fetch::Answer(_));
-        fetched
+            Some(FromTable::Rejected(body)) => {
+                drop(state);
+                self.rejected = Some(body);
+                self.spinner = None;
+                return Poll::Ready(Fetch::Rejected);
+            }
+            None => {}
+        }
+        let is_known = state.calls.waiter(self.id).is_some_and(|waker| waker.will_wake(cx.waker()));
+        let before = if is_known { None } else { state.calls.wait(self.id, cx.waker().clone()) };
+        drop(state);
+        // It may be the last of its task, whose future may hold a call of this connection.
+        drop(before);
+        self.spinner.take_if(|spinner| !spinner.turn(cx));
+        Poll::Pending
     }
 
     /// Sends the call again, whose body the server cannot read where it stands.
@@ -134,9 +136,10 @@ impl<'c> Call<'c> {
         let Some(body) = self.rejected.take() else { return Ok(()) };
         let link = self.connection.session().link();
         link.counters().fallback();
+        self.is_new = true;
         // What is lent with it has been lent.
         let frame = body.inline(self.id, deadline.map(reply::time_left));
-        self.connection.send_frame(self.id, &frame, &[], false).inspect_err(|_| {
+        self.connection.send_frame(self.id, &frame, &[], cpu::current(), false).inspect_err(|_| {
             self.is_over = true;
             link.lender().take_back(body.loans());
         })

@@ -38,11 +38,22 @@ use crate::memory::lender::Loaned;
 use crate::memory::pool::WaitingForRoom;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
+use crate::sys::cpu;
 use crate::sys::socket::{Wait, is_hung_up};
 
 /// One connection, as clients hold it: it ends with them.
 #[derive(Debug)]
 pub(super) struct Connected(Arc<Connection>);
+
+/// What a call has to wait for before it can be sent.
+enum WaitsFor {
+    /// So much is queued that the socket does not take.
+    Queue,
+    /// So many bytes of shared memory.
+    Memory(u64),
+    /// A permit for this request.
+    Permit(Encoded),
+}
 
 /// One connection. Held by its task as well.
 #[derive(Debug)]
@@ -162,7 +173,9 @@ impl Connection {
     #[cold]
     fn late(&self, mut call: Call<'_>, method: u32) -> Error {
         let in_flight = self.session.state().calls.len();
-        self.session.timed_out(method, call.abandon(), in_flight)
+        // An answer that came too late is not told.
+        let progress = call.abandon().min(Progress::MayHaveRun);
+        self.session.timed_out(method, progress, in_flight)
     }
 
     /// Makes a call and waits for its reply, until its deadline.
@@ -173,15 +186,23 @@ impl Connection {
         encode: &SyncEncode<'_>,
         deadline: Option<Instant>,
     ) -> Result<Fetched<'_>> {
-        let sent = within(deadline, self.send((method, number), encode, deadline)).await;
+        let mut hint = 0;
+        let sent = match self.send((method, number), encode, &mut hint, deadline)? {
+            Ok(call) => Some(Ok(call)),
+            // In a box, so that the future of a call that need not wait is small: it is moved a few times.
+            Err(wait) => {
+                within(deadline, Box::pin(self.send_later((method, number), encode, wait, hint, deadline)))
+                    .await
+            }
+        };
         let mut call = sent.unwrap_or_else(|| Err(self.session.timed_out(method, Progress::NotSent, 0)))?;
         loop {
-            match within(deadline, call.fetch()).await {
+            match within(deadline, poll_fn(|cx| call.poll_fetch(cx))).await {
                 Some(Fetch::Answer(answer)) => {
                     return self.session.fetched(call.id, answer, method, deadline);
                 }
                 Some(Fetch::Rejected) => {
-                    if within(deadline, self.link.uncongested()).await.is_none() {
+                    if within(deadline, Box::pin(self.link.uncongested())).await.is_none() {
                         return Err(self.late(call, method));
                     }
                     call.send_again(deadline)?;
@@ -191,47 +212,58 @@ impl Connection {
         }
     }
 
-    /// Encodes and sends a call.
-    async fn send(
+    /// Encodes and sends a call, if nothing is to be waited for.
+    fn send(
         &self,
         method: (u32, u16),
         encode: &SyncEncode<'_>,
+        hint: &mut u64,
         deadline: Option<Instant>,
-    ) -> Result<Call<'_>> {
+    ) -> Result<Result<Call<'_>, WaitsFor>> {
         self.session.link().check_process()?;
-        self.link.uncongested().await;
-        let mut hint = 0;
-        let mut wait = None;
-        let mut place = None;
-        let mut request = loop {
-            let missing = match self.session.encode(method, encode, &mut hint)? {
-                Ok(request) => break request,
-                Err(bytes) => bytes,
-            };
-            let wait = wait.get_or_insert_with(|| QuotaWait::new(self.session.at_quota(), deadline));
-            drop(place.take());
-            place = Some(self.wait_for_memory(missing, wait).await?);
-        };
-        drop(place);
-        if let Some(started) = self.start_if_admitted(&mut request, deadline) {
-            return started;
+        if self.session.link().is_congested() {
+            return Ok(Err(WaitsFor::Queue));
         }
-        self.wait_for_permit(deadline).await?;
-        let state = self.session.state();
-        self.start(state, &mut request, deadline)
+        let mut request = match self.session.encode(method, encode, hint)? {
+            Ok(request) => request,
+            Err(bytes) => return Ok(Err(WaitsFor::Memory(bytes))),
+        };
+        let mut state = self.session.state();
+        if !state.calls.admit()? {
+            drop(state);
+            return Ok(Err(WaitsFor::Permit(request)));
+        }
+        self.start(state, &mut request, deadline).map(Ok)
     }
 
-    /// Sends a call, if it has a permit at once.
-    fn start_if_admitted(
+    /// The same, of a call that has to wait first.
+    async fn send_later(
         &self,
-        request: &mut Encoded,
+        method: (u32, u16),
+        encode: &SyncEncode<'_>,
+        mut waits_for: WaitsFor,
+        mut hint: u64,
         deadline: Option<Instant>,
-    ) -> Option<Result<Call<'_>>> {
-        let mut state = self.session.state();
-        match state.calls.admit() {
-            Ok(true) => Some(self.start(state, request, deadline)),
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
+    ) -> Result<Call<'_>> {
+        let (mut wait, mut place) = (None, None);
+        loop {
+            match waits_for {
+                WaitsFor::Queue => self.link.uncongested().await,
+                WaitsFor::Memory(missing) => {
+                    let wait = wait.get_or_insert_with(|| QuotaWait::new(self.session.at_quota(), deadline));
+                    drop(place.take());
+                    place = Some(self.wait_for_memory(missing, wait).await?);
+                }
+                WaitsFor::Permit(mut request) => {
+                    drop(place);
+                    self.wait_for_permit(deadline).await?;
+                    return self.start(self.session.state(), &mut request, deadline);
+                }
+            }
+            match self.send(method, encode, &mut hint, deadline)? {
+                Ok(call) => return Ok(call),
+                Err(wait) => waits_for = wait,
+            }
         }
     }
 
@@ -242,11 +274,11 @@ impl Connection {
         request: &mut Encoded,
         deadline: Option<Instant>,
     ) -> Result<Call<'_>> {
-        let is_alone = state.calls.is_empty();
+        let (is_alone, cpu) = (state.calls.is_empty(), cpu::current());
         let id = self.session.start(&mut state, request, deadline);
         // Without a system call, and so under the lock.
         if request.loans().is_empty()
-            && let Some((position, has_to_wake)) = self.session.link().try_put(request.frame())
+            && let Some((position, has_to_wake)) = self.session.link().try_put(request.frame(), cpu)
         {
             state.calls.sent(id, position);
             drop(state);
@@ -256,7 +288,7 @@ impl Connection {
             return Ok(Call::new(self, id));
         }
         drop(state);
-        self.send_frame(id, request.frame(), request.loans(), is_alone)?;
+        self.send_frame(id, request.frame(), request.loans(), cpu, is_alone)?;
         Ok(Call::new(self, id))
     }
 
@@ -266,14 +298,15 @@ impl Connection {
         id: CallId,
         frame: &[u8],
         loans: &[Loaned],
+        cpu: Option<u32>,
         is_alone: bool,
     ) -> Result<()> {
         let link = self.session.link();
         link.lender().lend(loans);
         let sent = match is_alone {
-            true => self.link.send(frame),
+            true => self.link.send_on(frame, cpu),
             // The tasks of those others may be about to call again.
-            false => self.link.send_with_others(frame),
+            false => self.link.send_with_others(frame, cpu),
         };
         match sent {
             Ok(position) => {

@@ -7,19 +7,20 @@
 //! What a message means, and what answers a call, is the [`Desk`]'s to say.
 
 use std::future::poll_fn;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::thread;
 use std::time::Duration;
 
 use lpc_core::{Progress, Result};
-use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::race::{Either, race};
+use super::signal::Signal;
 use super::socket::{AsyncLink, fill};
 use super::spinning::Ahead;
 use super::stream::Stream;
@@ -29,9 +30,10 @@ use crate::generated::{Reply, Request};
 use crate::maintenance::{self, Left, Maintained};
 use crate::server::admission::Permit;
 use crate::server::context::{Current, Running, cancelled};
-use crate::server::desk::{Answered, Call, Concluded, Desk, Step};
+use crate::server::desk::{Answered, Call, Desk, Step};
 use crate::server::ends::{self, Cause};
 use crate::server::served::{Served, Stopwatch};
+use crate::sys::cpu;
 use crate::sys::socket::is_hung_up;
 
 /// The implementation that a server calls.
@@ -44,7 +46,7 @@ pub(super) struct Connection<D> {
     link: AsyncLink,
     served: Arc<Served<D>>,
     /// A call has ended.
-    ended: Notify,
+    ended: Signal,
     desk: Desk,
 }
 
@@ -62,7 +64,8 @@ enum Flush {
 impl<D: Implementation> Connection<D> {
     pub(super) fn new(link: Arc<Link>, served: Arc<Served<D>>, permit: Permit) -> Arc<Self> {
         let desk = Desk::new(&served, &link, permit);
-        let connection = Arc::new(Self { link: AsyncLink::new(link), served, ended: Notify::new(), desk });
+        let connection =
+            Arc::new(Self { link: AsyncLink::new(link), served, ended: Signal::default(), desk });
         connection.link().maintained_by(maintenance::weak(&connection));
         connection
     }
@@ -86,6 +89,11 @@ impl<D: Implementation> Connection<D> {
 
     async fn receive(self: &Arc<Self>, socket: &Stream, mut inbox: Inbox) -> Result<()> {
         let (mut in_a_row, mut ahead) = (0, Ahead::default());
+        let run = |call| {
+            let connection = Arc::clone(self);
+            async move { connection.run(call).await }
+        };
+        let mut place = Box::pin(None);
         loop {
             // All that arrived is answered or on its way: send the answers before waiting for more.
             if self.link().needs_flush() {
@@ -112,7 +120,7 @@ impl<D: Implementation> Connection<D> {
                     Step::Done => {}
                     Step::Cancelled => ahead.give_way(),
                     Step::Run(call) => {
-                        if self.start(call, inbox.has_next()).await? {
+                        if self.start(call, inbox.has_next(), run, &mut place).await? {
                             ahead.give_way();
                         }
                     }
@@ -158,12 +166,10 @@ impl<D: Implementation> Connection<D> {
     /// Waits until it is so, or the connection is over. Whether the client is still there is looked at here,
     /// since nothing is received meanwhile.
     async fn until(&self, is_so: impl Fn(&Desk) -> bool) {
-        loop {
-            let ended = self.ended.notified();
-            if is_so(&self.desk) || self.link().is_broken() {
-                return;
-            }
-            if timeout(LOOK, ended).await.is_err() && is_hung_up(self.link().socket()) {
+        let is_so = || is_so(&self.desk) || self.link().is_broken();
+        while !is_so() {
+            let ended = timeout(LOOK, self.ended.wait_unless(is_so)).await;
+            if ended.is_err() && is_hung_up(self.link().socket()) {
                 self.desk.log_end(&Cause::HungUp);
                 self.link.close();
             }
@@ -178,24 +184,31 @@ impl<D: Implementation> Connection<D> {
         }
     }
 
-    /// Runs a call: here if that is quick, else as a task. Whether there is such a task.
-    async fn start(self: &Arc<Self>, call: Call, more: bool) -> Result<bool> {
+    /// Runs a call: here if that is quick, in the `place`, else as a task. Whether there is such a task.
+    async fn start<F: Future<Output = Answered> + Send + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        more: bool,
+        run: impl Fn(Call) -> F,
+        place: &mut Place<F>,
+    ) -> Result<bool> {
         let mut next = Some(call);
         while let Some(call) = next {
             let is_quick = self.served.is_quick(call.method);
-            let connection = Arc::clone(self);
-            let running = async move { connection.run(call).await };
+            let running = run(call);
             if !is_quick {
                 tokio::spawn(Arc::clone(self).go_on(running));
                 return Ok(true);
             }
-            let mut running = Box::pin(running);
-            match poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await {
+            place.set(Some(running));
+            match poll_fn(|cx| Poll::Ready(poll_in(place, cx))).await {
                 Poll::Ready(answered) => {
+                    place.set(None);
                     next = self.send(answered, if more { Flush::WithNext } else { Flush::Now })?;
                 }
                 Poll::Pending => {
-                    tokio::spawn(Arc::clone(self).go_on(running));
+                    let mut place = mem::replace(place, Box::pin(None));
+                    tokio::spawn(Arc::clone(self).go_on(poll_fn(move |cx| poll_in(&mut place, cx))));
                     return Ok(true);
                 }
             }
@@ -239,19 +252,16 @@ impl<D: Implementation> Connection<D> {
     /// Sends the answer of a call, at once or with others: one system call sends them together. Gives the
     /// next call to be run.
     fn send(self: &Arc<Self>, answered: Answered, flush: Flush) -> Result<Option<Call>> {
-        let sent = self.desk.conclude(self.link(), answered).and_then(|concluded| match concluded {
-            Concluded::Sent(next) => Ok(next),
-            Concluded::Unsent(unsent) => {
-                let sent = match flush {
-                    Flush::WithNext if unsent.fatal.is_none() => self.link.enqueue(&unsent.frame),
-                    Flush::WithOthers if unsent.fatal.is_none() => self.link.send_with_others(&unsent.frame),
-                    _ => self.link.send(&unsent.frame),
-                };
-                sent.map_err(ends::broken)?;
-                self.desk.sent(unsent)
-            }
+        let cpu = cpu::current();
+        let sent = self.desk.conclude(self.link(), answered, cpu, |frame, is_last| {
+            let sent = match flush {
+                Flush::WithNext if !is_last => self.link.enqueue(frame, cpu),
+                Flush::WithOthers if !is_last => self.link.send_with_others(frame, cpu),
+                _ => self.link.send_on(frame, cpu),
+            };
+            sent.map(drop).map_err(ends::broken)
         });
-        self.ended.notify_waiters();
+        self.ended.tell();
         let next = sent?;
         if next.has_more {
             self.start_all();
@@ -280,8 +290,15 @@ impl<D: Implementation> Maintained for Connection<D> {
     }
 
     fn closed(&self) {
-        self.ended.notify_waiters();
+        self.ended.tell();
     }
+}
+
+/// Where a call is run that may have to be moved to a task: there is one for all calls until that happens.
+type Place<F> = Pin<Box<Option<F>>>;
+
+fn poll_in<F: Future>(place: &mut Place<F>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+    place.as_mut().as_pin_mut().expect("a call is there until it has ended").poll(cx)
 }
 
 /// Messages of one connection between which the tasks of others have their turn: a client with many calls
@@ -308,18 +325,25 @@ async fn guarded<F: Future<Output = Result<Reply>>>(
     let turns = poll_fn(|cx| {
         let Some(turn) = future.as_mut().as_pin_mut() else { return Poll::Pending };
         let _current = Current::enter(Arc::clone(running));
-        match stopwatch.turn(|| catch_unwind(AssertUnwindSafe(|| turn.poll(cx)))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
+        let output = match stopwatch.turn(|| catch_unwind(AssertUnwindSafe(|| turn.poll(cx)))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(panic) => Err(panic),
+        };
+        Poll::Ready(dropped(future.as_mut(), output))
     });
-    let output = match race(turns, running.cancelled()).await {
+    match race(turns, running.cancelled()).await {
         Either::First(output) => output,
-        Either::Second(()) => Ok(Err(cancelled(Progress::Ran))),
-    };
-    // What it holds belongs to the implementation, and may panic, too.
-    let _current = Current::enter(Arc::clone(running));
+        Either::Second(()) => {
+            let _current = Current::enter(Arc::clone(running));
+            dropped(future, Ok(Err(cancelled(Progress::Ran))))
+        }
+    }
+}
+
+/// The output of a future, once that is dropped: what it holds belongs to the implementation, and may panic,
+/// too.
+fn dropped<F, T>(mut future: Pin<&mut Option<F>>, output: thread::Result<T>) -> thread::Result<T> {
     let dropped = catch_unwind(AssertUnwindSafe(|| future.set(None)));
     output.and_then(|output| dropped.map(|()| output))
 }

@@ -88,6 +88,12 @@ impl Handover {
         self.task.take()
     }
 
+    /// The task sleeps, and is woken by what comes through the socket, or not. How often a caller has spun.
+    fn begin_watch(&mut self, is_watched: bool) -> u64 {
+        self.is_watched = is_watched;
+        self.spins
+    }
+
     /// The half, if it is wanted and here.
     fn take_wanted(&mut self) -> Option<(Box<Inbox>, Handed)> {
         let inbox = self.inbox.take_if(|_| self.is_wanted)?;
@@ -183,9 +189,8 @@ async fn take_back(
     watches: &mut bool,
 ) -> Result<(Box<Inbox>, Handed)> {
     *watches |= in_ring;
-    let mut seen = session.state().callers.spins;
+    let mut seen = session.state().callers.begin_watch(*watches);
     loop {
-        session.state().callers.is_watched = *watches;
         let something = async {
             if *watches {
                 return stream.readable().await;
@@ -204,6 +209,7 @@ async fn take_back(
         seen = callers.spins;
         if !*watches {
             *watches = !has_spun;
+            callers.is_watched = *watches;
             continue;
         }
         let is_for_caller = callers.inbox.is_none() || (has_spun && !is_unanswered);

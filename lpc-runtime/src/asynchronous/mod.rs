@@ -9,6 +9,7 @@ mod handover;
 mod race;
 mod redial;
 mod server;
+mod signal;
 mod socket;
 mod spinning;
 mod stream;

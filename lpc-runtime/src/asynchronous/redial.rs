@@ -121,7 +121,7 @@ impl Redial {
         time: Option<Duration>,
     ) -> Result<R> {
         let limit = TimeLimit::new(time, self.current()?.session().time_of(method));
-        let explain = |error| limit.explain(error, self.0.service, method);
+        let explain = |error| limit.explain(error, &self.0.service, method);
         let mut retries = Retries::new(&self.0.policy, &self.0.service.methods[method as usize]);
         loop {
             let connection = self.connected(limit.deadline).await.map_err(explain)?;

@@ -11,12 +11,13 @@ use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 use tokio::time::{timeout, timeout_at};
 
-use super::race::{Either, race};
+use super::signal::Signal;
 use super::spinning::{Ahead, Spinning};
 use super::stream::{Room, Stream};
 use super::thread_spin;
 use crate::connection::inbox::{FillError, Filled, Inbox, stopped};
 use crate::connection::link::{Flow, Link};
+use crate::sys::cpu;
 use crate::sys::socket::Wait;
 
 /// A link whose queue goes on when the socket is writable again.
@@ -26,15 +27,15 @@ use crate::sys::socket::Wait;
 #[derive(Debug)]
 pub(super) struct AsyncLink {
     link: Arc<Link>,
-    stalled: Notify,
-    /// Something waits to be sent with what others queue meanwhile.
-    queued: Notify,
-    resumed: Notify,
+    /// The connection's task is to write: the socket took no more, or something waits to be sent with what
+    /// others queue meanwhile.
+    is_due: Notify,
+    resumed: Signal,
 }
 
 impl AsyncLink {
     pub(super) fn new(link: Arc<Link>) -> Self {
-        Self { link, stalled: Notify::new(), queued: Notify::new(), resumed: Notify::new() }
+        Self { link, is_due: Notify::new(), resumed: Signal::default() }
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -43,24 +44,29 @@ impl AsyncLink {
 
     /// Sends a frame, at once if the socket takes it.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<StreamPosition> {
-        let sent = self.link.send_within(frame, None);
+        self.send_on(frame, cpu::current())
+    }
+
+    /// The same, on this CPU.
+    pub(super) fn send_on(&self, frame: &[u8], cpu: Option<u32>) -> io::Result<StreamPosition> {
+        let sent = self.link.send_within(frame, cpu, None);
         self.note(sent.as_ref().ok().map(|(flow, _)| *flow));
         sent.map(|(_, position)| position)
     }
 
     /// Queues a frame that goes out when its caller [flushes](Self::flush).
-    pub(super) fn enqueue(&self, frame: &[u8]) -> io::Result<StreamPosition> {
-        let queued = self.link.enqueue(frame);
+    pub(super) fn enqueue(&self, frame: &[u8], cpu: Option<u32>) -> io::Result<StreamPosition> {
+        let queued = self.link.enqueue(frame, cpu);
         self.note(queued.as_ref().ok().map(|(flow, _)| *flow));
         queued.map(|(_, position)| position)
     }
 
     /// Queues a frame that goes out when the connection's task has its turn, with those that other tasks
     /// queue before.
-    pub(super) fn send_with_others(&self, frame: &[u8]) -> io::Result<StreamPosition> {
-        let position = self.enqueue(frame)?;
+    pub(super) fn send_with_others(&self, frame: &[u8], cpu: Option<u32>) -> io::Result<StreamPosition> {
+        let position = self.enqueue(frame, cpu)?;
         if let StreamPosition::Socket(_) = position {
-            self.queued.notify_one();
+            self.is_due.notify_one();
         }
         Ok(position)
     }
@@ -75,13 +81,13 @@ impl AsyncLink {
     /// Maintenance has come: sends what was queued. Where the socket does not take it all, its reactor says when it does.
     pub(super) fn flush_deferred(&self) {
         if self.link.flush_in_time() {
-            self.stalled.notify_one();
+            self.is_due.notify_one();
         }
     }
 
     /// Has the connection's task send what was queued.
     pub(super) fn have_flushed(&self) {
-        self.stalled.notify_one();
+        self.is_due.notify_one();
     }
 
     /// Ends the connection: both sides see the end of the stream at once, and nobody waits for room any more.
@@ -89,30 +95,27 @@ impl AsyncLink {
         // In a fork of the process the locks of tokio's are not to be taken either.
         if self.link.check_process().is_ok() {
             self.link.close();
-            self.resumed.notify_waiters();
+            self.resumed.tell();
         }
     }
 
     /// Has senders look again that wait for room in the queue.
     pub(super) fn wake_congested(&self) {
-        self.resumed.notify_waiters();
+        self.resumed.tell();
     }
 
     fn note(&self, flow: Option<Flow>) {
         match flow {
-            Some(Flow::Stalled) => self.stalled.notify_one(),
+            Some(Flow::Stalled) => self.is_due.notify_one(),
             // The queue may have been emptied, or given up, by this.
-            _ => self.resumed.notify_waiters(),
+            _ => self.resumed.tell(),
         }
     }
 
     /// Waits until there is room in the queue for more, or the connection is over.
     pub(super) async fn uncongested(&self) {
         while self.link.is_congested() {
-            let resumed = self.resumed.notified();
-            if self.link.is_congested() {
-                resumed.await;
-            }
+            self.resumed.wait_unless(|| !self.link.is_congested()).await;
         }
     }
 
@@ -121,17 +124,17 @@ impl AsyncLink {
         // On a thread of this kind of runtime, what a task wakes comes before all that is ready.
         let jumps = !socket.is_of_one_thread();
         loop {
-            let flushed = match race(self.stalled.notified(), self.queued.notified()).await {
-                Either::First(()) => self.flush_all(socket).await,
-                Either::Second(()) => {
-                    if jumps {
-                        yield_now().await;
-                    }
-                    self.flush()
+            self.is_due.notified().await;
+            let flushed = if self.link.is_stalled() {
+                self.flush_all(socket).await
+            } else {
+                if jumps {
+                    yield_now().await;
                 }
+                self.flush()
             };
             if let Err(error) = flushed {
-                self.resumed.notify_waiters();
+                self.resumed.tell();
                 return error;
             }
         }
@@ -157,7 +160,7 @@ impl AsyncLink {
         let mut room = None;
         loop {
             let flushed = self.link.flush();
-            self.resumed.notify_waiters();
+            self.resumed.tell();
             if flushed? == Flow::Sent {
                 return Ok(());
             }
@@ -224,10 +227,6 @@ async fn receive(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<
         };
         readable.map_err(Error::from)?;
         let filled = try_receive(socket, inbox)?;
-        if filled == Filled::Some {
-            // A peer whose bytes never end does not keep the thread from others: a socket that is readable costs no budget.
-            consume_budget().await;
-        }
         if filled != Filled::Nothing {
             return Ok(filled);
         }

@@ -8,6 +8,7 @@
 //! reactor's events, which in a runtime of several is another one than that which looks.
 #![allow(unsafe_code)]
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -65,11 +66,13 @@ impl Stream {
         self.runtime.runtime_flavor() == RuntimeFlavor::CurrentThread
     }
 
-    /// Waits until there may be something to read.
+    /// Waits until there may be something to read. A task that finds something again and again gives way to
+    /// others now and then ([`coop`](tokio::task::coop)).
     pub(super) async fn readable(&self) -> io::Result<()> {
         self.found.store(0, Relaxed);
         match self.watch() {
-            Ok(watched) => watched.readable().await.map(drop),
+            // One task waits for it, whose waker the reactor keeps from one time to the next.
+            Ok(watched) => poll_fn(|cx| watched.poll_read_ready(cx).map_ok(drop)).await,
             Err(error) if is_rt_shutdown_err(&error) => Err(error),
             Err(error) => {
                 self.warnings.warn_of(Warning::NotWatched, &error);

@@ -33,6 +33,7 @@ use crate::maintenance::{self, Left, Maintained};
 use crate::memory::lender::Loaned;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
+use crate::sys::cpu;
 use crate::sys::socket::{self, Wait};
 use crate::sys::thread::waker;
 
@@ -141,6 +142,7 @@ impl Connection {
     }
 
     /// Makes a call and waits for its reply.
+    #[inline]
     fn fetch(
         &self,
         method: u32,
@@ -154,6 +156,7 @@ impl Connection {
         self.session.fetched(call, answer, method, deadline)
     }
 
+    #[inline]
     fn encode(&self, method: (u32, u16), encode: &Encode<'_>, deadline: Option<Instant>) -> Result<Encoded> {
         self.link().check_process()?;
         let mut hint = 0;
@@ -171,14 +174,17 @@ impl Connection {
 
     /// Sends a call. Gives the receive half as well if its caller is to receive, to be [waited](Self::wait)
     /// with.
+    #[inline]
     fn start(&self, mut request: Encoded, deadline: Option<Instant>) -> Result<Started> {
         let mut state = self.admit(deadline)?;
         let call = self.session.start(&mut state, &mut request, deadline);
+        // It will be needed twice.
+        let cpu = cpu::current();
         // Without a system call, and so under the lock.
         if request.loans().is_empty() {
-            if let Some((position, has_to_wake)) = self.link().try_put(request.frame()) {
+            if let Some((position, has_to_wake)) = self.link().try_put(request.frame(), cpu) {
                 state.calls.sent(call, position);
-                let half = state.callers.enter();
+                let half = waits_at(cpu, state.callers.enter());
                 drop(state);
                 if has_to_wake {
                     self.link().wake();
@@ -186,7 +192,7 @@ impl Connection {
                 return Ok((call, half));
             }
             if state.callers.defers()
-                && let Some(position) = self.link().enqueue_behind(request.frame())
+                && let Some(position) = self.link().enqueue_behind(request.frame(), cpu)
             {
                 state.calls.sent(call, position);
                 state.callers.defer();
@@ -195,7 +201,7 @@ impl Connection {
         }
         state.callers.begin_send();
         drop(state);
-        Ok((call, self.send(call, request.frame(), request.loans(), deadline)?))
+        Ok((call, self.send(call, request.frame(), request.loans(), cpu, deadline)?))
     }
 
     /// Sends the frame of a call. Gives the receive half if the caller is to receive.
@@ -204,10 +210,11 @@ impl Connection {
         call: CallId,
         frame: &[u8],
         loans: &[Loaned],
+        cpu: Option<u32>,
         deadline: Option<Instant>,
     ) -> Result<Option<Box<Inbox>>> {
         self.link().lender().lend(loans);
-        match self.link().send_within(frame, deadline) {
+        match self.link().send_within(frame, cpu, deadline) {
             Ok((_, position)) => {
                 let mut state = self.session.state();
                 // Another caller may have received the answer already.
@@ -219,7 +226,7 @@ impl Connection {
                 if !is_pending {
                     self.session.fail_late();
                 }
-                Ok(half)
+                Ok(waits_at(cpu, half))
             }
             Err(error) => {
                 // Nor does the server know of what was lent with it.
@@ -244,8 +251,9 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<Option<Box<Inbox>>> {
         self.link().counters().fallback();
+        let frame = body.inline(call, deadline.map(reply::time_left));
         // What is lent with it has been lent.
-        let sent = self.send(call, &body.inline(call, deadline.map(reply::time_left)), &[], deadline);
+        let sent = self.send(call, &frame, &[], cpu::current(), deadline);
         sent.inspect_err(|_| self.link().lender().take_back(body.loans()))
     }
 
@@ -279,7 +287,7 @@ impl Connection {
                 },
             };
             match state.calls.fetch(call) {
-                Some(FromTable::Answer(gone)) => return Ok(self.leave_with(state, gone)),
+                Some(FromTable::Answer(gone)) => return Ok(self.leave(state, gone).expect(ANSWERED)),
                 Some(FromTable::Rejected(body)) => {
                     let actions = state.callers.send_again();
                     drop(state);
@@ -317,36 +325,38 @@ impl Connection {
 
     /// Receives until the caller's own answer has come, or its deadline, or the connection's end; gives the
     /// calls back where it has not come.
+    #[inline]
     fn receive_for(
         &self,
         call: CallId,
         mut half: Box<Inbox>,
         deadline: Option<Instant>,
     ) -> Result<Result<Arrived>, MutexGuard<'_, State<Callers>>> {
-        let answer = self.receive(call, &mut half, deadline);
-        if let Err(error) = &answer {
-            self.session.end(error);
+        let mut own = Own { call: Some(call), answer: None };
+        if let Err(error) = self.receive(&mut own, &mut half, deadline) {
+            self.session.end(&error);
         }
         let mut state = self.session.state();
         state.callers.put_back(half);
-        match answer {
-            Ok(Some(answer)) => {
-                let mut gone = state.calls.answer_own(call);
-                gone.answer = Some(answer);
-                Ok(self.leave_with(state, gone))
-            }
-            _ => Err(state),
-        }
+        let Some(answer) = own.answer else { return Err(state) };
+        let gone = state.calls.answer_own(call);
+        self.leave(state, gone);
+        Ok(answer)
     }
 
-    /// The caller has its answer.
+    /// The caller has its answer, and is gone.
     #[inline]
-    fn leave_with(&self, mut state: MutexGuard<'_, State<Callers>>, gone: Gone<Spot>) -> Result<Arrived> {
-        let mut woken = state.woken(gone);
+    fn leave(&self, mut state: MutexGuard<'_, State<Callers>>, gone: Gone<Spot>) -> Option<Result<Arrived>> {
+        let Gone { answer, body, wake } = gone;
+        let wake = wake.and_then(|waiter| state.callers.wake(waiter));
         let actions = state.callers.leave();
         drop(state);
+        drop(body);
+        if let Some(waker) = wake {
+            waker.wake();
+        }
         self.session.act(actions);
-        woken.answer.take().expect("it is answered")
+        answer
     }
 
     /// Gives a call up whose deadline has passed.
@@ -361,7 +371,7 @@ impl Connection {
         let in_flight = state.calls.len();
         let abandoned = state.calls.abandon(call, |position| reply::progress(position, link));
         match abandoned {
-            Abandoned::Gone(gone) => Ok(self.leave_with(state, gone)),
+            Abandoned::Gone(gone) => Ok(self.leave(state, gone).expect(ANSWERED)),
             Abandoned::Cancel { progress, .. } => {
                 let actions = state.callers.leave();
                 drop(state);
@@ -374,34 +384,15 @@ impl Connection {
         }
     }
 
-    /// Receives until the answer to `call` has come, or its deadline, and hands out those of others on the
-    /// way.
-    fn receive(
-        &self,
-        call: CallId,
-        inbox: &mut Inbox,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Result<Arrived>>> {
-        let mut own = Own { call: Some(call), answer: None };
-        loop {
-            let handed = self.session.hand_out(inbox, &mut own);
-            if let Some(answer) = own.answer.take() {
-                // Whatever came behind it.
-                if let Err(error) = handed {
-                    self.session.end(&error);
-                }
-                return Ok(Some(answer));
-            }
-            // The end of sending may be an answer, too.
-            if handed? == Handed::Closing || own.call.is_none() {
-                return Ok(None);
-            }
-            // However much comes for others.
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Ok(None);
-            }
-            let (socket, stall) = (self.link().socket(), self.link().stall());
-            let filled = if self.link().flush_left() {
+    /// Receives until the caller's own answer has come, or its deadline, and hands out those of others on the
+    /// way. What arrived before has been handed out.
+    #[inline]
+    fn receive(&self, own: &mut Own, inbox: &mut Inbox, deadline: Option<Instant>) -> Result<()> {
+        let link = self.link();
+        // However much comes for others.
+        while deadline.is_none_or(|deadline| deadline > Instant::now()) {
+            let (socket, stall) = (link.socket(), link.stall());
+            let filled = if link.flush_left() {
                 inbox.fill_within(socket, stall, deadline)?
             } else {
                 inbox.fill_or_wait_for_room(socket, stall, deadline)?
@@ -409,9 +400,26 @@ impl Connection {
             if filled == Filled::End {
                 return Err(self.session.hung_up(inbox)?);
             }
+            let handed = self.session.hand_out(inbox, own)?;
+            // The end of sending may be an answer, too.
+            if own.answer.is_some() || own.call.is_none() || handed == Handed::Closing {
+                break;
+            }
         }
+        Ok(())
     }
 }
+
+/// The receive half, if its holder is to wait with it, and on this CPU.
+#[inline]
+fn waits_at(cpu: Option<u32>, mut half: Option<Box<Inbox>>) -> Option<Box<Inbox>> {
+    if let Some(half) = &mut half {
+        half.is_at(cpu);
+    }
+    half
+}
+
+const ANSWERED: &str = "the call is answered";
 
 impl Maintained for Connection {
     fn flush_deferred(&self) -> Left {

@@ -25,10 +25,10 @@ use crate::generated::{Reply, Request};
 use crate::maintenance::{self, Left, Maintained};
 use crate::server::admission::Permit;
 use crate::server::context::Current;
-use crate::server::desk::{Answered, Call, Concluded, Desk, Next, Step};
+use crate::server::desk::{Answered, Call, Desk, Next, Step};
 use crate::server::ends::{self, Cause};
 use crate::server::served::Served;
-use crate::sys::socket;
+use crate::sys::{cpu, socket};
 
 /// The implementation that a server calls, its type forgotten.
 pub(super) type Dispatch = dyn Fn(Request<'_>) -> Result<Reply> + Send + Sync;
@@ -136,6 +136,7 @@ impl Connection {
 
     /// Runs a call that has arrived, and what waits behind it, on this thread: as the leader, whose receive
     /// half is parked, or once another thread leads. Gives the receive half if this thread leads after that.
+    #[inline]
     fn start(
         self: &Arc<Self>,
         call: Call,
@@ -167,6 +168,7 @@ impl Connection {
     }
 
     /// Runs the calls that wait. Gives the receive half if this thread leads after that.
+    #[inline]
     fn go_on(self: &Arc<Self>, mut next: Next, workers: &Arc<Workers>) -> Result<Option<Box<Inbox>>> {
         loop {
             let Some(call) = next.call else { return Ok(next.receive) };
@@ -249,34 +251,41 @@ impl Connection {
     /// Runs a call and answers it. An error ends the connection.
     ///
     /// Where it is `watched`, it was [begun](Workers::begin) before, and is no more afterwards.
+    #[inline]
     fn run(&self, call: Call, flush: Flush, watched: Option<&Arc<Workers>>) -> Result<Next> {
         let answered = if call.running.is_cancelled() { call.refused(&self.link) } else { self.answer(call) };
         // Before the next one can be begun by another leader, whose mark it would take off.
         if watched.is_some() {
             Workers::end(&self.busy);
         }
-        let unsent = match self.desk.conclude(&self.link, answered)? {
-            Concluded::Sent(next) => return Ok(next),
-            Concluded::Unsent(unsent) => unsent,
-        };
-        // To send may take long, too. Where another leader has taken over and begun a call meanwhile, its
-        // mark goes with this one; but then the receive half is parked again, and this thread takes it up as
-        // it finishes.
-        if let Some(workers) = watched {
-            workers.begin(&self.busy);
-        }
-        let sent = match flush {
-            Flush::WithNext if unsent.fatal.is_none() => self.link.enqueue(&unsent.frame).map(drop),
-            _ => self.link.send(&unsent.frame).map(drop),
-        };
-        if watched.is_some() {
-            Workers::end(&self.busy);
-        }
-        sent.map_err(ends::broken)?;
-        self.desk.sent(unsent)
+        // It will be needed twice.
+        let cpu = cpu::current();
+        let next = self.desk.conclude(&self.link, answered, cpu, |frame, is_last| {
+            // To send may take long, too. Where another leader has taken over and begun a call meanwhile, its
+            // mark goes with this one; but then the receive half is parked again, and this thread takes it up
+            // as it finishes.
+            if let Some(workers) = watched {
+                workers.begin(&self.busy);
+            }
+            let sent = match flush {
+                Flush::WithNext if !is_last => self.link.enqueue(frame, cpu).map(drop),
+                _ => self.link.send_within(frame, cpu, None).map(drop),
+            };
+            if watched.is_some() {
+                Workers::end(&self.busy);
+            }
+            sent.map_err(ends::broken)
+        });
+        next.map(|mut next| {
+            if let Some(inbox) = &mut next.receive {
+                inbox.is_at(cpu);
+            }
+            next
+        })
     }
 
     /// Calls the implementation.
+    #[inline]
     fn answer(&self, call: Call) -> Answered {
         let Call { id, method, is_busy, body, running } = call;
         let mut stopwatch = self.served.stopwatch(method);

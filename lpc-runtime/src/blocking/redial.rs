@@ -89,7 +89,7 @@ impl Redial {
         time: Option<Duration>,
     ) -> Result<R> {
         let limit = TimeLimit::new(time, self.current()?.session().time_of(method));
-        let explain = |error| limit.explain(error, self.service, method);
+        let explain = |error| limit.explain(error, &self.service, method);
         let mut retries = Retries::new(&self.policy, &self.service.methods[method as usize]);
         loop {
             let connection = self.connected(limit.deadline).map_err(explain)?;

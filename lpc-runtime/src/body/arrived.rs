@@ -116,6 +116,7 @@ impl Announced {
     }
 
     /// A body with its loans.
+    #[inline]
     pub(crate) fn body(
         &self,
         payload: Payload<Buffer>,
@@ -134,9 +135,12 @@ impl Announced {
                 Bytes::Remote(Box::new(RemoteBytes::new(segment, &block)))
             }
         };
-        if loans.is_empty() {
-            return Ok(Arrived { bytes, loans: None });
-        }
+        let loans = if loans.is_empty() { None } else { Some(self.borrowed(loans, counters)) };
+        Ok(Arrived { bytes, loans })
+    }
+
+    /// The loans of a body.
+    fn borrowed(&self, loans: &[BlockRef], counters: &Tally) -> Box<Borrowed> {
         let mut spots: HashMap<(u32, u32, u64), Arc<Spot>> = HashMap::new();
         let mut copied = 0_u64;
         let mut entries = Vec::with_capacity(loans.len());
@@ -154,8 +158,7 @@ impl Announced {
             });
             entries.push(Some(Loan { spot: Arc::clone(spot), returning }));
         }
-        let loans = Borrowed { loans: Mutex::new(entries), copied, failed: OnceLock::new() };
-        Ok(Arrived { bytes, loans: Some(Box::new(loans)) })
+        Box::new(Borrowed { loans: Mutex::new(entries), copied, failed: OnceLock::new() })
     }
 
     /// A segment that can be read. (`Receiver` knows that it was announced.)
@@ -255,6 +258,7 @@ impl Loans for Borrowed {
 
 impl Arrived {
     /// Reads its values.
+    #[inline]
     pub(crate) fn decoder(&self) -> Decoder<'_> {
         let decoder = match &self.bytes {
             Bytes::Copied(buffer) => Decoder::new(buffer),
@@ -267,6 +271,7 @@ impl Arrived {
     }
 
     /// Reads its values, none of which borrows from it.
+    #[inline]
     pub(crate) fn owned_decoder(&self) -> Decoder<'_> {
         match &self.bytes {
             // What is that long needs new memory, and for that there is a faster way than the decoder of a
@@ -276,6 +281,7 @@ impl Arrived {
         }
     }
 
+    #[inline]
     fn with_loans<'a>(&'a self, decoder: Decoder<'a>) -> Decoder<'a> {
         match &self.loans {
             Some(loans) => decoder.with_loans(&**loans),
@@ -295,6 +301,7 @@ impl Arrived {
     }
 
     /// Bytes that will be copied out of the peer's memory.
+    #[inline]
     pub(crate) fn copied_len(&self) -> u64 {
         let body = match &self.bytes {
             Bytes::Remote(remote) if remote.in_place().is_none() => remote.len as u64,
@@ -304,6 +311,7 @@ impl Arrived {
     }
 
     /// Bytes of private memory that hold it.
+    #[inline]
     pub(crate) fn held_len(&self) -> u64 {
         match &self.bytes {
             Bytes::Copied(buffer) => buffer.len() as u64,
@@ -312,6 +320,7 @@ impl Arrived {
     }
 
     /// Whether it stands in the peer's memory, which the peer would like back.
+    #[inline]
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.bytes, Bytes::Remote(_))
     }

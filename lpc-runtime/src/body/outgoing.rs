@@ -114,11 +114,11 @@ impl<'l> Outgoing<'l> {
     }
 
     /// Expects a body of `hint` bytes at least.
-    pub(crate) fn expecting(mut self, hint: u64) -> Self {
+    #[inline]
+    pub(crate) fn expect(&mut self, hint: u64) {
         if hint > 0 {
             self.large().hint = hint;
         }
-        self
     }
 
     /// What to turn where a body is over the limit, for the end of the error's text.

@@ -16,8 +16,10 @@ pub(crate) fn deadlines(methods: &[Method], common: Option<Duration>) -> Box<[Op
 }
 
 /// When that is over. A time that no clock shows never comes.
+#[inline]
 pub(crate) fn from_now(time: Option<Duration>) -> Option<Instant> {
-    Instant::now().checked_add(time?)
+    // Without one the clock is not looked at.
+    time.and_then(|time| Instant::now().checked_add(time))
 }
 
 /// How much is left until a deadline.
@@ -33,11 +35,13 @@ pub(crate) struct Fetched<'l> {
 }
 
 impl<'l> Fetched<'l> {
+    #[inline]
     pub(crate) fn new(link: &'l Link, call: CallId, body: Arrived) -> Self {
         Self { link, call, body }
     }
 
-    pub(crate) fn decode<R: Outcome>(self, service: Description, method: u32) -> Result<R> {
+    #[inline]
+    pub(crate) fn decode<R: Outcome>(self, service: &Description, method: u32) -> Result<R> {
         decode_outcome(&self.body, service, method)
     }
 }
@@ -58,7 +62,7 @@ pub(crate) fn progress(position: StreamPosition, link: &Link) -> Progress {
 }
 
 /// The error of a call that nobody answered in time.
-pub(crate) fn timed_out(service: Description, method: u32, progress: Progress, why: &str) -> Error {
+pub(crate) fn timed_out(service: &Description, method: u32, progress: Progress, why: &str) -> Error {
     let (service, method) = (service.name, service.method(method));
     let what = if progress == Progress::NotSent { "not sent" } else { "no reply" };
     let message = format!("{service}.{method}: {what} before the deadline{why}");
@@ -67,7 +71,12 @@ pub(crate) fn timed_out(service: Description, method: u32, progress: Progress, w
 
 /// What the server's word on a call means to its caller: a server that sees the deadline pass first says that
 /// the call was cancelled.
-pub(crate) fn explained(error: Error, service: Description, method: u32, deadline: Option<Instant>) -> Error {
+pub(crate) fn explained(
+    error: Error,
+    service: &Description,
+    method: u32,
+    deadline: Option<Instant>,
+) -> Error {
     if !error.is_cancelled() || deadline.is_none() {
         return error;
     }

@@ -132,8 +132,8 @@ impl<C: Callers> Session<C> {
         &self.link
     }
 
-    pub(crate) fn service(&self) -> Description {
-        self.service
+    pub(crate) fn service(&self) -> &Description {
+        &self.service
     }
 
     pub(crate) fn methods(&self) -> &Methods {
@@ -170,6 +170,7 @@ impl<C: Callers> Session<C> {
     /// # Errors
     ///
     /// `Ok(Err(bytes))`: so many bytes of shared memory are missing at the moment.
+    #[inline]
     pub(crate) fn encode(
         &self,
         (method, number): (u32, u16),
@@ -177,7 +178,7 @@ impl<C: Callers> Session<C> {
         hint: &mut u64,
     ) -> Result<Result<Encoded, u64>> {
         let threshold = self.thresholds[method as usize];
-        let mut encoder = Encoder::new(&self.link, self.service, method, number, threshold, *hint);
+        let mut encoder = Encoder::new(&self.link, &self.service, method, number, threshold, *hint);
         let Err(error) = encode(&mut encoder) else { return Ok(Ok(encoder.finish())) };
         // What is encoded so far goes: others may be waiting for its memory.
         let missing = encoder.missing().ok_or(error)?;
@@ -262,14 +263,14 @@ impl<C: Callers> Session<C> {
             ),
             _ => String::new(),
         };
-        reply::timed_out(self.service, method, progress, &waits)
+        reply::timed_out(&self.service, method, progress, &waits)
     }
 
     /// What a reply means to the caller. One that does not decode fails its call; many of them end the
     /// connection.
     #[inline]
     pub(crate) fn decode<R: Outcome>(&self, reply: Fetched<'_>, method: u32) -> Result<R> {
-        let decoded = reply.decode(self.service, method);
+        let decoded = reply.decode(&self.service, method);
         match &decoded {
             Err(error) if error.kind() == ErrorKind::Decode => self.undecodable(),
             _ => self.undecodable.decoded(),
@@ -296,7 +297,7 @@ impl<C: Callers> Session<C> {
     ) -> Result<Fetched<'_>> {
         answer
             .map(|body| Fetched::new(&self.link, call, body))
-            .map_err(|error| reply::explained(error, self.service, method, deadline))
+            .map_err(|error| reply::explained(error, &self.service, method, deadline))
     }
 
     /// Hands what has arrived to the calls it is for.
@@ -312,6 +313,7 @@ impl<C: Callers> Session<C> {
         handed
     }
 
+    #[inline]
     fn hand_all_out(&self, inbox: &mut Inbox, own: &mut Own, delivers: &mut bool) -> Result<Handed> {
         let mut handed = Handed::Out;
         while let Some(message) = inbox.next()? {

@@ -51,7 +51,7 @@ impl TimeLimit {
     }
 
     /// The error with a word on who set the deadline, where it is that this has passed.
-    pub(crate) fn explain(self, error: Error, service: Description, method: u32) -> Error {
+    pub(crate) fn explain(self, error: Error, service: &Description, method: u32) -> Error {
         if !error.is_timed_out() || self.deadline.is_none_or(|deadline| deadline > Instant::now()) {
             return error;
         }
@@ -94,7 +94,7 @@ mod tests {
     fn an_error_says_whose_deadline_has_passed() {
         let zero = Some(Duration::ZERO);
         let late = || Error::new(ErrorKind::TimedOut, "late");
-        let told = |limit: TimeLimit, method| limit.explain(late(), SERVICE, method).to_string();
+        let told = |limit: TimeLimit, method| limit.explain(late(), &SERVICE, method).to_string();
         assert_eq!(told(TimeLimit::new(zero, None), HASTY), "late (with_deadline(0ns))");
         assert_eq!(told(TimeLimit::new(None, zero), PLAIN), "late (the client's deadline of 0ns)");
         assert_eq!(told(TimeLimit::new(None, zero), HASTY), "late (the method's deadline of 0ns)");
@@ -104,7 +104,7 @@ mod tests {
     fn what_timed_out_for_another_reason_is_not_explained() {
         let limit = TimeLimit::new(Some(Duration::from_secs(1000)), None);
         let error =
-            limit.explain(Error::new(ErrorKind::TimedOut, "the handshake took too long"), SERVICE, PLAIN);
+            limit.explain(Error::new(ErrorKind::TimedOut, "the handshake took too long"), &SERVICE, PLAIN);
         assert_eq!(error.to_string(), "the handshake took too long");
     }
 }

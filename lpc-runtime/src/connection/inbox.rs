@@ -150,6 +150,7 @@ impl Inbox {
     /// # Errors
     ///
     /// Among others, the peer stopped in the middle of a message for longer than `stall`.
+    #[inline]
     pub(crate) fn fill_within(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -294,6 +295,7 @@ impl Inbox {
     }
 
     /// Spins for something to receive, as long as that pays, and no longer than `left`.
+    #[inline]
     fn spin(&mut self, socket: BorrowedFd<'_>, left: Option<Duration>) -> Result<Filled, FillError> {
         let time = self.spin_budget().min(left.unwrap_or(Duration::MAX));
         if time.is_zero() {
@@ -341,6 +343,12 @@ impl Inbox {
     #[inline]
     pub(crate) fn spin_budget(&mut self) -> Duration {
         if self.receiver.is_between_frames() { self.watch.time() } else { Duration::ZERO }
+    }
+
+    /// Its holder has just been found on this CPU, and waits there.
+    #[inline]
+    pub(crate) fn is_at(&mut self, cpu: Option<u32>) {
+        self.watch.is_at(cpu);
     }
 
     /// Something was received.
@@ -464,6 +472,7 @@ impl Inbox {
         if self.receiver.is_empty() { Ok(None) } else { self.next_arrived() }
     }
 
+    #[inline]
     fn next_arrived(&mut self) -> Result<Option<Message>, Error> {
         loop {
             if self.counted >= self.batch_end && self.receiver.source() == Source::Ring {
@@ -471,27 +480,14 @@ impl Inbox {
             }
             let next = self.receiver.next(Buffer::with_room);
             self.count_frames();
-            let Some(incoming) = next? else { return Ok(None) };
-            self.stall.reset();
-            match incoming {
-                Incoming::Segment { number, len, descriptor } => self.add_segment(number, len, descriptor)?,
-                Incoming::Object { number, offset, len, descriptor } => {
-                    self.add_object(number, offset, len, descriptor)?;
-                }
-                Incoming::Retire { number } => self.announced.retire(number),
-                Incoming::Return { segment, page } => {
-                    if let Some(link) = self.link.upgrade() {
-                        link.lender().returned(segment, page)?;
-                    }
-                }
-                Incoming::Refuse { segment } => {
-                    if let Some(link) = self.link.upgrade() {
-                        link.lender().refused(segment);
-                    }
-                }
-                Incoming::At { cpu } => self.watch.peer_is_at(cpu),
-                Incoming::Resend { call } => return Ok(Some(Message::Resend { call })),
-                Incoming::Call { call, method, is_busy, time_left, payload, loans } => {
+            if let Ok(Some(_)) = next {
+                self.stall.reset();
+            }
+            // Matched where it stands: a message is large, and there are few instructions around it.
+            match next {
+                Err(violation) => return Err(violation.into()),
+                Ok(None) => return Ok(None),
+                Ok(Some(Incoming::Call { call, method, is_busy, time_left, payload, loans })) => {
                     match self.announced.body(payload, &loans, &self.counters) {
                         Ok(body) => {
                             return Ok(Some(Message::Call { call, method, is_busy, time_left, body }));
@@ -499,23 +495,44 @@ impl Inbox {
                         Err(Unreadable) => self.ask_again(call)?,
                     }
                 }
-                Incoming::Reply { call, payload, loans } => {
+                Ok(Some(Incoming::Reply { call, payload, loans })) => {
                     match self.announced.body(payload, &loans, &self.counters) {
                         Ok(body) => return Ok(Some(Message::Reply { call, body })),
                         Err(Unreadable) => self.ask_again(call)?,
                     }
                 }
-                Incoming::Failure { call, error } => return Ok(Some(Message::Failure { call, error })),
-                Incoming::Release { call } => return Ok(Some(Message::Release { call })),
-                Incoming::Cancel { call } => return Ok(Some(Message::Cancel { call })),
-                Incoming::Closing { taken } => return Ok(Some(Message::Closing { taken })),
-                Incoming::Ring { descriptor } => self.add_ring(descriptor)?,
-                Incoming::Switch => {
+                Ok(Some(Incoming::Segment { number, len, descriptor })) => {
+                    self.add_segment(number, len, descriptor)?;
+                }
+                Ok(Some(Incoming::Object { number, offset, len, descriptor })) => {
+                    self.add_object(number, offset, len, descriptor)?;
+                }
+                Ok(Some(Incoming::Retire { number })) => self.announced.retire(number),
+                Ok(Some(Incoming::Return { segment, page })) => {
+                    if let Some(link) = self.link.upgrade() {
+                        link.lender().returned(segment, page)?;
+                    }
+                }
+                Ok(Some(Incoming::Refuse { segment })) => {
+                    if let Some(link) = self.link.upgrade() {
+                        link.lender().refused(segment);
+                    }
+                }
+                Ok(Some(Incoming::At { cpu })) => self.watch.peer_is_at(cpu),
+                Ok(Some(Incoming::Resend { call })) => return Ok(Some(Message::Resend { call })),
+                Ok(Some(Incoming::Failure { call, error })) => {
+                    return Ok(Some(Message::Failure { call, error }));
+                }
+                Ok(Some(Incoming::Release { call })) => return Ok(Some(Message::Release { call })),
+                Ok(Some(Incoming::Cancel { call })) => return Ok(Some(Message::Cancel { call })),
+                Ok(Some(Incoming::Closing { taken })) => return Ok(Some(Message::Closing { taken })),
+                Ok(Some(Incoming::Ring { descriptor })) => self.add_ring(descriptor)?,
+                Ok(Some(Incoming::Switch)) => {
                     if let Some(link) = self.link.upgrade() {
                         link.ring_is_mapped();
                     }
                 }
-                Incoming::Drained { taken } => self.tell_closing(taken),
+                Ok(Some(Incoming::Drained { taken })) => self.tell_closing(taken),
             }
         }
     }

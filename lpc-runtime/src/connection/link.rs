@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -298,21 +298,24 @@ impl Link {
     /// queued did not go out, it is no error: the holder of the receive half learns of the connection's end.
     #[inline]
     pub(crate) fn send(&self, frame: &[u8]) -> io::Result<Flow> {
-        self.send_within(frame, None).map(|(flow, _)| flow)
+        self.send_within(frame, cpu::current(), None).map(|(flow, _)| flow)
     }
 
-    /// The same, and does not wait for the socket beyond `deadline`: what is left then goes out later.
+    /// The same, on this CPU, and does not wait for the socket beyond `deadline`: what is left then goes out
+    /// later.
     ///
     /// # Errors
     ///
     /// As [`send`](Self::send); [`TimedOut`](io::ErrorKind::TimedOut) where the frame was not even queued.
+    #[inline]
     pub(crate) fn send_within(
         &self,
         frame: &[u8],
+        cpu: Option<u32>,
         deadline: Option<Instant>,
     ) -> io::Result<(Flow, StreamPosition)> {
         let mut sender = self.uncongested(deadline)?;
-        let sent = sender.tell_cpu(cpu::current()).and_then(|()| sender.send(frame));
+        let sent = sender.tell_cpu(cpu).and_then(|()| sender.send(frame));
         let (position, batch) = match sent {
             Ok(sent) => sent,
             Err(over) => return Err(self.fail(sender, into_error(over))),
@@ -330,13 +333,13 @@ impl Link {
     /// Puts a frame into the ring, if the next one goes there and it fits in: no system call, and no waiting.
     /// Says whether the peer has to be [woken](Self::wake) for it.
     #[inline]
-    pub(crate) fn try_put(&self, frame: &[u8]) -> Option<(StreamPosition, bool)> {
+    pub(crate) fn try_put(&self, frame: &[u8], cpu: Option<u32>) -> Option<(StreamPosition, bool)> {
         // Without a quick lane no lock is taken.
         if !self.limits().quick_lane || !self.fork_guard.is_here() {
             return None;
         }
         let mut sender = self.sender();
-        let put = sender.try_put(frame, cpu::current());
+        let put = sender.try_put(frame, cpu);
         if put.is_some() {
             self.counters.sent_in_ring();
         }
@@ -345,11 +348,11 @@ impl Link {
 
     /// Queues a small frame, for the next [flush](Self::flush). Never waits, and sends nothing: `None` where
     /// that would be to be done.
-    pub(crate) fn enqueue_behind(&self, frame: &[u8]) -> Option<StreamPosition> {
+    pub(crate) fn enqueue_behind(&self, frame: &[u8], cpu: Option<u32>) -> Option<StreamPosition> {
         if self.limits().quick_lane || !self.fork_guard.is_here() {
             return None;
         }
-        self.sender().enqueue_behind(frame, cpu::current())
+        self.sender().enqueue_behind(frame, cpu)
     }
 
     /// Wakes the peer for what was [put](Self::try_put) into the ring, which it gets whatever becomes of the
@@ -432,9 +435,9 @@ impl Link {
 
     /// Queues a frame for the next [`send`](Self::send) or [`flush`](Self::flush), which must come soon; if
     /// much is queued already, or it goes through the ring, it is sent at once.
-    pub(crate) fn enqueue(&self, frame: &[u8]) -> io::Result<(Flow, StreamPosition)> {
+    pub(crate) fn enqueue(&self, frame: &[u8], cpu: Option<u32>) -> io::Result<(Flow, StreamPosition)> {
         let mut sender = self.uncongested(None)?;
-        let queued = sender.tell_cpu(cpu::current()).and_then(|()| sender.enqueue(frame));
+        let queued = sender.tell_cpu(cpu).and_then(|()| sender.enqueue(frame));
         let position = match queued {
             Ok(position) => position,
             Err(over) => return Err(self.fail(sender, into_error(over))),
@@ -484,11 +487,17 @@ impl Link {
         }
     }
 
+    /// Whether the socket took no more, the last time.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.is_stalled.load(Acquire)
+    }
+
     /// Whether so much waits for the socket to be writable that a sender of more should wait, too.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_congested(&self) -> bool {
         // Each call asks: without the lock as long as the socket takes all.
-        self.is_stalled.load(Acquire) && self.fork_guard.is_here() && self.sender().is_congested()
+        self.is_stalled() && self.fork_guard.is_here() && self.sender().is_congested()
     }
 
     /// Ends the connection: both sides see the end of the stream at once.
@@ -535,7 +544,7 @@ impl Link {
     /// Whether nothing is sent any more.
     #[inline]
     pub(crate) fn is_broken(&self) -> bool {
-        self.is_broken.load(Acquire)
+        self.is_broken.load(SeqCst)
     }
 }
 

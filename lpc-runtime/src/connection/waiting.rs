@@ -12,28 +12,42 @@ pub(crate) struct Watch {
     spin: Spin,
     /// The CPU that it was last said to run on.
     peer: Option<u64>,
+    /// The CPU on which this thread was a moment ago, for the next time that it waits.
+    own: Option<u32>,
 }
 
 impl Watch {
     /// Spins for as long as `limit`; zero is never.
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { spin: Spin::new(limit), peer: None }
+        Self { spin: Spin::new(limit), peer: None, own: None }
     }
 
     pub(crate) fn peer_is_at(&mut self, cpu: u64) {
         self.peer = Some(cpu);
     }
 
+    /// This thread has just been found on this CPU: it is not asked again before it waits.
+    #[inline]
+    pub(crate) fn is_at(&mut self, cpu: Option<u32>) {
+        self.own = cpu;
+    }
+
     /// How long to spin now. On the CPU that the peer needs, not at all.
     #[inline]
     pub(crate) fn time(&mut self) -> Duration {
-        if self.is_peer_elsewhere() { self.spin.time() } else { Duration::ZERO }
+        let own = self.own.take().or_else(cpu::current);
+        if self.is_peer_off(own) { self.spin.time() } else { Duration::ZERO }
     }
 
     /// Whether the peer was last on another CPU.
     #[inline]
     pub(crate) fn is_peer_elsewhere(&self) -> bool {
-        matches!((self.peer, cpu::current()), (Some(peer), Some(own)) if peer != u64::from(own))
+        self.is_peer_off(cpu::current())
+    }
+
+    #[inline]
+    fn is_peer_off(&self, own: Option<u32>) -> bool {
+        matches!((self.peer, own), (Some(peer), Some(own)) if peer != u64::from(own))
     }
 
     /// Something came, after so long.

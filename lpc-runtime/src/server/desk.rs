@@ -2,8 +2,8 @@
 //!
 //! The rules are [`lpc_core::desk`]'s; here they meet frames, shared memory and the log. A driver receives,
 //! passes each message to [`Desk::receive`], and does the [`Step`] that comes back: how it waits, and on
-//! which thread or task a call runs, is its own. A call that ran is [answered](Desk::answer),
-//! [concluded](Desk::conclude) and, where that did not send its answer, [sent](Desk::sent).
+//! which thread or task a call runs, is its own. A call that ran is [answered](Desk::answer) and
+//! [concluded](Desk::conclude), for which the driver says how an answer is sent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -99,22 +99,6 @@ struct Ended {
     id: CallId,
     cost: Cost,
     running: Arc<Running>,
-}
-
-/// What became of an answer.
-pub(crate) enum Concluded {
-    /// It is in the ring, and the call has ended.
-    Sent(Next),
-    /// It is to be sent, and the desk then to be [told so](Desk::sent).
-    Unsent(Unsent),
-}
-
-/// The answer of a call, to be sent.
-pub(crate) struct Unsent {
-    pub(crate) frame: Answer,
-    /// As in [`Answered`].
-    pub(crate) fatal: Option<Error>,
-    ended: Ended,
 }
 
 /// A frame that answers a call.
@@ -213,6 +197,7 @@ impl Desk {
 
     /// The answer of a call whose implementation returned or panicked. The arguments are dropped: loans that
     /// nobody took go back with the answer.
+    #[inline]
     pub(crate) fn answer<D: ?Sized>(
         &self,
         served: &Served<D>,
@@ -236,35 +221,36 @@ impl Desk {
         Answered { fatal, ..Answered::new(link, call, outcome) }
     }
 
-    /// A call has its answer: the id is free from now on. Sends what goes out without a system call.
+    /// A call has its answer, on this CPU: the id is free from now on, and the call has ended once that is on
+    /// its way. What does not go out without a system call is sent by `send`; it is told whether the connection
+    /// ends after it.
     ///
     /// # Errors
     ///
-    /// The client has broken the protocol; the connection ends, after this answer or without it.
-    pub(crate) fn conclude(&self, link: &Link, answered: Answered) -> Result<Concluded> {
+    /// The answer could not be sent, or the connection ends after it: the client has broken the protocol.
+    #[inline]
+    pub(crate) fn conclude(
+        &self,
+        link: &Link,
+        answered: Answered,
+        cpu: Option<u32>,
+        send: impl FnOnce(&[u8], bool) -> Result<()>,
+    ) -> Result<Next> {
         let Answered { answer, block, fatal, ended } = answered;
         let mut state = self.state();
         state.desk.answer(ended.id, block)?;
         answer.count(link);
-        let Some((_, has_to_wake)) = link.try_put(&answer) else {
-            return Ok(Concluded::Unsent(Unsent { frame: answer, fatal, ended }));
-        };
+        let put = link.try_put(&answer, cpu);
+        if put.is_none() {
+            drop(state);
+            send(&answer, fatal.is_some())?;
+            state = self.state();
+        }
         let next = state.finish(ended);
         drop(state);
-        if has_to_wake {
+        if let Some((_, true)) = put {
             link.wake();
         }
-        fatal.map_or(Ok(Concluded::Sent(next)), Err)
-    }
-
-    /// An answer is on its way.
-    ///
-    /// # Errors
-    ///
-    /// The connection ends after it.
-    pub(crate) fn sent(&self, unsent: Unsent) -> Result<Next> {
-        let Unsent { fatal, ended, .. } = unsent;
-        let next = self.state().finish(ended);
         fatal.map_or(Ok(next), Err)
     }
 
@@ -362,6 +348,7 @@ impl Drop for Desk {
 const SPARE: usize = 16;
 
 impl State {
+    #[inline]
     fn context(
         &mut self,
         link: &Arc<Link>,
@@ -373,6 +360,7 @@ impl State {
         running
     }
 
+    #[inline]
     fn finish(&mut self, ended: Ended) -> Next {
         let Ended { cost, mut running, .. } = ended;
         let next = self.desk.finish(cost);
@@ -384,6 +372,7 @@ impl State {
 }
 
 impl Call {
+    #[inline]
     fn cost(&self) -> Cost {
         Cost { held: self.body.held_len(), copied: self.body.copied_len() }
     }
@@ -395,6 +384,7 @@ impl Call {
 }
 
 impl Answered {
+    #[inline]
     fn new(link: &Link, call: Call, outcome: Result<Reply>) -> Self {
         let ended = Ended { id: call.id, cost: call.cost(), running: call.running };
         drop(call.body);
@@ -413,6 +403,7 @@ impl Answered {
 
 impl Answer {
     /// Counts it. For the holder of the lock on the calls.
+    #[inline]
     fn count(&self, link: &Link) {
         if let Self::Reply(reply) = self {
             reply.count(link.counters());

@@ -55,9 +55,9 @@ impl<D: ?Sized> Served<D> {
         }
     }
 
-    pub(crate) fn request<'a>(&self, link: &'a Link, method: u16, arguments: &'a Arrived) -> Request<'a> {
+    pub(crate) fn request<'a>(&'a self, link: &'a Link, method: u16, arguments: &'a Arrived) -> Request<'a> {
         let threshold = self.thresholds.get(usize::from(method)).copied().unwrap_or_default();
-        Request::new(link, self.service, u32::from(method), arguments, threshold)
+        Request::new(link, &self.service, u32::from(method), arguments, threshold)
     }
 
     /// Whether the method is expected to take less than handing it to another thread would. One that there is

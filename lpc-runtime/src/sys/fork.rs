@@ -48,8 +48,7 @@ impl ForkGuard {
         if self.is_here() {
             return Ok(());
         }
-        let message = "the connection belongs to the process that made it, of which this one is a fork";
-        Err(Error::new(ErrorKind::Disconnected, message))
+        Err(is_a_fork())
     }
 
     /// Whether this is the process in which it was made, and not a fork of it.
@@ -57,6 +56,12 @@ impl ForkGuard {
     pub(crate) fn is_here(self) -> bool {
         page().load(Relaxed) == self.0
     }
+}
+
+#[cold]
+fn is_a_fork() -> Error {
+    let message = "the connection belongs to the process that made it, of which this one is a fork";
+    Error::new(ErrorKind::Disconnected, message)
 }
 
 /// Something of which each process has its own, made when it is first asked for. A fork begins anew: it never

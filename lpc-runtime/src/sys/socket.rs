@@ -34,6 +34,7 @@ impl Wait {
 }
 
 /// Sends some of `bytes`, at least one, and with the first of them `descriptor`. Never raises SIGPIPE.
+#[inline]
 pub(crate) fn send(
     socket: impl AsFd,
     bytes: &[u8],
@@ -93,6 +94,7 @@ pub(crate) struct Received {
 
 /// Receives into `space` and appends the descriptors that came along, with close-on-exec set. One that sleeps
 /// ends with `Interrupted` at a signal.
+#[inline]
 pub(crate) fn receive(
     socket: impl AsFd,
     space: &mut [u8],

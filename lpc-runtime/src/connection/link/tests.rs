@@ -123,11 +123,11 @@ fn waking_a_peer_whose_socket_is_full_waits_for_nothing() {
     link.offer_ring();
     let _reading = link.take_ring(PeersRing::open(&file, None).unwrap()).unwrap();
     let at_once = Some(Instant::now());
-    let _ = link.send_within(&frame::release(CallId::new(1)), at_once).unwrap();
+    let _ = link.send_within(&frame::release(CallId::new(1)), cpu::current(), at_once).unwrap();
     assert!(link.sender().is_in_ring());
     let large = vec![0; 60 << 10];
     while link.sender().queued() == 0 {
-        let _ = link.send_within(&large, at_once).unwrap();
+        let _ = link.send_within(&large, cpu::current(), at_once).unwrap();
     }
     // Where nothing is queued the next one is put.
     let mut sender = link.sender();
@@ -138,7 +138,7 @@ fn waking_a_peer_whose_socket_is_full_waits_for_nothing() {
     assert!(matches!(sender.finish(rest, WriteOutcome::All), AfterWrite::GoOn));
     drop(sender);
     peers_own.store(128, 3);
-    let (_, has_to_wake) = link.try_put(&frame::release(CallId::new(2))).unwrap();
+    let (_, has_to_wake) = link.try_put(&frame::release(CallId::new(2)), cpu::current()).unwrap();
     assert!(has_to_wake);
     link.wake();
     assert_eq!(link.sender().queued(), frame::bell().len());
@@ -152,7 +152,8 @@ fn bells_do_not_pile_up_where_nobody_hears_them() {
     let _reading = link.take_ring(PeersRing::open(&file, None).unwrap()).unwrap();
     // A peer that takes all that is in the ring, says each time that it sleeps, and never reads the socket.
     for turn in 0..200_000 {
-        let (_, position) = link.send_within(&frame::release(CallId::new(turn)), None).unwrap();
+        let (_, position) =
+            link.send_within(&frame::release(CallId::new(turn)), cpu::current(), None).unwrap();
         if let StreamPosition::Ring(written) = position {
             peers_own.store(0, written);
             peers_own.store(128, 2 * turn + 1);
@@ -208,7 +209,7 @@ fn senders_that_wait_for_a_peer_that_does_not_read_are_freed_by_its_end() {
         assert!(!has_failed.load(Relaxed));
         drop(theirs);
     });
-    assert!(link.enqueue(b"late").is_err());
+    assert!(link.enqueue(b"late", None).is_err());
 }
 
 /// The peer gave it back before it could know, and has done nothing wrong.
@@ -347,7 +348,7 @@ fn senders_whose_time_is_over_leave_no_more_than_may_be_queued() {
     const FRAME: usize = 600_000;
     let (link, _theirs) = link(Wait::Sleep);
     let frame = vec![0; FRAME];
-    let refused = (0..20).find_map(|_| link.send_within(&frame, Some(Instant::now())).err());
+    let refused = (0..20).find_map(|_| link.send_within(&frame, cpu::current(), Some(Instant::now())).err());
     assert_eq!(refused.expect("nobody reads").kind(), io::ErrorKind::TimedOut);
     assert!(link.sender().queued() <= lpc_core::send::CONGESTED + FRAME);
 }

@@ -1,7 +1,7 @@
 //! How a [`Link`] writes: one sender at a time, without the lock, and the others leave their frames to it.
 
 use std::io;
-use std::sync::atomic::{Ordering::AcqRel, Ordering::Release};
+use std::sync::atomic::{Ordering::Release, Ordering::SeqCst};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -161,6 +161,7 @@ impl Link {
         self.write_batches(sender, begun, until, &mut descriptors)
     }
 
+    #[inline]
     pub(super) fn write_batches<'l>(
         &'l self,
         mut sender: MutexGuard<'l, SharedSender>,
@@ -170,13 +171,17 @@ impl Link {
     ) -> io::Result<Wrote> {
         let mut batches = 0;
         loop {
-            if begun.is_none() && sender.ring_bell() {
-                self.counters.rang();
+            if begun.is_none() {
+                if sender.ring_bell() {
+                    self.counters.rang();
+                }
+                if batches > 0 && sender.queued() > 0 && sender.is_over().is_none() && until.is_over(batches)
+                {
+                    return Ok(Wrote::Left);
+                }
+                begun = sender.begin_write();
             }
-            if batches > 0 && sender.queued() > 0 && sender.is_over().is_none() && until.is_over(batches) {
-                return Ok(Wrote::Left);
-            }
-            let Some(mut batch) = begun.take().or_else(|| sender.begin_write()) else {
+            let Some(mut batch) = begun.take() else {
                 return match sender.is_over() {
                     Some(over) => Err(self.fail(sender, into_error(over))),
                     None if sender.is_stalled() => Ok(Wrote::Stalled),
@@ -289,7 +294,7 @@ impl Link {
 
     /// Sends nothing more; whether something was sent until now.
     pub(super) fn give_up(&self, mut sender: MutexGuard<'_, SharedSender>) -> bool {
-        let is_first = !self.is_broken.swap(true, AcqRel);
+        let is_first = !self.is_broken.swap(true, SeqCst);
         let descriptors = sender.give_up();
         drop(sender);
         // To close one may take its time, and the lock is not held.

@@ -40,7 +40,7 @@ impl Watch {
     }
 
     /// Whether the peer was last on another CPU.
-    #[inline]
+    #[cfg(feature = "tokio")]
     pub(crate) fn is_peer_elsewhere(&self) -> bool {
         self.is_peer_off(cpu::current())
     }

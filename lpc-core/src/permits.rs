@@ -77,7 +77,8 @@ impl<W> Permits<W> {
         ticket
     }
 
-    /// How the waiter is to be told of its permit. Gives what was said before, or this, where it has its permit already.
+    /// How the waiter is to be told of its permit. Gives what was said before, or this, where it has its
+    /// permit already.
     pub fn wait(&mut self, ticket: &Ticket, waiter: W) -> Option<W> {
         match self.place(ticket) {
             Place::Waits(slot) => slot.replace(waiter),

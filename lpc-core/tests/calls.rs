@@ -223,7 +223,7 @@ proptest! {
                         }
                         true
                     });
-                    // Who fails first is not promised.
+                    // The order in which calls fail is not promised.
                     let mut wake = failed.wake;
                     wake.sort_unstable();
                     prop_assert_eq!(wake, woken);

@@ -1,4 +1,5 @@
-//! lpc-core does no I/O and never reads the clock: what its sources name, without comments and their own tests.
+//! lpc-core does no I/O and never reads the clock: none of its sources names what would, but for comments and
+//! their own tests.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fs;

@@ -19,11 +19,11 @@ use crate::sys::socket::{self, Control};
 /// # }
 /// ```
 ///
-/// Of a client or server at a port they are as they were when it connected or began to listen
-/// (`SO_PEERCRED`, unix(7)): the effective user and group, and the supplementary groups. Of a peer at the other
-/// end of a connected pair, such as a child process, they are those that the system attached to its first
-/// message (`SCM_CREDENTIALS`): the real user and group, and no other groups. (What `SO_PEERCRED` has there is
-/// the process that made the pair.)
+/// Of a client or server at a port they are as they were when it connected or began to listen (`SO_PEERCRED`,
+/// unix(7)): the effective user and group, and the supplementary groups. Of a peer at the other end of a
+/// connected pair, such as a child process, they are those that the system attached to its first message
+/// (`SCM_CREDENTIALS`): the real user and group, and no other groups. (What `SO_PEERCRED` has there is the
+/// process that made the pair.)
 ///
 /// Decide by the user. The process id may belong to another process by now.
 #[derive(Clone, Debug, PartialEq, Eq)]

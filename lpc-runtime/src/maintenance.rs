@@ -4,10 +4,10 @@
 //! - What was queued to travel with the next message goes out by itself when there is none for [`SOON`].
 //! - Shared memory that was not used for a while is given back.
 //!
-//! It never blocks on a peer, and holds no connection alive. Where a socket takes no more, it waits for that to change, of
-//! all such sockets together. Where the system has no thread for it, what was queued is sent by whoever queued it, as far
-//! as the socket takes it at once, and then by whoever waits next on the connection; the next event tries again to start it. A panic over one connection is nothing to the
-//! others.
+//! It never blocks on a peer, and holds no connection alive. Where a socket takes no more, it waits for that
+//! to change, of all such sockets together. Where the system has no thread for it, what was queued is sent by
+//! whoever queued it, as far as the socket takes it at once, and then by whoever waits next on the
+//! connection; the next event tries again to start it. A panic over one connection is nothing to the others.
 
 use std::io::{self, Write};
 use std::mem;
@@ -30,7 +30,8 @@ pub(crate) trait Maintained: Send + Sync {
         Left::Nothing
     }
 
-    /// There is no thread that would [flush](Self::flush_deferred). Whether a driver sees to it. Locks may be held.
+    /// There is no thread that would [flush](Self::flush_deferred). Whether a driver sees to it. Locks may be
+    /// held.
     fn flush_without_maintenance(&self) -> bool {
         false
     }
@@ -44,8 +45,8 @@ pub(crate) trait Maintained: Send + Sync {
     /// A writer waits, and somebody should read.
     fn meanwhile(&self) {}
 
-    /// The connection is about to be closed, or a server's to send nothing more: nothing that has arrived runs
-    /// any more.
+    /// The connection is about to be closed, or a server's to send nothing more: nothing that has arrived
+    /// runs any more.
     fn closing(&self) {}
 
     /// The connection is over.
@@ -206,7 +207,8 @@ fn sleep(mut work: MutexGuard<'static, Work>, time: Option<Duration>) -> MutexGu
         let ready = socket::wait_for_room(heard.as_fd(), &sockets, time);
         let mut work = self::work();
         work.bell = None;
-        // Others have been added behind these, at most. Where it cannot be waited for, all are tried after a while.
+        // Others have been added behind these, at most. Where it cannot be waited for, all are tried after a
+        // while.
         let ready = ready.unwrap_or_else(|_| {
             thread::sleep(LATE);
             vec![true; sockets.len()]

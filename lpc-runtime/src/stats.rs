@@ -240,7 +240,8 @@ impl fmt::Display for Bytes {
             return write!(f, "{} B", self.0);
         };
         let unit = 1_u64 << (10 * (power + 1));
-        // In 128 bits, in which ten times any number of bytes is not too large. Rounded down: 1023.99 is not 1024.
+        // In 128 bits, in which ten times any number of bytes is not too large. Rounded down: 1023.99 is not
+        // 1024.
         let tenths = u128::from(self.0) * 10 / u128::from(unit);
         write!(f, "{}.{} {}", tenths / 10, tenths % 10, UNITS[power])
     }

@@ -189,13 +189,14 @@ impl<A, B, W> Calls<A, B, W> {
         Ok(None)
     }
 
-    /// Has a caller woken when it gets its permit, or there will be none. Gives how it was to be woken before.
+    /// Has a caller woken when it gets its permit, or there will be none. Gives how it was to be woken
+    /// before.
     pub fn wait_for_permit(&mut self, ticket: &Ticket, waiter: W) -> Option<W> {
         self.permits.wait(ticket, waiter)
     }
 
-    /// Takes out how a caller is to be woken that asks by itself now, or is about to give up: to be dropped without
-    /// a lock, where that runs what a user gave.
+    /// Takes out the waker of a caller that asks by itself now, or is about to give up. It is to be dropped
+    /// without a lock, since that may run code of a user's.
     pub fn take_waiter(&mut self, ticket: &Ticket) -> Option<W> {
         self.permits.take_waiter(ticket)
     }
@@ -301,7 +302,8 @@ impl<A, B, W> Calls<A, B, W> {
         }
     }
 
-    /// Has the caller woken when there is something to [fetch](Self::fetch). Gives how it was to be woken before.
+    /// Has the caller woken when there is something to [fetch](Self::fetch). Gives how it was to be woken
+    /// before.
     #[inline]
     pub fn wait(&mut self, id: CallId, waiter: W) -> Option<W> {
         self.call(id).waiter.replace(waiter)

@@ -272,8 +272,8 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         self.back_pressure() == BackPressure::Wait
     }
 
-    /// What a sender that can wait does before it adds a frame. However many there are, and whatever becomes of
-    /// their batches, no more is then queued than [`CONGESTED`] and one frame.
+    /// What a sender that can wait does before it adds a frame. However many there are, and whatever becomes
+    /// of their batches, no more is then queued than [`CONGESTED`] and one frame.
     #[must_use]
     #[inline]
     pub const fn back_pressure(&self) -> BackPressure {

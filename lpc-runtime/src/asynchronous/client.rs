@@ -30,15 +30,16 @@ use crate::stats::Stats;
 ///
 /// # Cancel safety
 ///
-/// If the future of a call is dropped the call is cancelled: the server is told, unless the call was not sent.
+/// If the future of a call is dropped the call is cancelled: the server is told, unless the call was not
+/// sent.
 ///
 /// A future that has been polled should be polled on, or dropped. Calls that wait for one of
 /// [`max_calls_in_flight`](crate::config::ClientBuilder::max_calls_in_flight), or for room in shared memory,
-/// get it in the order in which they came. Where it is the turn of one that is kept without being polled, in a
-/// `select!` loop whose other branch goes on, or in a stream of futures of which only the first is polled, those
-/// behind it wait until it is polled or dropped. (It is as with the permits of
-/// [`tokio::sync::Semaphore`].) A task of its own for each call, or a join of all of them, has no such wait. The
-/// answers of other calls are received in any case.
+/// get it in the order in which they came. Where it is the turn of one that is kept without being polled, in
+/// a `select!` loop whose other branch goes on, or in a stream of futures of which only the first is polled,
+/// those behind it wait until it is polled or dropped. (It is as with the permits of
+/// [`tokio::sync::Semaphore`].) A task of its own for each call, or a join of all of them, has no such wait.
+/// The answers of other calls are received in any case.
 ///
 /// # fork(2)
 ///

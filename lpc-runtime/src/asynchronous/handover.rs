@@ -65,8 +65,8 @@ impl Callers for Handover {
 }
 
 impl Handover {
-    /// The connection has ended: the task is to see that, which it may not watch for. It is to be woken without
-    /// the lock.
+    /// The connection has ended: the task is to see that, which it may not watch for. It is to be woken
+    /// without the lock.
     #[must_use]
     pub(super) fn end_of_task(&mut self) -> Option<Waker> {
         self.want(Handed::Receive)

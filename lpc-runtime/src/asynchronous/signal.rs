@@ -13,8 +13,8 @@ pub(super) struct Signal {
 }
 
 impl Signal {
-    /// Has tasks look again that wait. What they look at was changed before, behind a lock that looking takes,
-    /// or by an atomic operation in the one order of all such ([`SeqCst`]).
+    /// Has the tasks that wait look again. What they look at was changed before, behind a lock that looking
+    /// takes, or by an atomic operation in the one order of all such ([`SeqCst`]).
     pub(super) fn tell(&self) {
         if self.waiting.load(SeqCst) > 0 {
             self.told.notify_waiters();

@@ -78,7 +78,8 @@ impl AsyncLink {
         flushed.map(drop)
     }
 
-    /// Maintenance has come: sends what was queued. Where the socket does not take it all, its reactor says when it does.
+    /// Maintenance has come: sends what was queued. Where the socket does not take it all, its reactor says
+    /// when it does.
     pub(super) fn flush_deferred(&self) {
         if self.link.flush_in_time() {
             self.is_due.notify_one();

@@ -1,5 +1,5 @@
-//! Callers that are idle: they wait for a permit or for room in shared memory, and receive for others meanwhile, where no other
-//! caller could.
+//! Callers that are idle: they wait for a permit or for room in shared memory, and receive for others
+//! meanwhile, where no other caller could.
 
 use std::mem;
 use std::sync::MutexGuard;

@@ -33,7 +33,8 @@ struct Line {
     lost: Lost,
     /// A caller is about to replace it.
     is_dialling: bool,
-    /// How often that was given up, and why the last time: callers that waited for it do not try anew, one after the other.
+    /// How often that was given up, and why the last time: callers that waited for it do not try anew, one
+    /// after the other.
     gave_up: (u64, Option<Error>),
 }
 

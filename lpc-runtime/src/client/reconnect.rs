@@ -225,8 +225,8 @@ impl Lost {
     }
 }
 
-/// The error of a call before whose deadline there is no new connection: why the last attempt failed or, before one
-/// has, why the connection was lost.
+/// The error of a call before whose deadline there is no new connection: why the last attempt failed or,
+/// before one has, why the connection was lost.
 fn not_in_time(why: Option<Error>) -> Error {
     let message = "no new connection to the server before the call's deadline";
     match why {

@@ -87,10 +87,10 @@ impl<C, D> ClientBuilder<C, D> {
 
     /// How many calls may be in flight at once. Default: 1024.
     ///
-    /// A call that was cancelled, or is past its deadline, counts until the server has answered it. Further calls
-    /// wait for their turn, in the order in which they came. Of an async client the future of a call whose turn
-    /// has come and that is kept without being polled keeps those behind it waiting, as the documentation of
-    /// its `Client` says.
+    /// A call that was cancelled, or is past its deadline, counts until the server has answered it. Further
+    /// calls wait for their turn, in the order in which they came. Of an async client the future of a call
+    /// whose turn has come and that is kept without being polled keeps those behind it waiting, as the
+    /// documentation of its `Client` says.
     ///
     /// # Panics
     ///

@@ -192,7 +192,8 @@ impl Inbox {
     ///
     /// # Errors
     ///
-    /// Among others, the peer has stopped in the middle of a message for longer than `stall`: by this wait, or several.
+    /// Among others, the peer has stopped in the middle of a message for longer than `stall`: by this wait,
+    /// or several.
     pub(crate) fn wait_for_more(
         &mut self,
         socket: BorrowedFd<'_>,

@@ -217,9 +217,9 @@ impl Link {
         self.lender.announce(object, self, Weak::clone(&self.this) as Weak<dyn KnowsObjects>)
     }
 
-    /// Whether the peer got what was announced by this descriptor, as far as that is known. Where its frame still
-    /// waits it is sent now, if the socket takes it at once: what refers to memory that the peer never gets would
-    /// be of no use to it.
+    /// Whether the peer got what was announced by this descriptor, as far as that is known. Where its frame
+    /// still waits it is sent now, if the socket takes it at once: what refers to memory that the peer never
+    /// gets would be of no use to it.
     pub(crate) fn has_passed(&self, passage: &Passage) -> bool {
         if passage.is_open() {
             self.try_flush();
@@ -266,8 +266,8 @@ impl Link {
         matches!(self.write(self.sender(), None, Until::Now), Ok(Wrote::Left))
     }
 
-    /// Maintenance has come: sends what was queued as far as the socket takes it, without waiting. Whether something is
-    /// left.
+    /// Maintenance has come: sends what was queued as far as the socket takes it, without waiting. Whether
+    /// something is left.
     pub(crate) fn flush_in_time(&self) -> bool {
         self.upkeep.begin_deferred_flush();
         self.try_flush()

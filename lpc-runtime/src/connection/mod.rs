@@ -1,6 +1,7 @@
 //! One connection: [`link`] sends, by its [`writer`], and [`inbox`] receives; [`ring`] is the quick lane's
-//! memory, [`passing`] knows what became of descriptors, [`waiting`] spins before sleeping, [`tally`] counts, and [`upkeep`] is what happens though nobody
-//! sends. [`warnings`] tells the log what went wrong, once. [`sharing`] is what a connection has to do with the others that wait on its thread.
+//! memory, [`passing`] knows what became of descriptors, [`waiting`] spins before sleeping, [`tally`] counts,
+//! and [`upkeep`] is what happens though nobody sends. [`warnings`] tells the log what went wrong, once.
+//! [`sharing`] is what a connection has to do with the others that wait on its thread.
 
 pub(crate) mod inbox;
 pub(crate) mod link;

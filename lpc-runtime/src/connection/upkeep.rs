@@ -55,8 +55,8 @@ impl Upkeep {
         self.weak().upgrade()
     }
 
-    /// Has maintenance flush soon. Where it has no thread for that somebody who waits does; `false` where that is not
-    /// certain either.
+    /// Has maintenance flush soon. Where it has no thread for that somebody who waits does; `false` where
+    /// that is not certain either.
     pub(crate) fn schedule_flush(&self) -> bool {
         if self.is_scheduled.swap(true, AcqRel) || maintenance::flush(Weak::clone(self.weak())) {
             return true;

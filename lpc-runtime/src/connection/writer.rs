@@ -37,8 +37,8 @@ pub(crate) enum Until {
 const IN_A_ROW: u32 = 16;
 
 impl Until {
-    /// Whether a writer that has written so many batches, and may have to wait for the socket, leaves the others
-    /// to somebody else.
+    /// Whether a writer that has written so many batches, and may have to wait for the socket, leaves the
+    /// others to somebody else.
     pub(crate) fn is_over(self, batches: u32) -> bool {
         match self {
             Self::Now | Self::Reactor => false,
@@ -82,8 +82,8 @@ impl Writer {
     }
 
     /// Writes a batch until all of it is out, or the socket takes no more and is not to be waited for any
-    /// longer. What is done in between, while it waits, says whether it goes on. Descriptors that have gone out
-    /// are left to be closed.
+    /// longer. What is done in between, while it waits, says whether it goes on. Descriptors that have gone
+    /// out are left to be closed.
     ///
     /// # Errors
     ///

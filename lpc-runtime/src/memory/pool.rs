@@ -17,8 +17,8 @@ use crate::sys::mapping::OwnMapping;
 /// The books of the pool, with the memory to them.
 pub(crate) type Pool = Ledger<Segment>;
 
-/// A place in the line of those who wait for room in a pool. Dropping it lets the next one have the room, but in a fork of the
-/// process, which takes none of the pool's locks.
+/// A place in the line of those who wait for room in a pool. Dropping it lets the next one have the room, but
+/// in a fork of the process, which takes none of the pool's locks.
 #[derive(Debug)]
 pub(crate) struct WaitingForRoom {
     fork_guard: ForkGuard,

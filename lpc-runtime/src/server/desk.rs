@@ -89,7 +89,8 @@ pub(crate) struct Answered {
     answer: Answer,
     /// Of the result.
     block: Option<Box<InBlock>>,
-    /// The error that ends the connection after the answer: the client has sent too much that does not decode.
+    /// The error that ends the connection after the answer: the client has sent too much that does not
+    /// decode.
     pub(crate) fatal: Option<Error>,
     ended: Ended,
 }
@@ -222,8 +223,8 @@ impl Desk {
     }
 
     /// A call has its answer, on this CPU: the id is free from now on, and the call has ended once that is on
-    /// its way. What does not go out without a system call is sent by `send`; it is told whether the connection
-    /// ends after it.
+    /// its way. What does not go out without a system call is sent by `send`; it is told whether the
+    /// connection ends after it.
     ///
     /// # Errors
     ///

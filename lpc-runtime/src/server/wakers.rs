@@ -44,8 +44,8 @@ impl Wakers {
         }
     }
 
-    /// Puts another waker in its place, where it is another one. The one before is given back, to be dropped without
-    /// a lock.
+    /// Puts another waker in its place, where it is another one. The one before is given back, to be dropped
+    /// without a lock.
     pub(super) fn update(&mut self, place: usize, waker: &Waker) -> Option<Waker> {
         match self.places.get_mut(place) {
             Some(Place::Taken(known)) if !known.will_wake(waker) => Some(mem::replace(known, waker.clone())),

@@ -181,8 +181,8 @@ pub(crate) fn wait(socket: impl AsFd, events: PollFlags, time: Option<Duration>)
     }
 }
 
-/// Waits until one of these sockets takes more, or is broken, or `bell` has something to be read, for no longer than
-/// `time`. Says of which it is so.
+/// Waits until one of these sockets takes more, or is broken, or `bell` has something to be read, for no
+/// longer than `time`. Says of which it is so.
 pub(crate) fn wait_for_room(
     bell: BorrowedFd<'_>,
     sockets: &[Arc<dyn AsFd + Send + Sync>],

@@ -1,4 +1,5 @@
-//! Calls whose bodies the server cannot read where they stand, and asks for again; and answers that do not decode.
+//! Calls whose bodies the server cannot read where they stand, and asks for again; and answers that do not
+//! decode.
 
 use std::io::Read as _;
 use std::time::Duration;

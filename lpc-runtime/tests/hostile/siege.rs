@@ -50,8 +50,8 @@ impl Attack {
         self.check_other_warnings(log);
     }
 
-    /// Whatever else a peer causes to be logged, by however many frames, is said once, and counted at the end of the
-    /// connection.
+    /// Whatever else a peer causes to be logged, by however many frames, is said once, and counted at the end
+    /// of the connection.
     fn check_other_warnings(&self, log: &[String]) {
         for (message, count) in log::others(log) {
             let most = 2 * rounds() * ATTACKERS;

@@ -1,5 +1,5 @@
-//! The system has no thread for maintenance: what others wait for goes out all the same, also where this side calls
-//! and answers nothing more.
+//! The system has no thread for maintenance: what others wait for goes out all the same, also where this side
+//! calls and answers nothing more.
 
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;

@@ -83,7 +83,8 @@ pub fn serve_everybody(driver: Driver) -> lpc::Result<()> {
     }
 }
 
-/// Role: serves its own user, in a user namespace that has none: there each user reads as `nobody`, itself too.
+/// Role: serves its own user, in a user namespace that has none: there each user reads as `nobody`, itself
+/// too.
 pub fn serve_as_nobody(driver: Driver) -> lpc::Result<()> {
     assert_eq!(Uid::effective().as_raw(), STRANGER);
     let port = variable(PORT);

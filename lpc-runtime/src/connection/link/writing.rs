@@ -41,8 +41,8 @@ impl Link {
         }
     }
 
-    /// Writes what its writer would leave to maintenance, for which there is no thread: those who have queued it
-    /// wait for answers to it. It ends when the peer has stopped reading for too long.
+    /// Writes what its writer would leave to maintenance, for which there is no thread: those who have queued
+    /// it wait for answers to it. It ends when the peer has stopped reading for too long.
     #[cold]
     fn write_on(&self) {
         self.upkeep.begin_flush();
@@ -51,7 +51,8 @@ impl Link {
         }
     }
 
-    /// Queues a frame that asks the peer for something: it is sent by [`send_questions`](Self::send_questions).
+    /// Queues a frame that asks the peer for something: it is sent by
+    /// [`send_questions`](Self::send_questions).
     pub(crate) fn enqueue_question(&self, frame: &[u8]) -> usize {
         let queued = self.enqueue_deferred(frame);
         self.upkeep.ask();
@@ -66,7 +67,8 @@ impl Link {
         }
     }
 
-    /// Whether what nobody else would send is sent, or has somebody who does. It is tried here, without waiting.
+    /// Whether what nobody else would send is sent, or has somebody who does. It is tried here, without
+    /// waiting.
     #[inline]
     pub(crate) fn flush_left(&self) -> bool {
         if self.upkeep.is_left() {
@@ -76,8 +78,8 @@ impl Link {
         !self.upkeep.is_left()
     }
 
-    /// Sends what is queued as far as the socket takes it at once, for those who may hold other locks: whatever goes
-    /// wrong is found, and told, by the next flush.
+    /// Sends what is queued as far as the socket takes it at once, for those who may hold other locks:
+    /// whatever goes wrong is found, and told, by the next flush.
     #[cold]
     pub(super) fn flush_quietly(&self) {
         let mut descriptors = Vec::new();

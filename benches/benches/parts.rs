@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use lpc_core::arena::Arena;
-use lpc_core::codec::{Decoder, encode};
+use lpc_core::codec::{Coding, Decoder, encode, encode_as};
 use lpc_core::frame;
 use lpc_core::ring::{self, Consumer, Own, Peers, Producer};
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,44 @@ where
     });
 }
 
+/// The same in the coding that describes itself, and in CBOR, by the crate of most use.
+fn described<T>(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, value: &T)
+where
+    T: Serialize + for<'de> Deserialize<'de>,
+{
+    let mut bytes = Vec::new();
+    encode_as(Coding::Described, value, &mut bytes).expect("it can be encoded");
+    let mut cbor = Vec::new();
+    ciborium::into_writer(value, &mut cbor).expect("it can be encoded");
+    println!("{name}: {} bytes described, {} in CBOR", bytes.len(), cbor.len());
+    let mut buffer = Vec::with_capacity(bytes.len().max(cbor.len()));
+    group.bench_function(format!("encode {name}"), |bencher| {
+        bencher.iter(|| {
+            buffer.clear();
+            encode_as(Coding::Described, black_box(value), &mut buffer).expect("it can be encoded");
+            black_box(buffer.len())
+        });
+    });
+    group.bench_function(format!("encode {name} by ciborium"), |bencher| {
+        bencher.iter(|| {
+            buffer.clear();
+            ciborium::into_writer(black_box(value), &mut buffer).expect("it can be encoded");
+            black_box(buffer.len())
+        });
+    });
+    group.bench_function(format!("decode {name}"), |bencher| {
+        bencher.iter(|| {
+            let mut decoder = Decoder::new(black_box(&bytes));
+            let value: T = decoder.next_as(Coding::Described).expect("it was encoded");
+            decoder.end().expect("nothing follows");
+            value
+        });
+    });
+    group.bench_function(format!("decode {name} by ciborium"), |bencher| {
+        bencher.iter(|| ciborium::from_reader::<T, _>(black_box(&cbor[..])).expect("it was encoded"));
+    });
+}
+
 /// Structs within a sequence within a struct.
 #[derive(Serialize, Deserialize)]
 struct Nested {
@@ -105,6 +143,13 @@ fn codecs(criterion: &mut Criterion) {
     let numbers: Vec<_> = (0..1000).map(|at| 1_u64 << (at % 64)).collect();
     codec(&mut group, "1000 integers", &numbers);
     codec(&mut group, "nested structs", &Nested::example());
+    group.finish();
+
+    let mut group = criterion.benchmark_group("described");
+    described(&mut group, "mixed struct", &Mixed::example());
+    described(&mut group, "64 KiB", &vec![7_u8; LARGE]);
+    described(&mut group, "1000 integers", &numbers);
+    described(&mut group, "nested structs", &Nested::example());
     group.finish();
 }
 

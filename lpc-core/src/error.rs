@@ -95,6 +95,9 @@ pub enum ErrorKind {
     Cancelled = 16,
     /// The method's arguments or result differ between the two sides.
     Incompatible = 17,
+    /// A method has an argument or a result of a type that cannot be carried: what it writes, it cannot read
+    /// again. The text names the type and what to change; no call was made.
+    Unsupported = 18,
 }
 
 /// How far a call got before it failed.
@@ -257,6 +260,12 @@ impl Error {
         self.0.kind == ErrorKind::Incompatible
     }
 
+    /// Whether a method has an argument or a result of a type that cannot be carried.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.0.kind == ErrorKind::Unsupported
+    }
+
     /// Whether the peer is not accepted, or does not accept this process.
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
@@ -379,7 +388,7 @@ fn escaped(text: String) -> String {
 }
 
 /// By their numbers on the wire. A number that a later version adds reads as [`ErrorKind::Other`].
-const KINDS: [ErrorKind; 18] = [
+const KINDS: [ErrorKind; 19] = [
     ErrorKind::Other,
     ErrorKind::InvalidInput,
     ErrorKind::NotFound,
@@ -398,6 +407,7 @@ const KINDS: [ErrorKind; 18] = [
     ErrorKind::ResourceExhausted,
     ErrorKind::Cancelled,
     ErrorKind::Incompatible,
+    ErrorKind::Unsupported,
 ];
 
 impl Serialize for Error {
@@ -484,7 +494,10 @@ impl From<Error> for std::io::Error {
             ErrorKind::PermissionDenied => Io::PermissionDenied,
             ErrorKind::TimedOut => Io::TimedOut,
             ErrorKind::Protocol | ErrorKind::Decode => Io::InvalidData,
-            ErrorKind::WrongService | ErrorKind::UnknownMethod | ErrorKind::Incompatible => Io::Unsupported,
+            ErrorKind::WrongService
+            | ErrorKind::UnknownMethod
+            | ErrorKind::Incompatible
+            | ErrorKind::Unsupported => Io::Unsupported,
             ErrorKind::Disconnected => Io::ConnectionAborted,
             ErrorKind::ResourceExhausted => Io::QuotaExceeded,
             ErrorKind::Other | ErrorKind::Panicked | ErrorKind::Io | ErrorKind::Cancelled => Io::Other,

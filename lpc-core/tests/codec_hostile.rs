@@ -382,7 +382,7 @@ fn what_has_no_form_is_refused_with_the_way_out() {
     assert_eq!(encoded(&Skipping { nothing: Some(7) }), [1, 7]);
     let skipped = refused(&Skipping { nothing: None }).to_string();
     assert!(skipped.contains("`nothing`") && skipped.contains("skip_serializing_if"), "{skipped}");
-    assert!(refused(&Flat { inner: BTreeMap::new() }).to_string().contains("flatten"));
+    assert!(refused(&Flat { inner: BTreeMap::new() }).to_string().contains("unknown length"));
     assert!(refused(&Unknown).to_string().contains("collect_seq"));
     assert!(refused(&Liar(2, 1)).to_string().contains("announced 2 elements and gave 1"));
     assert!(refused(&Liar(2, 3)).to_string().contains("announced 2 elements and gave more"));

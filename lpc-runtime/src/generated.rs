@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use lpc_core::codec::{DecodeError, DecodeErrorKind, Decoder, EncodeError, Lend, encode};
+use lpc_core::codec::{
+    ArgumentCodings, Coding, Codings, DecodeError, DecodeErrorKind, Decoder, EncodeError, Lend, encode_as,
+};
 use lpc_core::form::{self, Form};
 use lpc_core::{Error, ErrorKind, Method, Progress, Service, Threshold, frame, handshake};
 use serde::de::DeserializeOwned;
@@ -20,13 +22,14 @@ use crate::connection::link::Link;
 pub(crate) struct Description {
     pub(crate) name: &'static str,
     pub(crate) methods: &'static [Method],
-    /// The forms of its methods, traced by the first call.
-    pub(crate) forms: fn() -> &'static [Option<Form>],
+    /// The forms of its methods.
+    pub(crate) forms: &'static [Option<Form>],
 }
 
 impl Description {
+    /// The first one of a service traces the forms of its methods, which may take some time.
     pub(crate) fn of<M: Service>() -> Self {
-        Self { name: M::NAME, methods: M::METHODS, forms: form::of::<M> }
+        Self { name: M::NAME, methods: M::METHODS, forms: form::of::<M>() }
     }
 
     pub(crate) fn method(&self, method: u32) -> &'static str {
@@ -35,22 +38,40 @@ impl Description {
 
     /// The method's form, if it is known.
     pub(crate) fn form(&self, method: u32) -> Option<&'static Form> {
-        (self.forms)().get(method as usize)?.as_ref()
+        self.forms.get(method as usize)?.as_ref()
     }
 
-    /// Traces the forms of the methods, which may take some time at first, and logs the types that cannot be
-    /// traced.
-    pub(crate) fn find_forms(&self) {
-        for (method, form) in self.methods.iter().zip((self.forms)()) {
+    /// How the method's arguments and result are written; `number` is its number at the server.
+    #[inline]
+    pub(crate) fn codings(&self, method: u32, number: u16) -> Codings {
+        match self.form(method) {
+            // The question for a form is asked on behalf of a method.
+            Some(form) if number != handshake::FORM => form.codings(),
+            _ => Codings::default(),
+        }
+    }
+
+    /// Checks that all methods can be called, and logs the types that cannot be traced.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`], naming the method, its argument, and what to change.
+    pub(crate) fn check_forms(&self) -> Result<(), Error> {
+        for (method, form) in self.methods.iter().zip(self.forms) {
+            if let Some(why) = form.as_ref().and_then(Form::unsupported) {
+                let message = format!("{}.{}: {why}", self.name, method.name());
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
             for form::Opaque { name, why, .. } in form.iter().flat_map(Form::opaque) {
                 tracing::debug!(service = self.name, method = method.name(), name, %why, "opaque: known by its name");
             }
         }
+        Ok(())
     }
 
     /// The fingerprints of the methods' forms, for a handshake.
     pub(crate) fn fingerprints(&self) -> Vec<u64> {
-        (self.forms)().iter().map(|form| form::fingerprint(form.as_ref())).collect()
+        self.forms.iter().map(|form| form::fingerprint(form.as_ref())).collect()
     }
 
     /// The error of a call, with the method's name if it is the connection's error.
@@ -73,6 +94,7 @@ pub struct Encoder<'e> {
     outgoing: Outgoing<'e>,
     service: &'e Description,
     method: u32,
+    codings: ArgumentCodings,
 }
 
 impl<'e> Encoder<'e> {
@@ -86,8 +108,13 @@ impl<'e> Encoder<'e> {
         hint: u64,
     ) -> Self {
         let begin = |frame: &mut Vec<u8>| frame::begin_call(frame, number);
-        let mut encoder =
-            Self { outgoing: Outgoing::new(link, threshold, WhenFull::Stop, begin), service, method };
+        let codings = service.codings(method, number).arguments();
+        let mut encoder = Self {
+            outgoing: Outgoing::new(link, threshold, WhenFull::Stop, begin),
+            service,
+            method,
+            codings,
+        };
         encoder.outgoing.expect(hint);
         encoder
     }
@@ -98,7 +125,7 @@ impl<'e> Encoder<'e> {
     ///
     /// [`ErrorKind::TooLarge`] or [`ErrorKind::Encode`], naming argument and method.
     pub fn push<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
-        encode(value, &mut self.outgoing).map_err(|error| {
+        encode_as(self.codings.next(), value, &mut self.outgoing).map_err(|error| {
             let place =
                 format!("argument `{name}` of {}.{}", self.service.name, self.service.method(self.method));
             refused(error, &place, self.outgoing.limit_name())
@@ -160,7 +187,9 @@ impl<'a> Request<'a> {
     /// The arguments, to be decoded in order.
     #[must_use]
     pub fn arguments(&self) -> Arguments<'a> {
-        Arguments { decoder: self.arguments.decoder(), service: self.service, method: self.method }
+        let Self { service, method, .. } = *self;
+        let codings = service.form(method).map_or_else(Codings::default, Form::codings).arguments();
+        Arguments { decoder: self.arguments.decoder(), service, method, codings }
     }
 
     /// Encodes what the method returned.
@@ -170,7 +199,8 @@ impl<'a> Request<'a> {
     /// [`ErrorKind::TooLarge`] or [`ErrorKind::Encode`], naming the method.
     pub fn reply<R: Outcome>(self, outcome: &R) -> Result<Reply, Error> {
         let mut outgoing = Outgoing::new(self.link, self.threshold, WhenFull::Socket, frame::begin_reply);
-        match encode(outcome, &mut outgoing) {
+        let codings = self.service.form(self.method).map_or_else(Codings::default, Form::codings);
+        match encode_as(codings.result(), outcome, &mut outgoing) {
             Ok(()) => Ok(Reply(outgoing.finish())),
             Err(error) => {
                 let place = format!("result of {}.{}", self.service.name, self.service.method(self.method));
@@ -209,6 +239,7 @@ pub struct Arguments<'a> {
     decoder: Decoder<'a>,
     service: &'a Description,
     method: u32,
+    codings: ArgumentCodings,
 }
 
 impl<'a> Arguments<'a> {
@@ -218,7 +249,7 @@ impl<'a> Arguments<'a> {
     ///
     /// [`ErrorKind::Decode`], naming argument and method.
     pub fn next<T: Deserialize<'a>>(&mut self, name: &'static str) -> Result<T, Error> {
-        self.decoder.next().map_err(|error| {
+        self.decoder.next_as(self.codings.next()).map_err(|error| {
             let method = self.service.method(self.method);
             undecodable(error, &format!("argument `{name}` of {}.{method}", self.service.name))
         })
@@ -230,7 +261,7 @@ impl<'a> Arguments<'a> {
     ///
     /// [`ErrorKind::Decode`], naming the method.
     pub fn end(self) -> Result<(), Error> {
-        let Self { decoder, service, method } = self;
+        let Self { decoder, service, method, .. } = self;
         decoder.end().map_err(|error| {
             let place = format!("the arguments of {}.{}", service.name, service.method(method));
             undecodable(error, &place)
@@ -255,9 +286,10 @@ pub(crate) fn decode_outcome<R: Outcome>(
     body: &Arrived,
     service: &Description,
     method: u32,
+    coding: Coding,
 ) -> Result<R, Error> {
     let mut decoder = body.owned_decoder();
-    let decoded = decoder.next().and_then(|outcome| decoder.end().map(|()| outcome));
+    let decoded = decoder.next_as(coding).and_then(|outcome| decoder.end().map(|()| outcome));
     decoded.map_err(|error| {
         let error = undecodable(error, &format!("result of {}.{}", service.name, service.method(method)));
         body.explain(error.with_progress(Progress::Ran))

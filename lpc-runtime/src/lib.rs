@@ -200,6 +200,19 @@
 //! except those that cannot be traced, because they ask the data what comes next (as `serde_json::Value`
 //! does) or refuse all made-up values: these are compared by name. See [`ErrorKind::Incompatible`].
 //!
+//! # What serde's attributes do
+//!
+//! Almost all arguments and results are packed: fields follow each other without names, since both sides know
+//! them. Types that cannot be read so are *described*, with the names of fields and variants: those that ask the
+//! data what comes next (`#[serde(untagged)]`, `tag`, `flatten`, `serde_json::Value`) and those that leave
+//! something out when they are written (`skip_serializing_if`, `skip` in the middle of an enum). Both sides
+//! find that out before the first call, by writing and reading made-up values, and it holds for the whole
+//! argument or result. A described one takes about three to eight times as long to encode and decode.
+//!
+//! A type that writes what it cannot read in either way, for instance a field with `skip_serializing` but no
+//! `default`, is refused by `bind` and `connect`: [`ErrorKind::Unsupported`], with the method, the field, and
+//! the attribute to change.
+//!
 //! # Shutdown
 //!
 //! [`Handle::shutdown`](blocking::Handle::shutdown) makes a server accept no more calls and answer those that

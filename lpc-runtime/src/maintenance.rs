@@ -14,6 +14,7 @@ use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,8 +72,9 @@ const SOON: Duration = Duration::from_millis(5);
 /// How long at most until it is tried again, from [`SOON`] on each time twice as long.
 const LATE: Duration = Duration::from_millis(80);
 
-/// How long private memory is kept, at least, for use again.
-const KEPT: Duration = Duration::from_secs(3);
+/// How long private memory is kept for use again, in milliseconds: or as long as the connection keeps shared
+/// memory that has the shortest `pool_idle_timeout`.
+static KEPT: AtomicU64 = AtomicU64::new(3000);
 
 /// A fork has not the thread, nor anything to do for the other process.
 static OFFICE: PerProcess<Office> =
@@ -148,13 +150,32 @@ pub(crate) fn trim(link: Weak<dyn Maintained>, after: Duration) {
     wake_or_warn(work);
 }
 
+/// How long private memory is kept for use again.
+fn kept() -> Duration {
+    Duration::from_millis(KEPT.load(Relaxed))
+}
+
+/// Has private memory kept no longer than this.
+pub(crate) fn keep_private(time: Duration) {
+    KEPT.fetch_min(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Relaxed);
+}
+
 /// Has spare memory of this process given back after a while.
 pub(crate) fn trim_private() {
     let mut work = work();
     if work.private.is_none() {
-        work.private = Some(Instant::now() + KEPT);
+        work.private = Some(Instant::now() + kept());
         wake_or_warn(work);
     }
+}
+
+/// Gives back private memory that nobody took up since it was put down, if that is long enough ago. When to
+/// come again, if any is left.
+fn trim_spares() -> Option<Instant> {
+    let now = Instant::now();
+    let Some(before) = now.checked_sub(kept()) else { return Some(now + kept()) };
+    let oldest = [private::trim(before), buffer::trim(before)].into_iter().flatten().min()?;
+    Some(oldest + kept())
 }
 
 fn work() -> MutexGuard<'static, Work> {
@@ -260,7 +281,7 @@ fn run() {
                 None => {}
             }
         }
-        let private = private.filter(|_| private::trim() | buffer::trim()).map(|_| Instant::now() + KEPT);
+        let private = private.and_then(|_| trim_spares());
         work = self::work();
         work.later.extend(again);
         work.stuck.extend(stuck);

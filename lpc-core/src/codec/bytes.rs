@@ -82,6 +82,14 @@ pub(super) fn as_run<I>(iter: &I) -> Option<Run<'_>> {
     None
 }
 
+/// The bytes that `iter` goes over, if its type is `slice::Iter<u8>`.
+pub(super) fn as_octets<I>(iter: &I) -> Option<&[u8]> {
+    if typeid::of::<I>() != TypeId::of::<slice::Iter<'static, u8>>() {
+        return None;
+    }
+    as_run(iter).map(|run| run.bytes)
+}
+
 /// The token of a loan that `value` is, if that is its type.
 #[inline]
 pub(super) fn as_token<T: ?Sized>(value: &T) -> Option<&Token<'_>> {

@@ -27,12 +27,12 @@ impl<S: Sink + ?Sized> Elements<'_, S> {
 }
 
 #[cold]
-fn too_many(announced: usize) -> EncodeError {
+pub(super) fn too_many(announced: usize) -> EncodeError {
     EncodeError::new(format!("Serialize of a sequence or map announced {announced} elements and gave more"))
 }
 
 #[cold]
-fn too_few(announced: usize, missing: usize) -> EncodeError {
+pub(super) fn too_few(announced: usize, missing: usize) -> EncodeError {
     let given = announced - missing;
     EncodeError::new(format!(
         "Serialize of a sequence or map announced {announced} elements and gave {given}"
@@ -122,6 +122,8 @@ impl<S: Sink + ?Sized> ser::SerializeTuple for Tuple<'_, S> {
 /// The fields of a struct, or of a variant with several.
 pub(super) struct Fields<'s, S: ?Sized> {
     pub(super) encoder: Encoder<'s, S>,
+    /// The names of the type and, in an enum, of the variant: for an error.
+    pub(super) of: (&'static str, &'static str),
 }
 
 impl<S: Sink + ?Sized> ser::SerializeTupleStruct for Fields<'_, S> {
@@ -168,7 +170,7 @@ impl<S: Sink + ?Sized> ser::SerializeStruct for Fields<'_, S> {
     }
 
     fn skip_field(&mut self, key: &'static str) -> Result<(), EncodeError> {
-        Err(skipped(key))
+        Err(skipped(self.of, key))
     }
 
     #[inline]
@@ -191,7 +193,7 @@ impl<S: Sink + ?Sized> ser::SerializeStructVariant for Fields<'_, S> {
     }
 
     fn skip_field(&mut self, key: &'static str) -> Result<(), EncodeError> {
-        Err(skipped(key))
+        Err(skipped(self.of, key))
     }
 
     #[inline]
@@ -201,9 +203,12 @@ impl<S: Sink + ?Sized> ser::SerializeStructVariant for Fields<'_, S> {
 }
 
 #[cold]
-fn skipped(key: &'static str) -> EncodeError {
+fn skipped((name, variant): (&str, &str), key: &'static str) -> EncodeError {
+    let dots = if variant.is_empty() { "" } else { "::" };
     EncodeError::new(format!(
-        "field `{key}` was left out: `#[serde(skip_serializing_if)]` is not supported, for the receiver \
-         could not tell; use `Option`, or `#[serde(skip)]` to never send it"
+        "field `{key}` of `{name}{dots}{variant}` was left out (`#[serde(skip_serializing_if = \"…\")]`) for a \
+         value that none of those was like with which the type was tried, so the receiver could not tell: let \
+         the condition be one that holds for `None`, an empty, zero or default value, or make the field an \
+         `Option`"
     ))
 }

@@ -9,7 +9,7 @@ use super::access::{Elements, Fields, Variant};
 use super::input::Input;
 use super::loan::{self, Loans};
 use super::remote::Remote;
-use super::{DecodeError, DecodeErrorKind, MAX_DEPTH, bytes, varint};
+use super::{Coding, DecodeError, DecodeErrorKind, MAX_DEPTH, bytes, described, varint};
 
 /// Decodes values from bytes, one after another.
 ///
@@ -55,8 +55,21 @@ impl<'de> Decoder<'de> {
     #[inline]
     #[allow(clippy::should_implement_trait)] // each value may have another type
     pub fn next<T: Deserialize<'de>>(&mut self) -> Result<T, DecodeError> {
-        let decoded = T::deserialize(Value { input: &mut self.input, around: Around { packed: 0 } });
+        let decoded = T::deserialize(Value { input: &mut self.input, around: Around::default() });
         decoded.map_err(|error| error.or_at(self.input.offset()))
+    }
+
+    /// Decodes the next value, which is written in this coding.
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next).
+    #[inline]
+    pub fn next_as<T: Deserialize<'de>>(&mut self, coding: Coding) -> Result<T, DecodeError> {
+        match coding {
+            Coding::Packed => self.next(),
+            Coding::Described => described::read(&mut self.input),
+        }
     }
 
     /// Checks that no value follows.
@@ -92,7 +105,7 @@ pub(super) struct Value<'a, 'de> {
 }
 
 /// The context of a value: how deep it is nested, and what the enclosing sequences still need.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Around {
     /// How many values are around it, times `ONE_LEVEL`, plus how many elements the sequences among them
     /// still await.
@@ -105,7 +118,7 @@ impl Around {
     const MOST_AWAITED: u64 = 1 << 48;
 
     #[inline]
-    fn deeper(self) -> Option<Self> {
+    pub(super) fn deeper(self) -> Option<Self> {
         let is_too_deep = self.packed >= u64::from(MAX_DEPTH) * Self::ONE_LEVEL;
         (!is_too_deep).then_some(Self { packed: self.packed + Self::ONE_LEVEL })
     }

@@ -90,6 +90,16 @@ impl<'de> Input<'de> {
         }
     }
 
+    /// The next byte, which is then in the window and still unread.
+    pub(super) fn peek_byte(&mut self) -> Result<u8, DecodeError> {
+        loop {
+            if let Some(byte) = self.peek() {
+                return Ok(byte);
+            }
+            self.need(1)?;
+        }
+    }
+
     /// The next byte, if it is in the window.
     #[inline]
     pub(super) fn peek(&self) -> Option<u8> {

@@ -174,6 +174,14 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for HeldSlice<'de, T> {
     }
 }
 
+/// As its sender does: by this its form is found.
+impl<T: Serialize> Serialize for HeldSlice<'_, T> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.as_slice().serialize(serializer)
+    }
+}
+
 impl<T: fmt::Debug> fmt::Debug for HeldSlice<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_slice().fmt(f)
@@ -191,6 +199,13 @@ impl<'de> Deserialize<'de> for HeldOsStr<'de> {
     }
 }
 
+impl Serialize for HeldOsStr<'_> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.sent().serialize(serializer)
+    }
+}
+
 /// A [`Path`] as its receiver holds it.
 #[derive(Clone, Copy, Debug)]
 pub struct HeldPath<'de>(&'de Path);
@@ -199,6 +214,13 @@ impl<'de> Deserialize<'de> for HeldPath<'de> {
     #[inline]
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         HeldOsStr::deserialize(deserializer).map(|held| Self(Path::new(held.0)))
+    }
+}
+
+impl Serialize for HeldPath<'_> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.sent().serialize(serializer)
     }
 }
 

@@ -129,6 +129,25 @@ impl Received {
     }
 }
 
+/// As it was received: a loan is lent on.
+impl Serialize for Received {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Loan(loan) => Lent(loan).serialize(serializer),
+            Self::Bytes(bytes) => serializer.serialize_newtype_struct(NAME, &Copied(bytes)),
+        }
+    }
+}
+
+/// Bytes, as bytes in every format.
+struct Copied<'a>(&'a [u8]);
+
+impl Serialize for Copied<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
 impl<'de> Deserialize<'de> for Received {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::deserialize_as::<[u8], D>(deserializer, Layout::new::<u8>())

@@ -54,21 +54,36 @@
 //! - Each value has one encoding: a varint with needless bytes, a `bool` or `Option` tag over 1, a
 //!   `char` that is not exactly one, invalid UTF-8, and bytes after the last value are errors.
 //!
+//! # Two codings
+//!
+//! All this is the [packed](Coding::Packed) coding: it is not self-describing, so the receiver must know the
+//! type, and takes each value for what it expects next. That is right as long as a type's `Deserialize` asks
+//! for just what its `Serialize` writes, which attributes of serde can change on one side alone.
+//!
+//! The [described](Coding::Described) coding says of each item what it is, and knows fields and variants by
+//! their names: with tags of a byte, over the same sinks and inputs, within the same bounds. It carries what
+//! JSON does (`#[serde(untagged)]`, `tag`, `flatten`, `serde_json::Value`), and besides numbers of 128 bits,
+//! bytes, `Some(None)` and loans. Both sides say that it is human-readable, because the deserializers in which
+//! serde buffers values say so.
+//!
+//! [Forms](crate::form) tell which of the two an argument or a result is written in ([`encode_as`],
+//! [`Decoder::next_as`]).
+//!
 //! # What serde types may do
 //!
-//! The format is not self-describing: the receiver must know the type. `#[serde(untagged)]`,
-//! `#[serde(tag = "…")]`, `#[serde(flatten)]` and `#[serde(skip_serializing_if = "…")]` are therefore errors,
-//! as is whatever else asks a deserializer what comes next. (On the fields of a tuple struct, serde does not
-//! tell the codec of `skip_serializing_if`: there it is an error of the receiver, or worse a wrong value.) A
-//! sequence must know its length before its elements: `collect_seq` and `collect_map` see to that for any
-//! iterator, by collecting it where it does not know, whereas `serialize_seq(None)` is an error.
+//! Whatever they like, as far as they can read what they write. In the packed coding a sequence must know its
+//! length before its elements: `collect_seq` and `collect_map` see to that for any iterator, by collecting it
+//! where it does not know, whereas `serialize_seq(None)` is an error. So is a field that is left out
+//! (`skip_serializing_if`). A type of which tracing has seen that it does either is described.
 //!
 //! Start at [`encode`] and [`Decoder`]; [`Lend`] says how an argument `&T` crosses.
 
 mod access;
 mod bytes;
+mod coding;
 mod compound;
 mod de;
+mod described;
 mod input;
 mod lend;
 mod loan;
@@ -80,12 +95,13 @@ mod varint;
 use std::borrow::Cow;
 use std::fmt;
 
+pub use self::coding::{ArgumentCodings, Coding, Codings};
 pub use self::de::Decoder;
 pub use self::lend::{HeldOsStr, HeldPath, HeldSlice, Lend, SentBytes};
 pub(crate) use self::loan::NAME as LOAN;
 pub use self::loan::{Lent, Loan, Loans, Received};
 pub use self::remote::Remote;
-pub use self::ser::encode;
+pub use self::ser::{encode, encode_as};
 pub use self::sink::Sink;
 
 /// How deep values may nest, in encoding and in decoding.

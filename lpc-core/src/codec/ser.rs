@@ -7,7 +7,7 @@ use serde::ser::{self, Serialize, SerializeMap as _, SerializeSeq as _};
 use super::compound::{Elements, Fields, Tuple};
 use super::loan;
 use super::sink::Sink;
-use super::{EncodeError, MAX_DEPTH, bytes, varint};
+use super::{Coding, EncodeError, MAX_DEPTH, bytes, described, varint};
 
 /// Appends the encoding of `value` to `sink`.
 ///
@@ -29,6 +29,23 @@ where
     S: Sink + ?Sized,
 {
     Encoder { sink, depth: 0 }.emit(value)
+}
+
+/// Appends the encoding of `value` in this coding.
+///
+/// # Errors
+///
+/// As [`encode`].
+#[inline]
+pub fn encode_as<T, S>(coding: Coding, value: &T, sink: &mut S) -> Result<(), EncodeError>
+where
+    T: Serialize + ?Sized,
+    S: Sink,
+{
+    match coding {
+        Coding::Packed => encode(value, sink),
+        Coding::Described => described::write(value, sink),
+    }
 }
 
 /// Encodes one value that is nested `depth` levels deep.
@@ -249,19 +266,19 @@ impl<'s, S: Sink + ?Sized> ser::Serializer for Encoder<'s, S> {
     }
 
     #[inline]
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Fields<'s, S>, EncodeError> {
-        Ok(Fields { encoder: self.deeper()? })
+    fn serialize_tuple_struct(self, name: &'static str, _: usize) -> Result<Fields<'s, S>, EncodeError> {
+        Ok(Fields { encoder: self.deeper()?, of: (name, "") })
     }
 
     #[inline]
     fn serialize_tuple_variant(
         self,
-        _name: &'static str,
+        name: &'static str,
         index: u32,
-        _variant: &'static str,
+        variant: &'static str,
         _len: usize,
     ) -> Result<Fields<'s, S>, EncodeError> {
-        Ok(Fields { encoder: self.variant(index)? })
+        Ok(Fields { encoder: self.variant(index)?, of: (name, variant) })
     }
 
     #[inline]
@@ -270,19 +287,19 @@ impl<'s, S: Sink + ?Sized> ser::Serializer for Encoder<'s, S> {
     }
 
     #[inline]
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Fields<'s, S>, EncodeError> {
-        Ok(Fields { encoder: self.deeper()? })
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Fields<'s, S>, EncodeError> {
+        Ok(Fields { encoder: self.deeper()?, of: (name, "") })
     }
 
     #[inline]
     fn serialize_struct_variant(
         self,
-        _name: &'static str,
+        name: &'static str,
         index: u32,
-        _variant: &'static str,
+        variant: &'static str,
         _len: usize,
     ) -> Result<Fields<'s, S>, EncodeError> {
-        Ok(Fields { encoder: self.variant(index)? })
+        Ok(Fields { encoder: self.variant(index)?, of: (name, variant) })
     }
 
     /// Writes bytes in one piece, and accepts iterators that do not know their length.
@@ -343,7 +360,6 @@ fn unknown_seq() -> EncodeError {
 #[cold]
 fn unknown_map() -> EncodeError {
     EncodeError::new(
-        "map of unknown length (`#[serde(flatten)]` makes one, and is not supported): give `serialize_map` \
-         its length, or use `collect_map`, which finds it",
+        "map of unknown length: give `serialize_map` its length, or use `collect_map`, which finds it",
     )
 }

@@ -96,6 +96,8 @@ impl<'f> Parser<'f> {
             self.rest = &self.rest[end + 1..];
             let array = Tree { text: len, head: "", parts: Vec::new() };
             ("sequence", vec![("[]", element), ("", array)])
+        } else if self.eat("described ") {
+            ("described", vec![("", self.tree()?)])
         } else if self.eat("Option<") {
             ("option", self.list(">", Self::element)?)
         } else if self.eat("Map<") {

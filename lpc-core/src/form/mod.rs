@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Two builds understand each other's calls of a method if their [`Form`]s of it are equal. A form is found
-//! by tracing: the `Deserialize` of a type is run on made-up values, and what it asks for is recorded. This
-//! happens in each process that serves or calls the type, before its first connection.
+//! by tracing: the `Deserialize` of a type is run on made-up values, and what it asks for is recorded. Each
+//! value is written again, and what its `Serialize` writes is compared with that. This happens in each process
+//! that serves or calls the type, before its first connection.
 //!
 //! # What is written
 //!
@@ -26,6 +27,8 @@
 //! | `^2` | the type two pairs of brackets further out, again: a recursive type |
 //! | `shared [f32] of 4 bytes aligned to 4` | a loan of a type with this name and layout |
 //! | `opaque Url` | a type of this name, which cannot be traced |
+//! | `described …` | an argument or result in the [described coding](crate::codec::Coding::Described) |
+//! | `any` | what takes whatever comes: `serde_json::Value` |
 //! | `!` | a variant that cannot be decoded |
 //! | `…` | a part that is too deep or too long to be written |
 //!
@@ -35,14 +38,26 @@
 //! The names of fields, variants and arguments are, because otherwise it would go unnoticed when two of the
 //! same type are swapped.
 //!
+//! # Which coding
+//!
+//! An argument or result is packed if all of its type was made up, written, and found to be written as it is
+//! read: the same kinds in the same order, under the same names, variants by the same numbers. It is described
+//! if the two differ (`#[serde(skip)]` on a variant before others, `skip_serializing`, `skip_deserializing`,
+//! `skip_serializing_if`), if it asks what comes next, or if some of it could not be made up. To see what
+//! `skip_serializing_if` leaves out, a value of each struct is made whose fields are `None`, 0 and the like.
+//!
+//! A made-up value that does not come back as it was in the described coding either makes the method
+//! [unsupported](Form::unsupported): a field under two names (`rename(serialize = …, deserialize = …)`), or one
+//! of a tuple struct that is left out, of which nobody could tell which it was.
+//!
 //! # What cannot be traced
 //!
-//! A type that asks what comes next (`deserialize_any`), or refuses all made-up values, is opaque: it is
-//! compared by a weaker rule, its name without modules. So is each struct, tuple, newtype and `Option` that
-//! contains it. A sequence, a map or an enum can be made without it, and is traced. A type that panics is not
-//! tried again. The content of a [loan](crate::codec::Received) is also compared by its name, and by its size
-//! and alignment. Two builds that agree on such a name are assumed to agree on the type. [`Form::opaque`]
-//! tells which types cannot be traced, and why.
+//! A type that refuses all made-up values is opaque: it is compared by a weaker rule, its name without modules.
+//! So is each struct, tuple, newtype and `Option` that contains it. A sequence, a map or an enum can be made
+//! without it, and is traced. A type that panics is not tried again. The content of a
+//! [loan](crate::codec::Received) is also compared by its name, and by its size and alignment. Two builds that
+//! agree on such a name are assumed to agree on the type. [`Form::opaque`] tells which types cannot be traced,
+//! and why.
 //!
 //! A type with more variants, in all combinations, than can be tried is compared by those that were.
 
@@ -58,10 +73,10 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::nodes::{Head, Nodes};
-use self::trace::{Refused, Tracer};
+use crate::codec::{Coding, Codings};
 use crate::type_name::without_modules;
 use crate::{Method, Service};
 
@@ -77,6 +92,8 @@ pub struct Form {
     text: String,
     fingerprint: u64,
     opaque: Box<[Opaque]>,
+    codings: Codings,
+    unsupported: Option<String>,
 }
 
 impl Form {
@@ -90,6 +107,18 @@ impl Form {
     #[must_use]
     pub const fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// How the arguments and the result are written.
+    #[must_use]
+    pub const fn codings(&self) -> Codings {
+        self.codings
+    }
+
+    /// Why the method cannot be called: the first argument, or the result, that no coding can carry.
+    #[must_use]
+    pub fn unsupported(&self) -> Option<&str> {
+        self.unsupported.as_deref()
     }
 
     /// The types that could not be traced.
@@ -139,6 +168,8 @@ pub struct Signature {
     nodes: Nodes,
     names: Vec<String>,
     arguments: Vec<usize>,
+    codings: Vec<Coding>,
+    unsupported: Option<String>,
 }
 
 impl Signature {
@@ -146,28 +177,57 @@ impl Signature {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it is nothing by default")]
     pub fn new() -> Self {
-        Self { nodes: Nodes::default(), names: Vec::new(), arguments: Vec::new() }
+        let (nodes, names, arguments) = (Nodes::default(), Vec::new(), Vec::new());
+        Self { nodes, names, arguments, codings: Vec::new(), unsupported: None }
     }
 
     /// Adds an argument.
     #[must_use]
     pub fn argument(mut self, name: &str, ty: Type) -> Self {
         self.names.push(name.into());
-        self.arguments.push(ty.add_to(&mut self.nodes));
+        let (node, coding) = self.add(ty, || format!("argument `{name}`"));
+        self.arguments.push(node);
+        self.codings.push(coding);
+        if self.names.len() > Codings::MAX_ARGUMENTS {
+            let most = Codings::MAX_ARGUMENTS;
+            self.unsupported.get_or_insert_with(|| format!("it has more than {most} arguments"));
+        }
         self
     }
 
     /// The form of the method with this result.
     #[must_use]
-    pub fn result(self, ty: Type) -> Form {
-        let Self { mut nodes, names, arguments: mut children } = self;
-        children.push(ty.add_to(&mut nodes));
+    pub fn result(mut self, ty: Type) -> Form {
+        let (node, coding) = self.add(ty, || "the result".into());
+        let Self { mut nodes, names, arguments: mut children, codings, unsupported } = self;
+        children.push(node);
         let method = nodes.push(Head::Method(names), children);
         let classes = nodes.classes();
         Form {
             text: text::text(&nodes, &classes, method),
             fingerprint: nodes.fingerprint(&classes, method),
             opaque: nodes.opaque.into(),
+            codings: Codings::new(codings, coding),
+            unsupported,
+        }
+    }
+
+    /// Traces the type and adds it to the nodes. Returns its node and its coding.
+    fn add(&mut self, ty: Type, place: impl FnOnce() -> String) -> (usize, Coding) {
+        let name = (ty.name)();
+        let Some(make) = ty.make else { return (self.nodes.opaque(name, Why::Undecodable), Coding::Packed) };
+        let traced = trace::trace(name, make);
+        let short = without_modules(name);
+        if traced.is_cut {
+            self.nodes.note(short.clone(), Why::TooMuch);
+        }
+        if let Some(why) = traced.unsupported {
+            self.unsupported.get_or_insert_with(|| format!("{} of type `{short}`: {why}", place()));
+        }
+        let node = self.nodes.add(&traced.parts, &traced.root);
+        match traced.coding {
+            Coding::Packed => (node, Coding::Packed),
+            Coding::Described => (self.nodes.push(Head::Described, vec![node]), Coding::Described),
         }
     }
 }
@@ -176,21 +236,8 @@ impl Signature {
 #[derive(Clone, Copy)]
 pub struct Type {
     name: fn() -> &'static str,
-    /// `None` for a type that cannot be decoded.
-    decode: Option<fn(Tracer<'_>) -> Result<(), Refused>>,
-}
-
-impl Type {
-    /// Traces the type and adds it to the nodes. Returns its node.
-    fn add_to(self, nodes: &mut Nodes) -> usize {
-        let name = (self.name)();
-        let Some(decode) = self.decode else { return nodes.opaque(name, Why::Undecodable) };
-        let traced = trace::trace(name, decode);
-        if traced.is_cut {
-            nodes.note(without_modules(name), Why::TooMuch);
-        }
-        nodes.add(&traced.parts, &traced.root)
-    }
+    /// `None` for a type that cannot be written, or not be read.
+    make: Option<trace::Make>,
 }
 
 /// Gives the [`Type`] of `T`: `<Known<T>>::TYPE`, with [`Unknown`] in scope.
@@ -200,10 +247,9 @@ impl Type {
 #[derive(Debug)]
 pub struct Known<T: ?Sized>(PhantomData<T>);
 
-impl<T: Deserialize<'static>> Known<T> {
+impl<T: Serialize + Deserialize<'static>> Known<T> {
     /// The type.
-    pub const TYPE: Type =
-        Type { name: std::any::type_name::<T>, decode: Some(|tracer| T::deserialize(tracer).map(drop)) };
+    pub const TYPE: Type = Type { name: std::any::type_name::<T>, make: Some(trace::make::<T>) };
 }
 
 /// Provides the [`Type`] where the bounds of [`Known`]'s own do not hold.
@@ -213,7 +259,7 @@ pub trait Unknown {
 }
 
 impl<T: ?Sized> Unknown for Known<T> {
-    const TYPE: Type = Type { name: std::any::type_name::<T>, decode: None };
+    const TYPE: Type = Type { name: std::any::type_name::<T>, make: None };
 }
 
 /// The forms of a service's methods, in the order of [`Service::METHODS`]; `None` for a method of unknown

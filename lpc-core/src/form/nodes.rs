@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::graph::{Content, Kind, Part, Slot, State, Variant};
+use super::graph::{Content, Kind, Part, Slot, Variant};
 use super::{Opaque, Why};
 use crate::type_name::without_modules;
 
@@ -20,10 +20,12 @@ pub(super) enum Head {
     Seq,
     Map,
     Tuple(usize),
-    Struct(&'static [&'static str]),
-    Enum(&'static [&'static str]),
+    Struct(Vec<&'static str>),
+    Enum(Vec<&'static str>),
     /// A variant without names.
     Content,
+    /// The described coding of its child.
+    Described,
     /// The names of its arguments. The result is the last child.
     Method(Vec<String>),
 }
@@ -87,9 +89,16 @@ impl Nodes {
                 Kind::Seq => (Head::Seq, vec![self.slot(traced, one(0))]),
                 Kind::Map => (Head::Map, vec![self.slot(traced, one(0)), self.slot(traced, one(1))]),
                 Kind::Tuple(len) => (Head::Tuple(len), self.slots(traced, &part.slots)),
-                Kind::Struct(names) => (Head::Struct(names), self.fields(traced, names, &part.slots)),
+                Kind::Struct(names) => {
+                    let names = part.keys.clone().unwrap_or_else(|| names.into());
+                    let fields = self.fields(traced, names.len(), &part.slots);
+                    (Head::Struct(names), fields)
+                }
                 Kind::Enum(names) => {
-                    let variants = part.variants.iter();
+                    let variants = &part.variants[..part.readable()];
+                    let name = |(variant, name): (&Variant, &&'static str)| variant.name.unwrap_or(name);
+                    let names = variants.iter().zip(names).map(name).collect();
+                    let variants = variants.iter();
                     (Head::Enum(names), variants.map(|variant| self.variant(traced, variant)).collect())
                 }
             };
@@ -117,17 +126,18 @@ impl Nodes {
         slots.iter().map(|slot| self.slot(traced, slot.as_ref())).collect()
     }
 
-    fn fields(&mut self, traced: Traced<'_>, names: &[&str], slots: &[Slot]) -> Vec<usize> {
-        (0..names.len()).map(|at| self.slot(traced, slots.get(at).and_then(Option::as_ref))).collect()
+    fn fields(&mut self, traced: Traced<'_>, count: usize, slots: &[Slot]) -> Vec<usize> {
+        (0..count).map(|at| self.slot(traced, slots.get(at).and_then(Option::as_ref))).collect()
     }
 
     fn variant(&mut self, traced: Traced<'_>, variant: &Variant) -> usize {
         match variant.kind {
             Some(Kind::Struct(names)) => {
-                let fields = self.fields(traced, names, &variant.slots);
+                let names = variant.keys.clone().unwrap_or_else(|| names.into());
+                let fields = self.fields(traced, names.len(), &variant.slots);
                 self.push(Head::Struct(names), fields)
             }
-            None if variant.state == State::Refused => self.word("(!)"),
+            None if variant.is_out() => self.word("(!)"),
             None | Some(Kind::Tuple(0)) => self.word(""),
             Some(_) => {
                 let slots = self.slots(traced, &variant.slots);
@@ -261,6 +271,7 @@ impl Fnv {
             Head::Seq => self.text("sequence"),
             Head::Map => self.text("map"),
             Head::Content => self.text("content"),
+            Head::Described => self.text("described"),
             Head::Tuple(len) => {
                 self.text("tuple");
                 self.number(*len);

@@ -61,6 +61,7 @@ impl Writer<'_> {
                 }
                 self.push(&format!("; {len}]"))?;
             }
+            Head::Described => self.list("described ", children, "")?,
             Head::Tuple(_) | Head::Content => self.list("(", children, ")")?,
             Head::Struct(names) => {
                 self.push("{")?;

@@ -84,12 +84,12 @@ impl Connection {
         counters: Arc<Counters>,
     ) -> Result<Connected> {
         // Before the other side counts the time.
-        service.find_forms();
+        service.check_forms()?;
         let thresholds = config.thresholds(service.methods)?;
         let socket = Arc::new(Stream::new(stream)?);
         let greeted = greeting::greet_server(&socket, service, config).await?;
         let is_trusted = config.trusts(greeted.peer.as_ref());
-        let settings = config.client_settings(greeted.limits);
+        let settings = config.client_settings(greeted.limits, greeted.peer.as_ref())?;
         let link = Link::new(Arc::clone(&socket) as _, Wait::Never, settings, counters);
         let mut inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
         inbox.wait_in_runtime(link.spin());
@@ -165,7 +165,7 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<R> {
         let reply = self.fetch(method, number, encode, deadline).await;
-        let result = reply.and_then(|reply| self.session.decode(reply, method));
+        let result = reply.and_then(|reply| self.session.decode(reply, (method, number)));
         result.map_err(|error| self.session.service().context(method, error))
     }
 

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::credentials::Introduction;
 use crate::generated::Description;
 use crate::handshake::{self, Greeted};
+use crate::memory::foreign;
 use crate::server::admission::Permit;
 use crate::sys::socket::{self, Control, Received, Wait};
 
@@ -70,10 +71,11 @@ impl<'s> Peer<'s> {
         let mut done = 0;
         while done < len {
             socket.readable().await?;
-            // No descriptor belongs here: one that comes is closed at once.
+            // No descriptor belongs here.
             let mut strays = Vec::new();
             let received = socket
                 .try_read(|| socket::receive(*socket, &mut bytes[done..], control, &mut strays, Wait::Never));
+            foreign::close_strays(&mut strays, *socket);
             match received {
                 Ok(Received { len: 0, .. }) => return Err(handshake::hung_up()),
                 Ok(more) => {

@@ -64,11 +64,11 @@ impl Connection {
         counters: Arc<Counters>,
     ) -> Result<Arc<Self>> {
         // Before the other side counts the time.
-        service.find_forms();
+        service.check_forms()?;
         let thresholds = config.thresholds(service.methods)?;
         let greeted = greeting::greet_server(&stream, service, config)?;
         let is_trusted = config.trusts(greeted.peer.as_ref());
-        let settings = config.client_settings(greeted.limits);
+        let settings = config.client_settings(greeted.limits, greeted.peer.as_ref())?;
         let link = Link::new(Arc::new(stream), Wait::Sleep, settings, counters);
         let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
         let callers = Turns::new(inbox, contention());
@@ -137,7 +137,7 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<R> {
         let reply = self.fetch(method, number, encode, deadline);
-        let result = reply.and_then(|reply| self.session.decode(reply, method));
+        let result = reply.and_then(|reply| self.session.decode(reply, (method, number)));
         result.map_err(|error| self.session.service().context(method, error))
     }
 

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::credentials::{Credentials, Introduction};
 use crate::generated::Description;
 use crate::handshake::{self, Greeted};
+use crate::memory::foreign;
 use crate::server::admission::Permit;
 use crate::sys::socket::{self, Control, Received, Wait};
 
@@ -73,9 +74,11 @@ impl<'s> Timed<'s> {
     fn read(&mut self, mut space: &mut [u8]) -> Result<()> {
         while !space.is_empty() {
             self.stream.set_read_timeout(self.left()?)?;
-            // No descriptor belongs here: one that comes is closed at once.
+            // No descriptor belongs here. The kernel would close it on this thread if it were not taken.
             let mut strays = Vec::new();
-            match socket::receive(self.stream, space, &mut self.control, &mut strays, Wait::Sleep) {
+            let received = socket::receive(self.stream, space, &mut self.control, &mut strays, Wait::Sleep);
+            foreign::close_strays(&mut strays, self.stream);
+            match received {
                 Ok(Received { len: 0, .. }) => return Err(handshake::hung_up()),
                 Ok(Received { len, .. }) => {
                     self.introduction.received(&mut self.control);

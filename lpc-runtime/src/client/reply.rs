@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use lpc_core::codec::Coding;
 use lpc_core::frame::{self, CallId};
 use lpc_core::send::StreamPosition;
 use lpc_core::{Error, ErrorKind, Method, Progress, Result};
@@ -41,8 +42,8 @@ impl<'l> Fetched<'l> {
     }
 
     #[inline]
-    pub(crate) fn decode<R: Outcome>(self, service: &Description, method: u32) -> Result<R> {
-        decode_outcome(&self.body, service, method)
+    pub(crate) fn decode<R: Outcome>(self, service: &Description, method: u32, coding: Coding) -> Result<R> {
+        decode_outcome(&self.body, service, method, coding)
     }
 }
 

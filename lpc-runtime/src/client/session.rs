@@ -269,8 +269,9 @@ impl<C: Callers> Session<C> {
     /// What a reply means to the caller. One that does not decode fails its call; many of them end the
     /// connection.
     #[inline]
-    pub(crate) fn decode<R: Outcome>(&self, reply: Fetched<'_>, method: u32) -> Result<R> {
-        let decoded = reply.decode(&self.service, method);
+    pub(crate) fn decode<R: Outcome>(&self, reply: Fetched<'_>, (method, number): (u32, u16)) -> Result<R> {
+        let coding = self.service.codings(method, number).result();
+        let decoded = reply.decode(&self.service, method, coding);
         match &decoded {
             Err(error) if error.kind() == ErrorKind::Decode => self.undecodable(),
             _ => self.undecodable.decoded(),

@@ -20,6 +20,7 @@
 //! | time for a handshake ([`handshake_timeout`]) | 10 s | both sides close; `connect` fails: `TimedOut` |
 //! | bytes of a client's hello, of a server's | 64 KiB, 1 MiB | `connect` fails: `Protocol` |
 //! | descriptors of the process | the system's | clients wait |
+//! | descriptors of one user's that wait to be closed | 64 | `connect` fails: `ResourceExhausted` |
 //! | threads of the process | the system's | `connect` fails: `ResourceExhausted` |
 //! | time for a shutdown ([`shutdown_timeout`]) | 30 s | all connections are closed |
 //!
@@ -56,6 +57,9 @@
 //! | loans in one message | 1024 | both | sender: copies the others; receiver: closes |
 //! | bytes of files and sealed memory ([`file_limit`]) | 64 GiB | both | the oldest are announced anew |
 //! | files and pieces of sealed memory | 64 | both | the oldest are announced anew |
+//! | descriptors for one user's peers, all users' | 1/2, 3/4 of `RLIMIT_NOFILE` | receiver | bodies take the socket |
+//! | mappings for one user's peers, all users' | 1/2, 3/4 of `vm.max_map_count` | both | bodies take the socket |
+//! | bytes of one segment | `RLIMIT_FSIZE` | sender | bodies take the socket |
 //! | time without use ([`pool_idle_timeout`]) | 10 s | sender | both sides unmap it |
 //!
 //! - Where both sides keep a limit, the lower of the two holds. A peer that exceeds it is disconnected
@@ -64,6 +68,8 @@
 //! - A body that is larger than the whole pool, or a single file larger than `file_limit`, is an error:
 //!   `TooLarge`.
 //! - The memory of a quick lane counts in `user_pool_limit`.
+//! - Descriptors and mappings are counted over all connections of the process, clients' and servers', by the
+//!   user at the other end.
 //!
 //! [`accept`]: ServerBuilder::accept
 //! [`max_connections`]: ServerBuilder::max_connections
@@ -100,6 +106,7 @@ use nix::unistd::Uid;
 use crate::client::reconnect::Reconnect;
 use crate::connection::link::Settings;
 use crate::credentials::Credentials;
+use crate::memory::budget::Budget;
 use crate::sys::environment;
 
 pub use self::builder::{ClientBuilder, ServerBuilder};
@@ -193,16 +200,23 @@ impl Default for Config {
 
 impl Config {
     /// The settings of a client's connection.
-    pub(crate) fn client_settings(&self, limits: Limits) -> Settings {
-        Settings {
+    ///
+    /// # Errors
+    ///
+    /// The user of the server has passed this process too much that cannot be closed.
+    pub(crate) fn client_settings(&self, limits: Limits, server: Option<&Credentials>) -> Result<Settings> {
+        let budget = Budget::of_peer(server);
+        budget.check()?;
+        Ok(Settings {
             limits,
             quota: None,
+            budget,
             idle: self.pool_idle_timeout,
             stall: self.stall_timeout,
             // A busy server may stop receiving for as long as it likes.
             write_timeout: None,
             spin: self.spin,
-        }
+        })
     }
 
     /// The same settings for a handshake that may take no longer than `time` (`None`: without another limit).

@@ -19,7 +19,9 @@ use crate::connection::sharing::{self, Sharing};
 use crate::connection::tally::Tally;
 use crate::connection::waiting::Watch;
 use crate::connection::warnings::Warnings;
+use crate::memory::budget::Budget;
 use crate::memory::buffer::Buffer;
+use crate::memory::foreign::Foreign;
 use crate::memory::quota::Quota;
 use crate::sys::socket::{self, Control, Received, Wait};
 
@@ -28,9 +30,11 @@ mod announced;
 /// The receiving side of a connection: one thread or task holds it at a time.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    receiver: Receiver<OwnedFd, OwnRing, PeersRing>,
+    receiver: Receiver<Foreign, OwnRing, PeersRing>,
     control: Control,
     descriptors: Vec<OwnedFd>,
+    /// What the peer's user may have this process hold.
+    budget: Arc<Budget>,
     announced: Announced,
     /// Whether the user vouches for the peer: its memory is read in place.
     is_trusted: bool,
@@ -89,6 +93,7 @@ impl Inbox {
             receiver: Receiver::new(role, limits).with_entrance(Arc::clone(link.entrance())),
             control: Control::new(),
             descriptors: Vec::new(),
+            budget: Arc::clone(link.lender().budget()),
             announced: Announced::new(limits.pool, Arc::downgrade(link)),
             is_trusted,
             copies: Quota::new(limits.pool),
@@ -125,7 +130,7 @@ impl Inbox {
             }
             result => result.map_err(FillError::Io)?,
         };
-        let Received { len, is_short } = received;
+        let Received { len, mut is_short } = received;
         if len == 0 {
             // What it has sent before stands in the ring.
             if self.poll_ring() {
@@ -139,10 +144,28 @@ impl Inbox {
         self.note_received();
         // A receive stops behind bytes that came with descriptors, whatever follows them.
         let is_all = len < room && self.descriptors.is_empty() && !is_short;
+        let descriptors =
+            if self.descriptors.is_empty() { Vec::new() } else { self.take_descriptors(&mut is_short)? };
         self.receiver
-            .received(len, self.descriptors.drain(..), is_short)
+            .received(len, descriptors, is_short)
             .map_err(|violation| FillError::Peer(violation.into()))?;
         Ok(if is_all { Filled::All } else { Filled::Some })
+    }
+
+    /// Counts what has arrived. What is too many is closed, and missing like what the system had no room for.
+    ///
+    /// # Errors
+    ///
+    /// The peer goes on passing what cannot be closed in time.
+    #[cold]
+    fn take_descriptors(&mut self, is_short: &mut bool) -> Result<Vec<Foreign>, FillError> {
+        let taken = self.descriptors.drain(..).map(|descriptor| Foreign::new(descriptor, &self.budget));
+        let (taken, fits): (Vec<_>, Vec<_>) = taken.unzip();
+        if self.budget.is_clogged() && !taken.iter().all(Foreign::is_local) {
+            return Err(FillError::Peer(self.budget.clogged()));
+        }
+        *is_short |= fits.contains(&false);
+        Ok(taken.into_iter().zip(fits).filter_map(|(taken, fits)| fits.then_some(taken)).collect())
     }
 
     /// Receives once, and sleeps until there is something, or `deadline`.

@@ -25,6 +25,7 @@ use crate::connection::upkeep::Upkeep;
 use crate::connection::warnings::Warnings;
 use crate::connection::writer::{Until, Writer, into_error};
 use crate::maintenance::{Left, Maintained};
+use crate::memory::budget::Budget;
 use crate::memory::lender::{Announce, Lender};
 use crate::memory::objects::Pin;
 use crate::memory::peer::{KnowsObjects, Object};
@@ -72,6 +73,7 @@ pub(crate) struct Settings {
     /// The limits for what is sent: the narrower of both sides'.
     pub(crate) limits: Limits,
     pub(crate) quota: Option<Arc<Quota>>,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) idle: Duration,
     /// How long the peer may stop in the middle of a message.
     pub(crate) stall: Duration,
@@ -125,7 +127,7 @@ impl Link {
         settings: Settings,
         counters: Arc<Counters>,
     ) -> Arc<Self> {
-        let Settings { limits, quota, idle, stall, write_timeout, spin } = settings;
+        let Settings { limits, quota, budget, idle, stall, write_timeout, spin } = settings;
         let warnings = Arc::<Warnings>::default();
         Arc::new_cyclic(|this| Self {
             fork_guard: ForkGuard::here(),
@@ -133,7 +135,7 @@ impl Link {
             sender: Mutex::default(),
             taken: Condvar::new(),
             writer: Writer::new(socket, stall, write_timeout),
-            lender: Lender::new(limits, quota, Arc::clone(&warnings)),
+            lender: Lender::new(limits, quota, budget, Arc::clone(&warnings)),
             entrance: Arc::default(),
             upkeep: Upkeep::new(Weak::clone(this) as Weak<dyn Maintained>, idle),
             spin,

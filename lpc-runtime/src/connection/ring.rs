@@ -1,7 +1,7 @@
 //! The quick lane's memory: what [`lpc_core::ring`] reckons with, in mappings.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 
@@ -73,7 +73,7 @@ impl PeersRing {
     /// # Errors
     ///
     /// [`InvalidData`](io::ErrorKind::InvalidData) where it is not what it should be.
-    pub(crate) fn open(file: &OwnedFd, charge: Option<Charge>) -> io::Result<Self> {
+    pub(crate) fn open(file: impl AsFd, charge: Option<Charge>) -> io::Result<Self> {
         Ok(Self(Arc::new(Mapped { words: PeerWords::open(file, LEN)?, _charge: charge })))
     }
 }

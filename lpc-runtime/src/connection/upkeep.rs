@@ -28,6 +28,7 @@ pub(crate) struct Upkeep {
 
 impl Upkeep {
     pub(crate) fn new(link: Weak<dyn Maintained>, idle: Duration) -> Self {
+        maintenance::keep_private(idle);
         let flag = || AtomicBool::new(false);
         Self {
             link,

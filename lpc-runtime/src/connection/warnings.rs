@@ -20,6 +20,7 @@ pub(crate) enum Warning {
     CannotBeMapped,
     CannotBeRead,
     NoQuota,
+    NoMapping,
     /// Of a segment or object that was announced without its descriptor.
     NoDescriptor,
     TooManyObjects,
@@ -42,11 +43,12 @@ pub(crate) enum Warning {
 
 impl Warning {
     /// All, in the order of their numbers.
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::CannotBeOpened,
         Self::CannotBeMapped,
         Self::CannotBeRead,
         Self::NoQuota,
+        Self::NoMapping,
         Self::NoDescriptor,
         Self::TooManyObjects,
         Self::UnusableObject,
@@ -72,6 +74,7 @@ impl Warning {
             Self::CannotBeMapped => "a peer's shared memory cannot be mapped: it is read by pread",
             Self::CannotBeRead => "shared memory cannot be read",
             Self::NoQuota => "no quota left for a peer's shared memory (user_pool_limit)",
+            Self::NoMapping => "no mapping left for a peer's shared memory (vm.max_map_count)",
             Self::NoDescriptor => {
                 "the system of one side had no descriptor left for shared memory or a file that a peer passes"
             }

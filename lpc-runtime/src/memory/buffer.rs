@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::maintenance;
 use crate::sys::fork::PerProcess;
@@ -41,8 +42,8 @@ static LARGE: PerProcess<Mutex<Vec<Large>>> = PerProcess::new(Mutex::default);
 
 struct Large {
     bytes: Vec<u8>,
-    /// Whether it was here at the last [`trim`] already.
-    is_old: bool,
+    /// When it was used last.
+    used: Instant,
 }
 
 impl Buffer {
@@ -84,11 +85,15 @@ impl Buffer {
     }
 }
 
-/// Gives back large buffers that nobody has used since the last time; whether any is left.
-pub(crate) fn trim() -> bool {
+/// Gives back large buffers that nobody has used since `before`. When the oldest of what is left was used
+/// last.
+pub(crate) fn trim(before: Instant) -> Option<Instant> {
     let mut large = large();
-    large.retain_mut(|spare| !mem::replace(&mut spare.is_old, true));
-    !large.is_empty()
+    let old: Vec<_> = large.extract_if(.., |spare| spare.used <= before).collect();
+    let oldest = large.iter().map(|spare| spare.used).min();
+    drop(large);
+    drop(old);
+    oldest
 }
 
 /// Gives back all large buffers.
@@ -101,7 +106,7 @@ pub(crate) fn release() {
 fn keep_large(bytes: Vec<u8>) {
     let mut large = large();
     if large.len() < LARGE_SPARES {
-        large.push(Large { bytes, is_old: false });
+        large.push(Large { bytes, used: Instant::now() });
         drop(large);
         maintenance::trim_private();
     }

@@ -16,6 +16,7 @@ use lpc_core::{Limits, Result};
 
 use crate::connection::passing::Descriptor;
 use crate::connection::warnings::{Warning, Warnings};
+use crate::memory::budget::Budget;
 use crate::memory::objects::{Objects, Pin};
 use crate::memory::peer::{KnowsObjects, Object};
 use crate::memory::pool::{Pool, PoolBlock, Segment, WaitingForRoom};
@@ -39,6 +40,8 @@ pub(crate) struct Lender {
     limits: Limits,
     /// Shared with other connections of the same user.
     quota: Option<Arc<Quota>>,
+    /// Shared with all connections of this process to the same user.
+    budget: Arc<Budget>,
     /// Why and since when nothing is put into shared memory, if that is so.
     refusal: Mutex<Option<(Refusal, Instant)>>,
     is_refused: AtomicBool,
@@ -93,7 +96,12 @@ impl Refusal {
 }
 
 impl Lender {
-    pub(crate) fn new(mut limits: Limits, quota: Option<Arc<Quota>>, warnings: Arc<Warnings>) -> Self {
+    pub(crate) fn new(
+        mut limits: Limits,
+        quota: Option<Arc<Quota>>,
+        budget: Arc<Budget>,
+        warnings: Arc<Warnings>,
+    ) -> Self {
         if limits.max_segments == 0 {
             limits.pool = 0;
         }
@@ -103,6 +111,7 @@ impl Lender {
             objects: Mutex::default(),
             limits,
             quota,
+            budget,
             refusal: Mutex::default(),
             is_refused: AtomicBool::new(false),
             warnings,
@@ -122,6 +131,10 @@ impl Lender {
         self.quota.as_ref()
     }
 
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// A block of at least `len` bytes; `None` where the pool has no room for it at the moment.
     ///
     /// # Errors
@@ -137,6 +150,7 @@ impl Lender {
                 Some(quota) => Some(quota.charge(len).ok_or_else(quota_is_used_up)?),
                 None => None,
             };
+            let held = self.budget.mapping().ok_or_else(mappings_are_used_up)?;
             let created = OwnMapping::create(len).or_else(|_| {
                 private::release();
                 OwnMapping::create(len)
@@ -145,7 +159,7 @@ impl Lender {
             let passage = Arc::default();
             peer.announce(&frame::segment(number, len), Descriptor::with(descriptor, &passage));
             peer.watch();
-            Ok::<_, io::Error>(Segment::new(mapping, passage, charge))
+            Ok::<_, io::Error>(Segment::new(mapping, passage, charge, Some(held)))
         };
         if let Some(lease) = self.pool.alloc(len, make)? {
             return Ok(Some(PoolBlock::new(lease)));
@@ -336,6 +350,12 @@ impl Lender {
 fn quota_is_used_up() -> io::Error {
     io::Error::other(
         "all connections of this user together have as much shared memory as they may (user_pool_limit)",
+    )
+}
+
+fn mappings_are_used_up() -> io::Error {
+    io::Error::other(
+        "all connections to this user together have as many mappings as they may (vm.max_map_count)",
     )
 }
 

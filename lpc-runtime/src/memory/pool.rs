@@ -10,6 +10,7 @@ use lpc_core::frame::BlockRef;
 use lpc_core::ledger::{self, Lease, Ledger};
 
 use crate::connection::passing::Passage;
+use crate::memory::budget::Held;
 use crate::memory::quota::Charge;
 use crate::sys::fork::ForkGuard;
 use crate::sys::mapping::OwnMapping;
@@ -53,12 +54,18 @@ pub(crate) struct Segment {
     mapping: OwnMapping,
     passage: Arc<Passage>,
     _charge: Option<Charge>,
+    _held: Option<Held>,
 }
 
 impl Segment {
     /// One that is announced to the peer.
-    pub(crate) fn new(mapping: OwnMapping, passage: Arc<Passage>, charge: Option<Charge>) -> Self {
-        Self { fork_guard: ForkGuard::here(), mapping, passage, _charge: charge }
+    pub(crate) fn new(
+        mapping: OwnMapping,
+        passage: Arc<Passage>,
+        charge: Option<Charge>,
+        held: Option<Held>,
+    ) -> Self {
+        Self { fork_guard: ForkGuard::here(), mapping, passage, _charge: charge, _held: held }
     }
 }
 
@@ -170,7 +177,7 @@ mod tests {
         let pool = Pool::new(Arena::new(4 << 20, 8, 8));
         let make = |_, len| {
             let (mapping, _file) = OwnMapping::create(len)?;
-            Ok::<_, std::io::Error>(Segment::new(mapping, Arc::default(), None))
+            Ok::<_, std::io::Error>(Segment::new(mapping, Arc::default(), None, None))
         };
         let block = PoolBlock::new(pool.alloc(10, make).unwrap().unwrap());
         let (is_locked, end) = (Barrier::new(2), Barrier::new(2));
@@ -198,7 +205,7 @@ mod tests {
         let lease = pool.alloc(10, |number, len| {
             let (mapping, file) = OwnMapping::create(len)?;
             announced.push((number, len, file));
-            Ok::<_, std::io::Error>(Segment::new(mapping, Arc::default(), None))
+            Ok::<_, std::io::Error>(Segment::new(mapping, Arc::default(), None, None))
         });
         let mut block = PoolBlock::new(lease.unwrap().unwrap());
         block.write(3, b"abc");

@@ -15,6 +15,7 @@ use crate::connection::link::Link;
 use crate::credentials::Credentials;
 use crate::generated::Description;
 use crate::handshake;
+use crate::memory::budget::Budget;
 use crate::server::handshakes::{self, Evicted, PendingHandshakes};
 use crate::sys::fork::ForkGuard;
 use crate::sys::socket;
@@ -184,6 +185,7 @@ impl Admission {
         limits: Option<&Config>,
     ) -> Result<Permit> {
         let user = peer.uid();
+        Budget::of_user(user).check()?;
         let mut state = self.state();
         let of_user = state.users.get(&user).copied().unwrap_or(0);
         if let Some(limits) = limits {

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::connection::link::{Link, Settings};
 use crate::generated::{Description, Request};
 use crate::handshake;
+use crate::memory::budget::Budget;
 use crate::memory::quota::UserQuotas;
 
 /// A service and all that its connections share. `D` is how the driver calls it.
@@ -31,7 +32,7 @@ pub(crate) struct Served<D: ?Sized> {
 impl<D: ?Sized> Served<D> {
     pub(crate) fn new(service: Description, config: &Config, dispatch: Box<D>) -> Result<Self> {
         // Before a client waits for it.
-        service.find_forms();
+        service.check_forms()?;
         Ok(Self {
             service,
             hello: handshake::server_hello(service, config).into(),
@@ -48,6 +49,7 @@ impl<D: ?Sized> Served<D> {
         Settings {
             limits,
             quota: Some(self.users.quota(user)),
+            budget: Budget::of_user(user),
             idle: config.pool_idle_timeout,
             stall: config.stall_timeout,
             write_timeout: Some(config.stall_timeout),

@@ -198,7 +198,7 @@ impl<T: ?Sized + View> Checked<T> {
     pub(crate) fn new(memory: Arc<Memory>) -> io::Result<Self> {
         let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
         if let Memory::Object(object) = &*memory
-            && !object.is_mapped()
+            && object.is_aligned()
             && T::UNIT.is_some_and(|unit| object.len().is_multiple_of(unit as u64))
         {
             // The file may be long, and never be read as a whole.

@@ -142,8 +142,10 @@ impl Shared<[u8]> {
     ///
     /// - [`InvalidInput`](io::ErrorKind::InvalidInput): the range ends before it begins.
     /// - [`InvalidData`](io::ErrorKind::InvalidData): it is no regular file, not open for reading, or on a
-    ///   filesystem that is served by another process or machine (FUSE, NFS, …), whose reads may never
-    ///   return.
+    ///   filesystem that is not known to be served by this machine's kernel alone: of those that a process
+    ///   or another machine serves (FUSE, NFS, …) reads may never return.
+    /// - [`Unsupported`](io::ErrorKind::Unsupported): it is on a filesystem that this process does not see
+    ///   mounted.
     /// - [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): it is shorter than the range.
     /// - What opening it again for reading may fail with (`/proc/self/fd`, proc(5)).
     pub fn from_file(file: &File, range: impl RangeBounds<u64>) -> io::Result<Self> {
@@ -155,7 +157,11 @@ impl Shared<[u8]> {
         let end = match range.end_bound() {
             Bound::Included(end) => end.saturating_add(1),
             Bound::Excluded(end) => *end,
-            Bound::Unbounded => file.metadata()?.len(),
+            Bound::Unbounded => {
+                // First, since of some filesystems it is not wise to ask even that.
+                memfd::inspect(file, 0, 0)?;
+                file.metadata()?.len()
+            }
         };
         let len = end.checked_sub(start).ok_or(io::ErrorKind::InvalidInput)?;
         // Before it is opened again, which would block if it were a pipe.

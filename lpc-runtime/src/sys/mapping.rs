@@ -11,12 +11,13 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use nix::libc;
 use nix::sys::mman::{MmapAdvise, madvise};
 
 use super::memfd;
@@ -48,6 +49,54 @@ fn ask_for_huge_pages_in(memory: &mut [MaybeUninit<u8>]) {
     // SAFETY: whole pages inside memory that is borrowed for writing; the advice changes what they are made
     // of, never what is in them (madvise(2)). A kernel without huge pages refuses, which is no harm.
     let _ = unsafe { madvise(start, len, MmapAdvise::MADV_HUGEPAGE) };
+}
+
+/// The unit of mappings.
+const PAGE: usize = 4096;
+
+/// Bytes that are looked at in one go.
+const CHUNK: usize = 256 << 10;
+
+fn map_read_only(file: impl AsFd, offset: u64, len: usize) -> io::Result<MmapRaw> {
+    let mapping = MmapOptions::new().offset(offset).len(len).map_raw_read_only(&file.as_fd())?;
+    ask_for_huge_pages(&mapping);
+    Ok(mapping)
+}
+
+/// The same where the system refuses because the file is sealed against writing, and open for it: before Linux
+/// 6.7 it maps that for this process alone, and to a reader of what cannot change that is the same.
+fn map_private(file: impl AsFd, offset: u64, len: usize) -> io::Result<MmapRaw> {
+    let mut options = MmapOptions::new();
+    // SAFETY: what it gives is turned into an address at once, and no reference is made of it here.
+    let mapping = unsafe { options.offset(offset).len(len).map_copy_read_only(&file.as_fd()) }?;
+    let mapping = MmapRaw::from(mapping);
+    ask_for_huge_pages(&mapping);
+    Ok(mapping)
+}
+
+/// Whether the system has all pages of `offset..offset + len` in memory (mincore(2)). It looks, and waits for
+/// nobody.
+fn are_in_memory(mapping: &MmapRaw, offset: usize, len: usize) -> bool {
+    let start = (mapping.as_ptr().addr() + offset) & !(PAGE - 1);
+    let end = mapping.as_ptr().addr() + offset + len;
+    let mut states = [0_u8; 256];
+    (start..end).step_by(states.len() * PAGE).all(|from| {
+        let len = (end - from).min(states.len() * PAGE);
+        let pages = &mut states[..len.div_ceil(PAGE)];
+        // SAFETY: the array has a byte for each page of that length; of the mapping itself only the address
+        // is passed, at a page's start, and nothing of it is read or written.
+        let told = unsafe {
+            libc::mincore(mapping.as_ptr().with_addr(from).cast_mut().cast(), len, pages.as_mut_ptr().cast())
+        };
+        told == 0 && pages.iter().all(|state| state & 1 == 1)
+    })
+}
+
+/// Whether the kernel says of memory that cannot grow that there is no page behind its end, as is right: it
+/// calls all pages present where it may not tell, which is for the peer to decide (fchmod(2)).
+fn has_no_page_behind(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let end = memfd::memory_len(file)?.next_multiple_of(PAGE as u64);
+    Ok(!are_in_memory(&map_read_only(file, end, PAGE)?, 0, PAGE))
 }
 
 /// A segment of this process's pool.
@@ -129,27 +178,54 @@ impl OwnMapping {
 
 /// Memory of a peer, or a file that it passed.
 #[derive(Debug)]
-pub(crate) struct PeerMapping(MmapRaw);
+pub(crate) struct PeerMapping {
+    mapping: MmapRaw,
+    /// Of the peer's bytes. Of a segment a page behind its end is mapped as well, which is never touched.
+    len: usize,
+}
 
 impl PeerMapping {
     /// Maps what the peer announced as a segment of `len` bytes, and [`memfd::check`] found to be one.
     pub(crate) fn of_segment(file: impl AsFd, len: u64) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mapping = MmapOptions::new().len(len).map_raw_read_only(&file.as_fd())?;
-        ask_for_huge_pages(&mapping);
-        Ok(Self(mapping))
+        let with_end = len.checked_add(PAGE).ok_or(io::ErrorKind::InvalidInput)?;
+        let mapping = map_read_only(file, 0, with_end)?;
+        Ok(Self { mapping, len })
     }
 
     /// Maps a part of a file. Whether reading it may raise SIGBUS is for the caller to know.
     pub(crate) fn of_file(file: impl AsFd, offset: u64, len: u64) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mapping = MmapOptions::new().offset(offset).len(len).map_raw_read_only(&file.as_fd())?;
-        ask_for_huge_pages(&mapping);
-        Ok(Self(mapping))
+        let mapping = map_read_only(&file, offset, len).or_else(|_| map_private(&file, offset, len))?;
+        Ok(Self { mapping, len })
+    }
+
+    /// Whether all pages of a part of `file` are in memory, which is [frozen](memfd::Constancy), so that they
+    /// stay, and nobody can add any. Those that are not are read once by other means, which makes none.
+    pub(crate) fn is_all_in_memory(&self, file: BorrowedFd<'_>, offset: u64) -> bool {
+        (0..self.len).step_by(CHUNK).all(|at| {
+            let len = CHUNK.min(self.len - at);
+            are_in_memory(&self.mapping, at, len)
+                || (memfd::read_at(file, &mut vec![0; len], offset + at as u64).is_ok()
+                    && are_in_memory(&self.mapping, at, len))
+        }) && has_no_page_behind(file).unwrap_or(false)
+    }
+
+    /// Whether all pages at `offset..offset + len` of a segment are in memory: then reading them makes none
+    /// that would be this process's to pay for, and its peer's to keep. Those of a segment stay, since its
+    /// seals let nobody take any out.
+    ///
+    /// # Panics
+    ///
+    /// If that is outside the mapping.
+    pub(crate) fn is_in_memory(&self, offset: usize, len: usize) -> bool {
+        self.assert_has(offset, len);
+        // For the reason in `has_no_page_behind`.
+        are_in_memory(&self.mapping, offset, len) && !are_in_memory(&self.mapping, self.len, PAGE)
     }
 
     fn assert_has(&self, offset: usize, len: usize) {
-        assert!(offset.checked_add(len).is_some_and(|end| end <= self.0.len()), "read outside a segment");
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "read outside a segment");
     }
 
     /// Fills `into` with a copy of what is at `offset`.
@@ -160,7 +236,7 @@ impl PeerMapping {
     pub(crate) fn copy(&self, offset: usize, into: &mut [u8]) {
         self.assert_has(offset, into.len());
         // SAFETY: in bounds by the check above.
-        let from = unsafe { self.0.as_ptr().add(offset) };
+        let from = unsafe { self.mapping.as_ptr().add(offset) };
         // SAFETY: the source is in bounds and mapped as long as `self` lives; its size is sealed, so no page
         // of it can vanish. Another process may write to it meanwhile: each byte is read by this one copy and
         // nowhere else, so whatever mixture arrives is merely the message, to be parsed as hostile. The
@@ -178,7 +254,7 @@ impl PeerMapping {
         into.reserve(len);
         ask_for_huge_pages_in(into.spare_capacity_mut());
         // SAFETY: in bounds by the check above.
-        let from = unsafe { self.0.as_ptr().add(offset) };
+        let from = unsafe { self.mapping.as_ptr().add(offset) };
         // SAFETY: `reserve` made room for `len` bytes behind the length.
         let to = unsafe { into.as_mut_ptr().add(into.len()) };
         // SAFETY: as in `copy`; the target has room.
@@ -199,7 +275,7 @@ impl PeerMapping {
     pub(crate) unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {
         self.assert_has(offset, len);
         // SAFETY: in bounds by the check above.
-        let from = unsafe { self.0.as_ptr().add(offset) };
+        let from = unsafe { self.mapping.as_ptr().add(offset) };
         // SAFETY: in bounds, initialised by the system, mapped as long as `self` lives, whose borrow the
         // result has; constant by the caller's promise.
         unsafe { slice::from_raw_parts(from, len) }
@@ -233,9 +309,9 @@ pub(crate) struct PeerWords(MmapRaw);
 
 impl PeerWords {
     /// Maps what a peer says to be `len` bytes of words.
-    pub(crate) fn open(file: &OwnedFd, len: usize) -> io::Result<Self> {
-        memfd::check(file, len as u64)?;
-        Ok(Self(MmapOptions::new().len(len).map_raw_read_only(file)?))
+    pub(crate) fn open(file: impl AsFd, len: usize) -> io::Result<Self> {
+        memfd::check(&file, len as u64)?;
+        Ok(Self(MmapOptions::new().len(len).map_raw_read_only(&file.as_fd())?))
     }
 
     /// The word of this number, at the moment. Relaxed: what comes after needs a fence.
@@ -282,9 +358,21 @@ impl Draft {
     pub(crate) fn freeze(self) -> Result<OwnedFd, (io::Error, OwnedFd)> {
         let Self { mapping, file } = self;
         let len = mapping.len() as u64;
+        // Pages that were never written would be made by whoever reads them, who therefore copies instead.
+        // Where there is no memory for them that is what receivers do.
+        if !are_in_memory(&mapping, 0, mapping.len()) && memfd::allocate(file.as_fd(), len).is_ok() {
+            for page in (0..mapping.len()).step_by(PAGE) {
+                // SAFETY: inside the mapping, which nobody else knows.
+                let byte = unsafe { mapping.as_mut_ptr().add(page) };
+                // SAFETY: as above: readable and writable, and there is memory for it.
+                let value = unsafe { byte.read_volatile() };
+                // SAFETY: as above.
+                unsafe { byte.write_volatile(value) };
+            }
+        }
         // The seal is refused as long as there is a writable mapping.
         drop(mapping);
-        match memfd::freeze(file.as_fd(), len) {
+        match memfd::freeze(file.as_fd()) {
             Ok(()) => Ok(file),
             Err(error) => Err((error, file)),
         }
@@ -346,6 +434,42 @@ mod tests {
         // SAFETY: frozen.
         assert_eq!(unsafe { mapping.bytes(0, 3) }, [0, 7, 0]);
         assert_eq!(memfd::inspect(memfd::create(memfd::BODIES, 9).unwrap(), 0, 9).unwrap(), Changing);
+    }
+
+    #[test]
+    fn a_private_mapping_of_frozen_memory_is_as_good_as_a_shared_one() {
+        let mut draft = Draft::new(10_000).unwrap();
+        draft.bytes_mut()[5000] = 7;
+        let file = draft.freeze().unwrap();
+        let private = PeerMapping { mapping: map_private(&file, 0, 10_000).unwrap(), len: 10_000 };
+        assert!(private.is_all_in_memory(file.as_fd(), 0));
+        // SAFETY: frozen.
+        assert_eq!(unsafe { private.bytes(4999, 3) }, [0, 7, 0]);
+    }
+
+    #[test]
+    fn pages_that_are_not_there_are_told_from_those_that_are() {
+        let (own, file) = OwnMapping::create(16_384).unwrap();
+        // SAFETY: nobody else knows the mapping.
+        unsafe { own.write(4096, b"there") };
+        let peer = PeerMapping::of_segment(&file, 16_384).unwrap();
+        assert!(peer.is_in_memory(4096, 4096) && peer.is_in_memory(4100, 1));
+        assert!(
+            !peer.is_in_memory(4096, 4097) && !peer.is_in_memory(4095, 2) && !peer.is_in_memory(0, 16_384)
+        );
+        assert_eq!(nix::sys::stat::fstat(&file).unwrap().st_blocks, 8, "to ask makes none");
+        let sparse = memfd::create(memfd::BODIES, 16_384).unwrap();
+        memfd::freeze(sparse.as_fd()).unwrap();
+        assert!(!PeerMapping::of_file(&sparse, 0, 16_384).unwrap().is_all_in_memory(sparse.as_fd(), 0));
+        assert_eq!(nix::sys::stat::fstat(&sparse).unwrap().st_blocks, 0, "to ask makes none");
+    }
+
+    #[test]
+    fn a_frozen_draft_is_all_there_though_it_was_written_in_part() {
+        let mut draft = Draft::new(1 << 20).unwrap();
+        draft.bytes_mut()[500_000] = 7;
+        let file = draft.freeze().unwrap();
+        assert!(PeerMapping::of_file(&file, 0, 1 << 20).unwrap().is_all_in_memory(file.as_fd(), 0));
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! - `F_SEAL_GROW`, `F_SEAL_SEAL`: it stays as it was announced;
 //! - `F_SEAL_FUTURE_WRITE`: the sender's own mapping, made before, is the only writable one there ever is;
 //! - `F_SEAL_WRITE`: no process can write, so that the bytes stay what they are.
+//!
+//! Only memory has seals. A file of another kind may be one for which a process answers, and that may be the
+//! peer: what asks a filesystem takes a [`Local`], which is made only of what the kernel answers for.
 
 use std::ffi::CStr;
 use std::io;
@@ -13,8 +16,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+
+use super::filesystem::{self, Answers};
 
 /// What a file is for: its name in `/proc/PID/maps`.
 pub(crate) const BODIES: &CStr = c"lpc";
@@ -33,7 +39,16 @@ const SEGMENT: SealFlag = SealFlag::F_SEAL_SHRINK
 const FROZEN: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_WRITE);
 
 /// A new file of `len` zero bytes, none of which takes memory yet.
+///
+/// # Errors
+///
+/// Among others, this process may not make files of that size (`RLIMIT_FSIZE`).
 pub(crate) fn create(name: &CStr, len: u64) -> io::Result<OwnedFd> {
+    // First: to go over it raises a signal that ends the process (SIGXFSZ, setrlimit(2)).
+    if getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| len > soft) {
+        let message = format!("shared memory of {len} bytes is over the limit for files (RLIMIT_FSIZE)");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = match memfd_create(name, flags | NOEXEC_SEAL) {
         Err(nix::Error::EINVAL) => memfd_create(name, flags)?,
@@ -51,36 +66,94 @@ pub(crate) fn seal(file: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Seals a file that no process has mapped for writing: it never changes again.
-pub(crate) fn freeze(file: BorrowedFd<'_>, len: u64) -> io::Result<()> {
-    // Pages that were never written, for the reason in `inspect`. Where there is no memory for them receivers
-    // copy.
-    if let Ok(len) = i64::try_from(len) {
-        let _ = nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, len);
-    }
+pub(crate) fn freeze(file: BorrowedFd<'_>) -> io::Result<()> {
     fcntl(file, FcntlArg::F_ADD_SEALS(FROZEN | SealFlag::F_SEAL_SEAL))?;
     Ok(())
+}
+
+/// Has memory for the first `len` bytes, so that none can be missing as they are written.
+pub(crate) fn allocate(file: BorrowedFd<'_>, len: u64) -> io::Result<()> {
+    let len = i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+    super::retry(|| nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, len))
 }
 
 fn refuse<T>(message: impl Into<String>) -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::InvalidData, message.into()))
 }
 
+/// A file about which only the kernel is asked, which answers at once.
+#[derive(Clone, Copy, Debug)]
+struct Local<'f>(BorrowedFd<'f>);
+
+impl<'f> Local<'f> {
+    /// Memory, and its seals; `None` for anything else.
+    fn memory(file: BorrowedFd<'f>) -> io::Result<Option<(Self, SealFlag)>> {
+        match fcntl(file, FcntlArg::F_GET_SEALS) {
+            Ok(seals) => Ok(Some((Self(file), SealFlag::from_bits_retain(seals)))),
+            // The latter of one that is only a path (`O_PATH`).
+            Err(nix::Error::EINVAL | nix::Error::EBADF) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A regular file on a filesystem of this machine.
+    fn file(file: BorrowedFd<'f>) -> io::Result<Self> {
+        let known = filesystem::known(file)?;
+        if SFlag::from_bits_truncate(known.mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+            return refuse("its descriptor is no regular file");
+        }
+        match filesystem::answers(&known) {
+            Answers::Kernel => Ok(Self(file)),
+            Answers::Others => {
+                refuse("its file is on a network's or a user's filesystem, where a read may never return")
+            }
+            Answers::Unknown => {
+                let message = "its file is on a filesystem that this process does not see";
+                Err(io::Error::new(io::ErrorKind::Unsupported, message))
+            }
+        }
+    }
+
+    fn stat(self) -> io::Result<FileStat> {
+        Ok(fstat(self.0)?)
+    }
+
+    /// Whether it is made of ordinary pages. Memory of another kind (hugetlbfs) can be sealed too, but a fault
+    /// on it may find none and raise SIGBUS.
+    fn is_ordinary(self) -> io::Result<bool> {
+        Ok(fstatfs(self.0)?.filesystem_type() == TMPFS_MAGIC)
+    }
+}
+
+/// Whether a file is memory.
+fn is_memory(file: impl AsFd) -> bool {
+    matches!(Local::memory(file.as_fd()), Ok(Some(_)))
+}
+
+/// Whether the kernel alone answers for a file: memory, or a regular file on a filesystem of this machine.
+pub(crate) fn is_local(file: impl AsFd) -> bool {
+    is_memory(&file) || Local::file(file.as_fd()).is_ok()
+}
+
+/// How long memory is.
+pub(crate) fn memory_len(file: BorrowedFd<'_>) -> io::Result<u64> {
+    let (memory, _) = Local::memory(file)?.ok_or(io::ErrorKind::InvalidInput)?;
+    u64::try_from(memory.stat()?.st_size).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 /// Whether a descriptor from a peer may be mapped as a segment of `len` bytes: seals first, since only then
 /// does the size stay what it is.
 pub(crate) fn check(file: impl AsFd, len: u64) -> io::Result<()> {
-    let seals = match fcntl(file.as_fd(), FcntlArg::F_GET_SEALS) {
-        // The latter of one that is only a path (`O_PATH`).
-        Err(nix::Error::EINVAL | nix::Error::EBADF) => return refuse("its descriptor is no memfd"),
-        result => SealFlag::from_bits_retain(result?),
+    let Some((memory, seals)) = Local::memory(file.as_fd())? else {
+        return refuse("its descriptor is no memfd");
     };
     if !seals.contains(SEGMENT) {
         return refuse(format!("its memfd lacks seals: {:?}", SEGMENT.difference(seals)));
     }
-    // Memory of another kind (hugetlbfs) can be sealed too, but a fault on it may find none and raise SIGBUS.
-    if fstatfs(file.as_fd())?.filesystem_type() != TMPFS_MAGIC {
+    if !memory.is_ordinary()? {
         return refuse("its memfd is not made of ordinary pages");
     }
-    let size = fstat(file.as_fd())?.st_size;
+    let size = memory.stat()?.st_size;
     if u64::try_from(size) != Ok(len) {
         return refuse(format!("its memfd has {size} bytes, {len} were announced"));
     }
@@ -90,61 +163,44 @@ pub(crate) fn check(file: impl AsFd, len: u64) -> io::Result<()> {
 /// What the bytes of a file are good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Constancy {
-    /// They can never change, nor can the file shrink, and all of them are there: reading takes no memory.
+    /// They can never change, nor can the file shrink. Pages that are not there now, of which there may be
+    /// some, are zeroes, and would be made by being read where they are mapped.
     Frozen,
     /// Other processes that have the file open may change them.
     Changing,
 }
 
 /// Whether `offset..offset + len` of a file can be read, by mapping or by pread(2), and how constant it is.
+/// Asks no filesystem but those of this machine, and waits for nobody.
 ///
 /// # Errors
 ///
-/// [`InvalidData`](io::ErrorKind::InvalidData) where it is no regular file, not open for reading, or on a
-/// filesystem whose reads another process or machine answers, when it pleases;
-/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) where it is shorter than that.
+/// - [`InvalidData`](io::ErrorKind::InvalidData): it is no regular file, not open for reading, or on a
+///   filesystem whose reads another process or machine may answer, when it pleases.
+/// - [`Unsupported`](io::ErrorKind::Unsupported): its filesystem is not mounted where this process could see
+///   it.
+/// - [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): it is shorter than that.
 pub(crate) fn inspect(file: impl AsFd, offset: u64, len: u64) -> io::Result<Constancy> {
-    let flags = OFlag::from_bits_retain(fcntl(file.as_fd(), FcntlArg::F_GETFL)?);
+    let file = file.as_fd();
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
     if flags.contains(OFlag::O_PATH) || flags & OFlag::O_ACCMODE == OFlag::O_WRONLY {
         return refuse("its descriptor is not open for reading");
     }
-    let stat = fstat(file.as_fd())?;
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
-        return refuse("its descriptor is no regular file");
-    }
     // Before anything that depends on the size: that stays only where the seals say so.
-    let seals =
-        fcntl(file.as_fd(), FcntlArg::F_GET_SEALS).map_or(SealFlag::empty(), SealFlag::from_bits_retain);
-    let filesystem = fstatfs(file.as_fd())?.filesystem_type();
-    if ELSEWHERE.contains(&(filesystem.0 as i64)) {
-        return refuse("its file is on a network's or a user's filesystem, where a read may never return");
-    }
-    let stat = fstat(file.as_fd())?;
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let (file, constancy) = match Local::memory(file)? {
+        Some((memory, seals)) if seals.contains(FROZEN) && memory.is_ordinary()? => {
+            (memory, Constancy::Frozen)
+        }
+        Some((memory, _)) => (memory, Constancy::Changing),
+        None => (Local::file(file)?, Constancy::Changing),
+    };
+    let size = u64::try_from(file.stat()?.st_size).unwrap_or(0);
     if offset.checked_add(len).is_none_or(|end| end > size) {
         let message = format!("its file has {size} bytes, and {len} from byte {offset} on are passed");
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
     }
-    // A page that was never written would be made by being read, and count as the reader's.
-    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
-    let is_frozen = seals.contains(FROZEN) && filesystem == TMPFS_MAGIC && allocated >= size;
-    Ok(if is_frozen { Constancy::Frozen } else { Constancy::Changing })
+    Ok(constancy)
 }
-
-/// The magic numbers (statfs(2), linux/magic.h) of filesystems that are served by a process or another
-/// machine: FUSE, NFS, SMB, CIFS, SMB2, 9p, AFS, OpenAFS, Coda, Ceph.
-const ELSEWHERE: [i64; 10] = [
-    0x6573_5546,
-    0x6969,
-    0x517b,
-    0xff53_4d42,
-    0xfe53_4d42,
-    0x0102_1997,
-    0x6b41_4653,
-    0x5346_414f,
-    0x7375_7245,
-    0x00c3_6400,
-];
 
 /// Another descriptor of the same file that cannot be written through, whatever `file` can.
 pub(crate) fn read_only(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
@@ -165,4 +221,41 @@ pub(crate) fn read_at(file: BorrowedFd<'_>, mut into: &mut [u8], mut offset: u64
         into = &mut into[len..];
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// Lines of all code but these tests.
+    fn lines(folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                lines(&path, found);
+            } else {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+                let name = path.file_name().unwrap().to_str().unwrap();
+                found.extend(code.lines().map(|line| format!("{name}: {}", line.trim())));
+            }
+        }
+    }
+
+    /// A call of these waits for whoever answers for the file.
+    #[test]
+    fn only_what_the_kernel_answers_for_is_asked_about() {
+        let mut found = Vec::new();
+        lines(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+        found.retain(|line| {
+            let is_code = !line.contains(": //") && !line.contains(": use ");
+            is_code && ["fstat(", "fstatfs(", "fstatat("].iter().any(|call| line.contains(call))
+        });
+        found.sort();
+        let known = [
+            "memfd.rs: Ok(fstat(self.0)?)",
+            "memfd.rs: Ok(fstatfs(self.0)?.filesystem_type() == TMPFS_MAGIC)",
+        ];
+        assert_eq!(found, known, "in `Local`, and nowhere else");
+    }
 }

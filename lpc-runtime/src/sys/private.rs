@@ -7,6 +7,7 @@
 use std::io;
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use memmap2::{Advice, MmapMut};
 use zerocopy::IntoBytes as _;
@@ -45,8 +46,8 @@ static SPARE: PerProcess<Mutex<Vec<Spare>>> = PerProcess::new(Mutex::default);
 #[derive(Debug)]
 struct Spare {
     pages: MmapMut,
-    /// Whether it was here at the last [`trim`] already.
-    is_old: bool,
+    /// When it was used last.
+    used: Instant,
 }
 
 impl Private {
@@ -139,15 +140,15 @@ pub(crate) fn release() {
     crate::memory::buffer::release();
 }
 
-/// Unmaps what was not used since the previous call. Returns whether anything is left.
-pub(crate) fn trim() -> bool {
+/// Unmaps what was not used since `before`. When the oldest of what is left was used last.
+pub(crate) fn trim(before: Instant) -> Option<Instant> {
     let mut spares = spares();
-    let old: Vec<_> = spares.extract_if(.., |spare| mem::replace(&mut spare.is_old, true)).collect();
-    let is_left = !spares.is_empty();
+    let old: Vec<_> = spares.extract_if(.., |spare| spare.used <= before).collect();
+    let oldest = spares.iter().map(|spare| spare.used).min();
     drop(spares);
     // Unmapping takes its time.
     drop(old);
-    is_left
+    oldest
 }
 
 fn spares() -> MutexGuard<'static, Vec<Spare>> {
@@ -161,7 +162,7 @@ impl Drop for Private {
         let mut spares = spares();
         let kept: usize = spares.iter().map(|spare| spare.pages.len()).sum();
         if spares.len() < SPARES && kept.saturating_add(pages.len()) <= KEPT {
-            spares.push(Spare { pages, is_old: false });
+            spares.push(Spare { pages, used: Instant::now() });
             drop(spares);
             maintenance::trim_private();
         }
@@ -170,6 +171,8 @@ impl Drop for Private {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::sys::fork::tests::in_a_fork;
 
@@ -180,6 +183,19 @@ mod tests {
         let is_done = in_a_fork(move || drop(private));
         drop(held);
         assert!(is_done);
+    }
+
+    #[test]
+    fn what_was_used_once_goes_when_its_time_has_come() {
+        // No other test has as much.
+        const LEN: usize = 200 << 20;
+        let is_there = || spares().iter().any(|spare| spare.pages.len() >= LEN);
+        drop(Private::zeroed(LEN).unwrap());
+        let used = spares().iter().find(|spare| spare.pages.len() >= LEN).unwrap().used;
+        let oldest = trim(used.checked_sub(Duration::from_nanos(1)).unwrap());
+        assert!(is_there() && oldest.is_some_and(|oldest| oldest <= used));
+        trim(used);
+        assert!(!is_there());
     }
 
     #[test]

@@ -493,7 +493,11 @@ fn what_the_client_kept_is_not_written_to_after_the_connection_is_over() {
             cut.shutdown(std::net::Shutdown::Both).unwrap();
             probe.open_now(1);
             for call in calls {
-                assert!(matches!(call.join().unwrap(), Err(error) if error.is_disconnected()));
+                match call.join().unwrap() {
+                    // It was in the ring before the client saw the end.
+                    Ok(_) => assert!(setup.quick_lane, "{setup:?}"),
+                    Err(error) => assert!(error.is_disconnected(), "{setup:?}: {error:?}"),
+                }
             }
         });
         let kept = kept.unwrap();

@@ -9,10 +9,14 @@ use lpc::Shared;
 use lpc_core::Limits;
 use lpc_core::frame::{self, BlockRef, CallId, OBJECT};
 
-use crate::hostile::{Answer, MIB, Peer, at_start, encoded, frozen_seals, loan, memfd_of, segment_seals};
-use crate::process::{holdings, until, within};
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use crate::hostile::{
+    Answer, MIB, Peer, at_start, encoded, frozen_seals, loan, memfd, memfd_of, seal, segment_seals,
+};
+use crate::process::{holdings, text, until, within};
 use crate::service::{DRIVERS, Driver};
-use crate::vault::{AnyVault, Baseline, Knobs, Vault, in_use, is_exhausted, memory, pairs};
+use crate::vault::{AnyVault, Baseline, Knobs, Thing, Vault, in_use, is_exhausted, memory, pairs};
 
 /// A length as the codec writes it.
 fn prefix(len: u64) -> Vec<u8> {
@@ -415,5 +419,74 @@ fn an_untrusting_server_reads_no_peer_memory_in_place() {
         let client = trusting.client(Driver::Blocking);
         let place = client.place(client.loan(100_000, 1).unwrap()).unwrap();
         assert!(place.contains("memfd:lpc"), "{place}");
+    }
+}
+
+/// Pages of a file that there are, in bytes.
+fn allocated(file: &OwnedFd) -> u64 {
+    nix::sys::stat::fstat(file).unwrap().st_blocks as u64 * 512
+}
+
+/// Sealed memory that seems to be all there when it is announced, for there are as many pages behind its end.
+/// They are freed then; and what makes others by reading would pay for them, and not be able to free them.
+fn forged(len: u64) -> OwnedFd {
+    let file = memfd(len);
+    fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, len as i64, len as i64).unwrap();
+    seal(&file, frozen_seals());
+    assert_eq!(allocated(&file), len);
+    file
+}
+
+#[test]
+fn nobody_makes_pages_of_a_peers_memory_by_reading_it() {
+    const LEN: u64 = 32 * MIB;
+    for driver in DRIVERS {
+        let vault = Vault::start(driver, Knobs { pool: Some(LEN), ..Knobs::default() });
+        let baseline = Baseline::of(&vault);
+        let mut peer = Peer::connect(vault.port());
+        let (segment, object) = (memfd_of(&prefix(LEN - 4), LEN, segment_seals()), forged(2 * LEN));
+        peer.segment(0, LEN, &segment);
+        peer.object(0, 0, 2 * LEN, &object);
+        nix::unistd::ftruncate(&object, 2 * LEN as i64).unwrap();
+        peer.call_in_block("length", at_start(0, LEN), &[]);
+        assert_eq!(peer.answer().result(), encoded(&(LEN - 4)));
+        peer.call("sum", &loan(0), &[at_start(0, LEN)]);
+        peer.answer().result();
+        // More than may be copied.
+        peer.call("sum", &loan(0), &[at_start(OBJECT, 2 * LEN)]);
+        assert!(matches!(peer.answer(), Answer::Failure { .. }));
+        assert_eq!((allocated(&segment), allocated(&object)), (4096, 0), "with {driver:?}");
+        drop(peer);
+        baseline.check("memory that is not there");
+    }
+}
+
+/// The same of a client, which copies as much as it likes.
+#[test]
+fn a_client_makes_no_pages_of_its_servers_memory_by_reading_it() {
+    const LEN: u64 = MIB;
+    for driver in DRIVERS {
+        let directory = tempfile::tempdir().unwrap();
+        let port = directory.path().join("port");
+        let listener = std::os::unix::net::UnixListener::bind(&port).unwrap();
+        for is_object in [false, true] {
+            let port = text(&port).to_owned();
+            let caller = std::thread::spawn(move || {
+                let client = AnyVault::connect(driver, &port).unwrap();
+                let Thing::Loan(loan) = client.look(Thing::Nothing).unwrap() else { panic!("no loan") };
+                assert!(loan.len() as u64 == LEN && loan.iter().all(|byte| *byte == 0));
+            });
+            let mut peer = Peer::accept(&listener);
+            let file = if is_object { forged(LEN) } else { memfd_of(b"", LEN, segment_seals()) };
+            if is_object {
+                peer.object(0, 0, LEN, &file);
+                nix::unistd::ftruncate(&file, LEN as i64).unwrap();
+            } else {
+                peer.segment(0, LEN, &file);
+            }
+            peer.pass(&[10, 1, 0], &[at_start(if is_object { OBJECT } else { 0 }, LEN)]);
+            caller.join().unwrap();
+            assert_eq!(allocated(&file), 0, "with {driver:?}");
+        }
     }
 }

@@ -44,6 +44,7 @@ pub fn play(role: &str) -> ! {
         "client_in_time" => passing::call_in_time(driver),
         "quick_client_without_descriptors" => rings::call_without_descriptors(driver),
         "client_without_descriptors" => scarce::client_without_descriptors(driver),
+        "client_of_small_files" => scarce::client_of_small_files(driver),
         "client_without_memory" => scarce::client_without_memory(driver),
         "traffic" => killed::traffic(driver),
         "pass_file" => files::pass_file(driver),

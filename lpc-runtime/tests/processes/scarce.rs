@@ -2,6 +2,7 @@
 
 use lpc::Shared;
 
+use crate::hostile::{Peer, file_of};
 use crate::process::{PORT, Process, other, say, through_shell, until, variable, within};
 use crate::service::{DRIVERS, Driver};
 use crate::vault::{AnyVault, Knobs, Vault, all_descriptors, all_memory_but, is_exhausted, pairs, sealed};
@@ -263,5 +264,73 @@ fn two_processes_without_descriptors_talk_through_the_socket() {
             assert!(*client.lend(LARGE as u64, 9).unwrap() == *large);
         }
         assert_eq!(client.stats().received.mapping.messages, 0);
+    }
+}
+
+/// What goes over that limit is ended by a signal.
+#[test]
+fn a_limit_for_files_means_that_large_bodies_take_the_socket() {
+    for (client, server) in pairs() {
+        let vault = Vault::start_limited(server, Knobs::default(), "ulimit -f 512;");
+        let honest = vault.client(client);
+        assert!(honest.make(LARGE as u64, 5).unwrap() == vec![5; LARGE]);
+        assert_eq!(honest.stats().received.mapping.messages, 0);
+        assert_eq!(honest.length(&vec![7; LARGE]).unwrap(), LARGE as u64, "of memory of the client's");
+        assert_eq!(honest.stats().sent.mapping.messages, 1);
+
+        let script = r#"ulimit -f 512; exec "$0" "$@""#;
+        let mut command = through_shell(script, &other("client_of_small_files", client));
+        let limited = Process::start(command.env(PORT, vault.port()));
+        assert_eq!(limited.rest(), ["arguments", "loans", "ended"]);
+    }
+}
+
+/// Role.
+pub fn client_of_small_files(driver: Driver) -> lpc::Result<()> {
+    let client = AnyVault::connect(driver, &variable(PORT))?;
+    assert_eq!(client.length(&vec![7; LARGE])?, LARGE as u64);
+    assert_eq!(client.stats().fallbacks, 1);
+    say("arguments");
+    let error = lpc::SharedMut::<[u8]>::sealable(LARGE).expect_err("over the limit");
+    assert!(error.to_string().contains("RLIMIT_FSIZE"), "{error}");
+    assert!(!client.loan(LARGE, 3)?.is_shared());
+    say("loans");
+    Ok(())
+}
+
+/// Several connections, each within its own limits, that take all there is together.
+#[test]
+fn the_peers_of_one_user_leave_descriptors_for_others() {
+    for (client, server) in pairs() {
+        let vault = Vault::start_limited(server, Knobs::default(), "ulimit -n 100;");
+        let peers: Vec<_> = (0..3)
+            .map(|_| {
+                let mut peer = Peer::connect(vault.port());
+                let file = file_of(100);
+                for number in 0..60 {
+                    peer.object(number, 0, 100, &file);
+                }
+                assert!(peer.is_content());
+                peer
+            })
+            .collect();
+        until("no more are held than one user may have", || {
+            let held = std::fs::read_dir(format!("/proc/{}/fd", vault.id())).unwrap().count();
+            (50..75).contains(&held).then_some(())
+        });
+        let port = vault.port().to_owned();
+        within("another client", move || {
+            let honest = AnyVault::connect(client, &port).unwrap();
+            assert_eq!(honest.length(&vec![7; LARGE]).unwrap(), LARGE as u64);
+            assert_eq!(honest.stats().fallbacks, 1);
+            assert!(honest.make(LARGE as u64, 5).unwrap() == vec![5; LARGE]);
+        });
+        drop(peers);
+        let honest = vault.client(client);
+        until("descriptors are free again", || {
+            let before = honest.stats().sent.mapping.messages;
+            assert_eq!(honest.length(&vec![7; LARGE]).unwrap(), LARGE as u64);
+            (honest.stats().sent.mapping.messages > before).then_some(())
+        });
     }
 }

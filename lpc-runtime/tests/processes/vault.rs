@@ -407,6 +407,7 @@ forward! {
     fn lend(&self, len: u64, fill: u8) -> lpc::Result<Shared<[u8]>>;
     fn give(&self, len: u64, fill: u8, is_sealed: bool) -> lpc::Result<Shared<[u8]>>;
     fn faults(&self) -> lpc::Result<u64>;
+    fn look(&self, thing: Thing) -> lpc::Result<Thing>;
     fn keep(&self, bytes: Shared<[u8]>) -> lpc::Result<u64>;
     fn kept(&self) -> lpc::Result<Vec<(u64, u64)>>;
     fn forget(&self) -> lpc::Result<()>;

@@ -7,10 +7,37 @@
 //!
 //! If a type refuses a value, the next pass tries another: the numbers and strings change for the innermost
 //! type that refused. A type that refuses all values is opaque.
+//!
+//! Each value is also written, and what is written compared with what was read (`check`). So every variant,
+//! every `Option` and every collection with content is to be seen in a value that is written, and so is a
+//! *bare* value of each struct, whose fields are `None`, 0 and the like: it is from those that
+//! `skip_serializing_if` leaves fields out.
+//!
+//! A type whose writer and reader differ, or that cannot be made up as a whole, is traced again as it looks in
+//! the described coding, and each value goes there and back (`verify`).
 
+mod check;
 mod search;
 mod tracer;
 mod values;
+mod verify;
 
-pub(super) use self::search::trace;
+use serde::{Deserialize, Serialize};
+
+use self::search::Trace;
+pub(super) use self::search::{Make, trace};
 pub(super) use self::tracer::{Refused, Tracer};
+
+/// Decodes a made-up value, and looks at how it is written.
+pub(super) fn make<T: Serialize + Deserialize<'static>>(trace: &mut Trace) -> Result<(), Refused> {
+    let value = T::deserialize(Tracer::new(&mut *trace))?;
+    let content = trace.content.take();
+    if trace.differs.is_none() {
+        trace.differs = check::check(trace, &content, &value).err();
+    }
+    if trace.is_described && trace.lost.is_none() {
+        trace.lost = verify::lost(&value);
+    }
+    trace.content = content;
+    Ok(())
+}

@@ -6,14 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::de::DeserializeSeed;
 
+use super::check::Differs;
 use super::tracer::{Refused, Tracer};
 use super::values::{FILLINGS, STRINGS};
-use crate::codec::MAX_DEPTH;
+use crate::codec::{Coding, MAX_DEPTH};
 use crate::form::Why;
-use crate::form::graph::{self, Content, Key, Kind, Part, Quick, Slot, State};
+use crate::form::graph::{self, Bare, Content, Goal, Key, Kind, Part, Quick, Slot, State};
 
 /// How many values a type may refuse.
-const TRIES: usize = STRINGS.len();
+const TRIES: usize = STRINGS.len() + 1;
 /// The most values that are decoded in all, so that the search ends for types with too many combinations.
 const FUEL: usize = 1 << 23;
 /// The most passes in a row that find nothing new.
@@ -21,7 +22,12 @@ const IDLE_PASSES: usize = 256;
 /// From this depth on, what is known to end is chosen.
 const DEEP: usize = 32;
 /// How many elements of an array are traced one by one. The elements of longer arrays are all alike.
-const MAX_SLOTS: usize = 256;
+pub(super) const MAX_SLOTS: usize = 256;
+/// How often content is made for a position for which that fails.
+const FILLS: usize = 64;
+
+/// Decodes a made-up value of a type, and looks at how it is written.
+pub(in crate::form) type Make = fn(&mut Trace) -> Result<(), Refused>;
 
 /// The result of tracing a type.
 pub(in crate::form) struct Traced {
@@ -29,27 +35,64 @@ pub(in crate::form) struct Traced {
     pub(in crate::form) root: Content,
     /// Whether the search ended before it had seen all of the type.
     pub(in crate::form) is_cut: bool,
+    pub(in crate::form) coding: Coding,
+    /// Why the type cannot be carried.
+    pub(in crate::form) unsupported: Option<String>,
 }
 
-/// Traces the type of this name, which `decode` decodes.
-pub(in crate::form) fn trace(name: &'static str, decode: fn(Tracer<'_>) -> Result<(), Refused>) -> Traced {
-    let mut trace = Trace { fuel: FUEL, ..Trace::default() };
-    let (root, is_cut) = trace.run(name, decode);
-    Traced { parts: trace.parts, root, is_cut }
+/// Traces the type of this name.
+pub(in crate::form) fn trace(name: &'static str, make: Make) -> Traced {
+    let (packed, root, is_cut) = Trace::of(name, make, Coding::Packed);
+    let unlike = match packed.differs {
+        None if is_cut || !packed.opaque.is_empty() => String::new(),
+        None => match graph::unlike(&packed.parts) {
+            None => {
+                return Traced {
+                    parts: packed.parts,
+                    root,
+                    is_cut,
+                    coding: Coding::Packed,
+                    unsupported: None,
+                };
+            }
+            Some(unlike) => unlike,
+        },
+        Some(Differs::InOrder(why)) => why,
+        Some(Differs::Hopelessly(why)) => {
+            let (parts, coding) = (packed.parts, Coding::Described);
+            return Traced { parts, root, is_cut, coding, unsupported: Some(why) };
+        }
+    };
+    // In the other coding a type may look different: it is told that the format is human-readable.
+    let (described, root, is_cut) = Trace::of(name, make, Coding::Described);
+    let unsupported = match described.differs {
+        Some(Differs::Hopelessly(why)) => Some(why),
+        _ => described.lost.map(|lost| if unlike.is_empty() { lost } else { format!("{lost}; {unlike}") }),
+    };
+    Traced { parts: described.parts, root, is_cut, coding: Coding::Described, unsupported }
 }
 
 #[derive(Default)]
-pub(super) struct Trace {
+pub(in crate::form) struct Trace {
     pub(super) parts: Vec<Part>,
     by_key: HashMap<(Key, Shape), usize>,
     /// How often each type has refused.
     refusals: HashMap<TypeId, usize>,
     /// Why types are opaque.
     opaque: HashMap<TypeId, Why>,
-    pass: usize,
+    pub(super) pass: usize,
     pub(super) fuel: usize,
     /// The last pass that found something new.
-    found_at: usize,
+    pub(super) found_at: usize,
+    goal: Option<Goal>,
+    /// Whether values are made up, and tried, for the described coding.
+    pub(super) is_described: bool,
+    /// How the type's writer differs from its reader.
+    pub(super) differs: Option<Differs>,
+    /// What a value loses on its way in the described coding.
+    pub(super) lost: Option<String>,
+    /// Positions for which content was made, in passes that succeeded.
+    filled: HashMap<Edge, usize>,
 
     // Of this pass:
     depth: usize,
@@ -59,6 +102,14 @@ pub(super) struct Trace {
     around: Vec<TypeId>,
     /// Which of the values to try: the sum of the refusals of all enclosing types.
     pub(super) shift: usize,
+    /// How many values without parts were made.
+    leaves: usize,
+    pub(super) mode: Mode,
+    /// What was made bare, if something was.
+    stripped: Option<Place>,
+    /// The position at which a value is made, and those for which content is made in this pass.
+    edge: Option<Edge>,
+    filling: Vec<Edge>,
     /// What was decoded last.
     pub(super) content: Slot,
     pub(super) blame: Blame,
@@ -80,6 +131,46 @@ pub(super) enum Blame {
     Settled,
 }
 
+/// Which values are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Mode {
+    #[default]
+    Full,
+    /// Options and collections are empty.
+    Empty,
+    /// Numbers, strings and the like are, too.
+    Bare,
+}
+
+/// How to make a value without parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Made {
+    /// As 0.
+    Bare,
+    /// Other than those around it: the number of the value.
+    Distinct(usize),
+    /// From the list, at this index.
+    Listed(usize),
+}
+
+impl Made {
+    pub(super) fn pick<T>(
+        self,
+        bare: T,
+        distinct: impl FnOnce(usize) -> T,
+        listed: impl FnOnce(usize) -> T,
+    ) -> T {
+        match self {
+            Self::Bare => bare,
+            Self::Distinct(number) => distinct(number),
+            Self::Listed(index) => listed(index),
+        }
+    }
+}
+
+/// A position in a part or variant.
+type Edge = (Place, usize);
+
 /// Distinguishes parts of the same visitor that were decoded by different methods.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Shape {
@@ -93,26 +184,40 @@ pub(super) enum Shape {
 }
 
 impl Trace {
-    /// Runs the search. Returns what the type is, and whether the search ended before it had seen all of it.
-    fn run(&mut self, name: &'static str, decode: fn(Tracer<'_>) -> Result<(), Refused>) -> (Content, bool) {
+    /// Traces a type in one of the codings. Returns what the type is, and whether the search ended before it
+    /// had seen all of it.
+    fn of(name: &'static str, make: Make, coding: Coding) -> (Self, Content, bool) {
+        let is_described = coding == Coding::Described;
+        let goal = Some(if is_described { Goal::Seen } else { Goal::Written });
+        let mut trace = Self { fuel: FUEL, goal, is_described, ..Self::default() };
+        let (content, is_cut) = trace.run(name, make);
+        (trace, content, is_cut)
+    }
+
+    fn run(&mut self, name: &'static str, make: Make) -> (Content, bool) {
         // Represents the type as a whole, which may have no id.
         let root = TypeId::of::<Tracer<'static>>();
         let mut made = None;
         loop {
             self.pass += 1;
             self.begin();
-            let decoded = catch_unwind(AssertUnwindSafe(|| {
-                self.within(root, name, |trace| decode(Tracer::new(trace)))
-            }));
+            let decoded = catch_unwind(AssertUnwindSafe(|| self.within(root, name, make)));
             match decoded {
                 Ok((decoded, content)) if decoded.is_ok() || self.blame == Blame::Empty => {
-                    graph::find_leads(&mut self.parts);
-                    if !matches!(content, Content::Part(part) if self.parts[part].leads) {
+                    self.succeeded();
+                    while let Some(goal) = self.goal {
+                        graph::find_leads(&mut self.parts, goal);
+                        if matches!(content, Content::Part(part) if self.parts[part].leads) {
+                            break;
+                        }
+                        self.next_goal();
+                    }
+                    if self.goal.is_none() || self.is_settled() {
                         return (content, false);
                     }
                     made = Some(content);
                 }
-                Ok(_) => {}
+                Ok(_) => self.failed(),
                 // A type that panics is not run again.
                 Err(_) => {
                     let id = self.around.last().copied().unwrap_or(root);
@@ -124,9 +229,99 @@ impl Trace {
                 return (Content::Opaque(name, *why), false);
             }
             if self.fuel == 0 || self.pass - self.found_at > IDLE_PASSES {
-                let is_cut = made.is_some();
-                return (made.unwrap_or(Content::Opaque(name, Why::TooMuch)), is_cut);
+                let Some(content) = made.clone() else { return (Content::Opaque(name, Why::TooMuch), false) };
+                graph::find_leads(&mut self.parts, Goal::Seen);
+                let is_cut = matches!(content, Content::Part(part) if self.parts[part].leads);
+                self.next_goal();
+                if self.goal.is_none() || is_cut || self.fuel == 0 {
+                    return (content, is_cut);
+                }
+                self.found_at = self.pass;
             }
+        }
+    }
+
+    fn next_goal(&mut self) {
+        self.goal = match self.goal {
+            Some(Goal::Seen | Goal::Written) => Some(Goal::Bare),
+            Some(Goal::Bare) | None => None,
+        };
+    }
+
+    /// Whether no further value would change what is made of the type.
+    fn is_settled(&self) -> bool {
+        matches!(self.differs, Some(Differs::Hopelessly(_))) || self.lost.is_some()
+    }
+
+    /// A value could be made as a whole.
+    fn succeeded(&mut self) {
+        for edge in self.filling.drain(..) {
+            self.filled.insert(edge, FILLS);
+        }
+        if let Some(place) = self.stripped {
+            let bare = self.bare(place);
+            // Where not all fields can be bare at once, each has its turn.
+            bare.is_done = bare.tries == 0;
+            bare.tries += 1;
+            self.found_at = self.pass;
+        }
+    }
+
+    fn failed(&mut self) {
+        for edge in self.filling.drain(..) {
+            *self.filled.entry(edge).or_default() += 1;
+        }
+        if let Some(place) = self.stripped {
+            self.bare(place).tries += 1;
+            self.found_at = self.pass;
+        }
+    }
+
+    fn bare(&mut self, place: Place) -> &mut Bare {
+        let part = &mut self.parts[place.part];
+        match place.variant {
+            Some(variant) => &mut part.variants[variant].bare,
+            None => &mut part.bare,
+        }
+    }
+
+    /// Whether the fields of a value are to be bare, and at which try: where that is what the search is after,
+    /// and for one value in each pass.
+    pub(super) fn strip(&mut self, place: Place, kind: Kind) -> Option<usize> {
+        let part = &self.parts[place.part];
+        let is_wanted = match place.variant {
+            Some(variant) => part.variants[variant].is_wanted(Goal::Bare),
+            None => part.is_wanted(Goal::Bare),
+        };
+        let has_fields = !matches!(kind, Kind::Struct([]) | Kind::Tuple(0));
+        let is_now = self.goal == Some(Goal::Bare) && self.stripped.is_none() && self.skimmed == 0;
+        if !(is_now && is_wanted && has_fields) {
+            return None;
+        }
+        self.stripped = Some(place);
+        Some(self.bare(place).tries)
+    }
+
+    /// Sets how the field at this position is made, and returns how the value that it is in is.
+    pub(super) fn undress(&mut self, bare: Option<usize>, at: usize) -> Mode {
+        let around = self.mode;
+        self.mode = match bare {
+            None => around,
+            Some(0) => Mode::Bare,
+            Some(1) => Mode::Empty,
+            Some(tries) if tries - Bare::TOGETHER == at => Mode::Bare,
+            Some(_) => around,
+        };
+        around
+    }
+
+    /// How the value at hand, which has no parts, is made.
+    pub(super) fn make(&mut self) -> Made {
+        self.leaves += 1;
+        match (self.mode, self.shift.checked_sub(1)) {
+            (Mode::Bare, _) => Made::Bare,
+            (_, None) => Made::Distinct(self.leaves - 1),
+            (_, Some(index)) => Made::Listed(index),
         }
     }
 
@@ -135,8 +330,10 @@ impl Trace {
             part.open = 0;
             part.variants.iter_mut().for_each(|variant| variant.is_open = false);
         }
-        graph::find_leads(&mut self.parts);
-        (self.depth, self.skimmed, self.shift) = (0, 0, 0);
+        graph::find_leads(&mut self.parts, self.goal.unwrap_or(Goal::Seen));
+        (self.depth, self.skimmed, self.shift, self.leaves) = (0, 0, 0, 0);
+        (self.mode, self.stripped, self.edge) = (Mode::Full, None, None);
+        self.filling.clear();
         self.around.clear();
         (self.content, self.blame) = (None, Blame::Innermost);
     }
@@ -172,6 +369,8 @@ impl Trace {
     fn refused(&mut self, id: TypeId) {
         match self.blame {
             Blame::Settled | Blame::Empty => return,
+            // It would have taken a value that is not bare.
+            Blame::Innermost if self.stripped.is_some() => {}
             Blame::Innermost => {
                 let refusals = self.refusals.entry(id).or_default();
                 *refusals += 1;
@@ -239,15 +438,28 @@ impl Trace {
 
     /// Whether to decode content in an `Option`, a sequence or a map.
     pub(super) fn is_filled(&mut self, index: usize) -> bool {
+        if self.mode != Mode::Full {
+            return false;
+        }
+        // At each position once: a field may be written in another way than the others of its type.
+        let edge = self.edge.filter(|edge| self.filled.get(edge).is_none_or(|fills| *fills < FILLS));
+        let edge = edge.filter(|edge| self.skimmed == 0 && !self.filling.contains(edge));
         let part = &mut self.parts[index];
         let leads = part.leads && part.spent < self.pass && self.skimmed == 0;
-        let is_wanted = !part.is_done || leads || self.shift % 2 == 1;
+        let is_wanted = !part.is_done || leads || edge.is_some() || self.is_odd();
+        let part = &mut self.parts[index];
         let is_opaque = part.slots.iter().any(|slot| matches!(slot, Some(Content::Opaque(..))));
         let is_possible = part.open == 1 && !part.is_barren && !is_opaque;
         if is_wanted && is_possible {
             part.spent = self.pass;
+            self.filling.extend(edge);
         }
         is_wanted && is_possible
+    }
+
+    /// Whether an `Option` or a collection has content for the sake of a type that refused it without.
+    fn is_odd(&self) -> bool {
+        self.shift % 2 == 1
     }
 
     /// Records whether the content could be decoded.
@@ -263,7 +475,7 @@ impl Trace {
     /// How many elements to decode in a sequence or map.
     pub(super) fn filling(&mut self, index: usize) -> usize {
         match self.is_filled(index) {
-            true if self.shift % 2 == 1 => FILLINGS[self.shift / 2 % FILLINGS.len()],
+            true if self.is_odd() => FILLINGS[self.shift / 2 % FILLINGS.len()],
             is_filled => usize::from(is_filled),
         }
     }
@@ -274,7 +486,11 @@ impl Trace {
         let variants = || part.variants.iter().enumerate().filter(|(_, variant)| !variant.is_open);
         let of = |state| variants().filter(move |(_, variant)| variant.state == state);
         let unseen = of(State::Unseen).min_by_key(|(_, variant)| variant.attempts);
-        let leading = of(State::Seen).filter(|(_, variant)| graph::any_leads(&self.parts, &variant.slots));
+        let leads = |variant: &graph::Variant| {
+            self.goal.is_some_and(|goal| variant.is_wanted(goal))
+                || graph::any_leads(&self.parts, &variant.slots)
+        };
+        let leading = of(State::Seen).filter(|(_, variant)| leads(variant));
         let leading = leading.filter(|_| part.spent < self.pass).min_by_key(|(_, variant)| variant.attempts);
         let [unseen, leading] = [unseen, leading].map(|variant| variant.map(|(at, _)| at));
         let quick = part.quick.map(|quick| quick.variant);
@@ -289,7 +505,7 @@ impl Trace {
     /// Records whether a variant could be decoded, and its cost in fuel.
     pub(super) fn made(&mut self, index: usize, chosen: usize, is_ok: bool, cost: usize) {
         let part = &mut self.parts[index];
-        let others = part.variants.iter().filter(|variant| variant.state != State::Refused).count() > 1;
+        let others = part.variants.iter().filter(|variant| !variant.is_out()).count() > 1;
         let variant = &mut part.variants[chosen];
         if is_ok {
             if variant.state == State::Unseen {
@@ -307,10 +523,10 @@ impl Trace {
         }
         match self.blame {
             Blame::Settled => return,
+            Blame::Innermost if self.stripped.is_some() => {}
             Blame::Innermost if variant.refusals < TRIES => variant.refusals += 1,
-            Blame::Innermost | Blame::Hopeless | Blame::Opaque | Blame::Empty => {
-                variant.state = State::Refused;
-            }
+            Blame::Empty => variant.state = State::Empty,
+            Blame::Innermost | Blame::Hopeless | Blame::Opaque => variant.state = State::Refused,
         }
         (self.blame, self.found_at) = (Blame::Settled, self.pass);
     }
@@ -330,7 +546,9 @@ impl Trace {
         visit: impl FnOnce(Tracer<'_>) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         self.content = None;
+        let edge = self.edge.replace((place, 0));
         let visited = visit(Tracer::new(&mut *self));
+        self.edge = edge;
         let content = self.content.take();
         let slots = self.slots(place);
         if slots.is_empty() {
@@ -351,7 +569,9 @@ impl Trace {
         let name = std::any::type_name::<T::Value>();
         let decode = |trace: &mut Self| seed.deserialize(Tracer::new(trace));
         self.skimmed += usize::from(is_skimmed);
+        let edge = self.edge.replace((place, at));
         let (decoded, content) = self.within(typeid::of::<T::Value>(), name, decode);
+        self.edge = edge;
         self.skimmed -= usize::from(is_skimmed);
         let is_opaque = matches!(content, Content::Opaque(..));
         let slots = self.slots(place);
@@ -366,7 +586,7 @@ impl Trace {
 }
 
 /// The part, or the variant of an enum, that slots belong to.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) part: usize,
     pub(super) variant: Option<usize>,
@@ -374,19 +594,17 @@ pub(super) struct Place {
 
 #[cfg(test)]
 mod tests {
-    use serde::Deserialize;
+    use serde::{Deserialize, Serialize};
 
     use super::*;
 
-    #[derive(Deserialize)]
-    #[expect(dead_code, reason = "only decoded")]
+    #[derive(Serialize, Deserialize)]
     enum Field<T> {
         Set(Box<T>),
         Unset,
     }
 
-    #[derive(Deserialize)]
-    #[expect(dead_code, reason = "only decoded")]
+    #[derive(Serialize, Deserialize)]
     struct Fields<T> {
         a: Field<T>,
         b: Field<T>,
@@ -397,8 +615,8 @@ mod tests {
     #[test]
     fn enums_whose_first_variants_are_large_take_little_fuel() {
         type Five<T> = Fields<Fields<Fields<Fields<Fields<T>>>>>;
-        let mut trace = Trace { fuel: FUEL, ..Trace::default() };
-        let (content, is_cut) = trace.run("fields", |tracer| <Five<Five<u8>>>::deserialize(tracer).map(drop));
+        let make: Make = super::super::make::<Five<Five<u8>>>;
+        let (trace, content, is_cut) = Trace::of("fields", make, Coding::Packed);
         assert!(matches!(content, Content::Part(_)) && !is_cut);
         // There are ten levels with four fields each; every field made whole would be a million.
         assert!(FUEL - trace.fuel < 1000, "it took {}", FUEL - trace.fuel);

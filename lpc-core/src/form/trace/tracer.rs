@@ -4,10 +4,13 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
 
-use super::search::{Blame, Place, Shape, Trace};
-use super::values::{BYTES, CHARS, FRACTIONS, LENGTHS, NUMBERS, STRINGS};
+use super::search::{Blame, Made, Place, Shape, Trace};
+use super::values::{BYTES, CHARS, FRACTIONS, LENGTHS, LETTERS, NUMBERS, STRINGS};
 use crate::codec::LOAN;
 use crate::form::graph::{Content, Kind};
+
+/// What a type is that takes whatever comes.
+pub(super) const ANY: &str = "any";
 
 /// Decodes one made-up value.
 pub(in crate::form) struct Tracer<'t> {
@@ -22,7 +25,7 @@ impl<'t> Tracer<'t> {
     fn plain<T>(
         self,
         name: &'static str,
-        visit: impl FnOnce(usize) -> Result<T, Refused>,
+        visit: impl FnOnce(Made) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         self.whole(Content::Plain(name), visit)
     }
@@ -31,21 +34,23 @@ impl<'t> Tracer<'t> {
     fn whole<T>(
         self,
         content: Content,
-        visit: impl FnOnce(usize) -> Result<T, Refused>,
+        visit: impl FnOnce(Made) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         self.trace.burn()?;
-        let shift = self.trace.shift;
-        let visited = visit(shift);
+        let visited = visit(self.trace.make());
         self.trace.content = Some(content);
         visited
     }
 
     fn bytes<T>(self, visit: impl FnOnce(&'static [u8]) -> Result<T, Refused>) -> Result<T, Refused> {
-        self.whole(Content::Bytes, |shift| visit(&BYTES[..LENGTHS[shift % LENGTHS.len()]]))
+        self.whole(Content::Bytes, |made| {
+            visit(&BYTES[..made.pick(0, |_| LENGTHS[0], |shift| LENGTHS[shift % LENGTHS.len()])])
+        })
     }
 
     fn string<T>(self, visit: impl FnOnce(&'static str) -> Result<T, Refused>) -> Result<T, Refused> {
-        self.plain("str", |shift| visit(STRINGS[shift % STRINGS.len()]))
+        let letter = |number: usize| &LETTERS[number % LETTERS.len()..][..1];
+        self.plain("str", |made| visit(made.pick("", letter, |shift| STRINGS[shift % STRINGS.len()])))
     }
 
     /// A tuple or struct.
@@ -60,7 +65,9 @@ impl<'t> Tracer<'t> {
         let Self { trace } = self;
         let part = trace.enter::<V>(shape, name, kind)?;
         let place = Place { part, variant: None };
-        let visited = visitor.visit_seq(Elements::new(&mut *trace, place, len));
+        let bare = trace.strip(place, kind);
+        let visited = visitor.visit_seq(Elements { bare, ..Elements::new(&mut *trace, place, len) });
+        trace.parts[part].is_done |= visited.is_ok();
         trace.leave(part);
         visited
     }
@@ -74,7 +81,10 @@ impl<'t> Tracer<'t> {
 macro_rules! numbers {
     ($($method:ident $visit:ident $type:ident $values:ident)*) => {$(
         fn $method<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Refused> {
-            self.plain(stringify!($type), |shift| visitor.$visit($values[shift % $values.len()] as $type))
+            // The letter's number, from 1 on.
+            let distinct = |number: usize| (number % LETTERS.len() + 1) as u8 as $type;
+            let listed = |shift: usize| $values[shift % $values.len()] as $type;
+            self.plain(stringify!($type), |made| visitor.$visit(made.pick(0_u8 as $type, distinct, listed)))
         }
     )*};
 }
@@ -84,7 +94,7 @@ impl<'t> de::Deserializer<'static> for Tracer<'t> {
 
     /// Like the codec's.
     fn is_human_readable(&self) -> bool {
-        false
+        self.trace.is_described
     }
 
     numbers! {
@@ -100,11 +110,17 @@ impl<'t> de::Deserializer<'static> for Tracer<'t> {
         deserialize_u128 visit_u128 u128 NUMBERS
         deserialize_f32 visit_f32 f32 FRACTIONS
         deserialize_f64 visit_f64 f64 FRACTIONS
-        deserialize_char visit_char char CHARS
+    }
+
+    fn deserialize_char<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Refused> {
+        let letter = |number: usize| char::from(LETTERS.as_bytes()[number % LETTERS.len()]);
+        self.plain("char", |made| {
+            visitor.visit_char(made.pick('\0', letter, |shift| CHARS[shift % CHARS.len()]))
+        })
     }
 
     fn deserialize_bool<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.plain("bool", |shift| visitor.visit_bool(shift % 2 == 1))
+        self.plain("bool", |made| visitor.visit_bool(made.pick(false, |_| true, |shift| shift % 2 == 1)))
     }
 
     fn deserialize_str<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Refused> {
@@ -247,16 +263,35 @@ impl<'t> de::Deserializer<'static> for Tracer<'t> {
         visited
     }
 
-    fn deserialize_identifier<V: Visitor<'static>>(self, _: V) -> Result<V::Value, Refused> {
-        self.unsupported()
+    fn deserialize_identifier<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Refused> {
+        if self.trace.is_described {
+            self.string(|text| visitor.visit_borrowed_str(text))
+        } else {
+            self.unsupported()
+        }
     }
 
-    fn deserialize_any<V: Visitor<'static>>(self, _: V) -> Result<V::Value, Refused> {
-        self.unsupported()
+    /// Something, of the usual kinds.
+    fn deserialize_any<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Refused> {
+        if !self.trace.is_described {
+            return self.unsupported();
+        }
+        let letter = |number: usize| &LETTERS[number % LETTERS.len()..][..1];
+        self.plain(ANY, |made| match made {
+            Made::Bare => visitor.visit_none(),
+            Made::Distinct(number) => visitor.visit_borrowed_str(letter(number)),
+            Made::Listed(0) => visitor.visit_u64(1),
+            Made::Listed(1) => visitor.visit_bool(true),
+            Made::Listed(2) => visitor.visit_unit(),
+            Made::Listed(3) => visitor.visit_f64(1.0),
+            Made::Listed(4) => visitor.visit_i64(-1),
+            Made::Listed(5) => visitor.visit_borrowed_str("1"),
+            Made::Listed(_) => visitor.visit_none(),
+        })
     }
 
-    fn deserialize_ignored_any<V: Visitor<'static>>(self, _: V) -> Result<V::Value, Refused> {
-        self.unsupported()
+    fn deserialize_ignored_any<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.deserialize_any(visitor)
     }
 }
 
@@ -268,12 +303,14 @@ struct Elements<'t> {
     len: usize,
     /// How many slots they share.
     period: usize,
+    /// Whether the elements are to be bare, and at which try.
+    bare: Option<usize>,
 }
 
 impl<'t> Elements<'t> {
     /// Each has a slot of its own.
     fn new(trace: &'t mut Trace, place: Place, len: usize) -> Self {
-        Self { trace, place, next: 0, len, period: usize::MAX }
+        Self { trace, place, next: 0, len, period: usize::MAX, bare: None }
     }
 
     fn next<T: DeserializeSeed<'static>>(&mut self, seed: T) -> Result<Option<T::Value>, Refused> {
@@ -282,7 +319,10 @@ impl<'t> Elements<'t> {
         }
         let at = self.next % self.period;
         self.next += 1;
-        self.trace.slot(self.place, at, seed).map(Some)
+        let around = self.trace.undress(self.bare, at);
+        let decoded = self.trace.slot(self.place, at, seed);
+        self.trace.mode = around;
+        decoded.map(Some)
     }
 }
 
@@ -338,7 +378,11 @@ impl<'t> de::EnumAccess<'static> for Chosen<'t> {
 
     fn variant_seed<T: DeserializeSeed<'static>>(self, seed: T) -> Result<(T::Value, Self), Refused> {
         let index: de::value::U32Deserializer<Refused> = (self.variant as u32).into_deserializer();
-        Ok((seed.deserialize(index)?, self))
+        let chosen = seed.deserialize(index);
+        if chosen.is_err() {
+            self.trace.parts[self.part].variants[self.variant].is_missing = true;
+        }
+        Ok((chosen?, self))
     }
 }
 
@@ -356,7 +400,8 @@ impl<'t> de::VariantAccess<'static> for Chosen<'t> {
 
     fn tuple_variant<V: Visitor<'static>>(mut self, len: usize, visitor: V) -> Result<V::Value, Refused> {
         let place = self.place(Kind::Tuple(len));
-        visitor.visit_seq(Elements::new(self.trace, place, len))
+        let bare = self.trace.strip(place, Kind::Tuple(len));
+        visitor.visit_seq(Elements { bare, ..Elements::new(self.trace, place, len) })
     }
 
     fn struct_variant<V: Visitor<'static>>(
@@ -365,7 +410,8 @@ impl<'t> de::VariantAccess<'static> for Chosen<'t> {
         visitor: V,
     ) -> Result<V::Value, Refused> {
         let place = self.place(Kind::Struct(fields));
-        visitor.visit_seq(Elements::new(self.trace, place, fields.len()))
+        let bare = self.trace.strip(place, Kind::Struct(fields));
+        visitor.visit_seq(Elements { bare, ..Elements::new(self.trace, place, fields.len()) })
     }
 }
 

@@ -1,9 +1,13 @@
 //! The values that are made up.
 
-/// The strings that are tried, in this order. A type may want a certain format; these are the usual ones.
+/// One of these letters, and the number of the letter, is tried before anything else: so that two fields
+/// differ, and both from what is empty.
+pub(super) const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";
+/// The strings that are tried then, in this order. A type may want a certain format; these are the usual
+/// ones.
 pub(super) const STRINGS: [&str; 12] = [
-    "",
     "1",
+    "",
     "a",
     "127.0.0.1",
     "127.0.0.1:1",
@@ -22,7 +26,7 @@ pub(super) const NUMBERS: [i64; 12] =
 pub(super) const FRACTIONS: [f32; 8] = [1.0, 0.5, 0.0, -1.0, 10.0, 100.0, 1_000.0, 1_000_000.0];
 pub(super) const CHARS: [char; 6] = ['a', 'A', '0', ' ', '-', '\u{e9}'];
 /// Lengths: of a UUID, an address, or a key for example.
-pub(super) const LENGTHS: [usize; 9] = [0, 1, 2, 4, 8, 16, 20, 32, 64];
+pub(super) const LENGTHS: [usize; 9] = [1, 0, 2, 4, 8, 16, 20, 32, 64];
 pub(super) const BYTES: [u8; 64] = [1; 64];
 /// The lengths of a sequence that was refused with one element and with none.
 pub(super) const FILLINGS: [usize; 3] = [2, 4, 8];

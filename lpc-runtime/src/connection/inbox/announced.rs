@@ -1,7 +1,6 @@
 //! What the peer announces: segments, objects and its ring are opened, checked and charged for.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lpc_core::frame::{self, CallId, OBJECT};
@@ -10,6 +9,8 @@ use lpc_core::{Error, ErrorKind};
 use super::{Inbox, MAX_ASKED, UNREAD, refused};
 use crate::connection::ring::{self, PeersRing};
 use crate::connection::warnings::Warning;
+use crate::memory::budget::Held;
+use crate::memory::foreign::Foreign;
 use crate::memory::peer::{Object, Segment};
 use crate::memory::quota::Charge;
 
@@ -18,24 +19,30 @@ impl Inbox {
         &mut self,
         number: u32,
         len: u64,
-        descriptor: Option<OwnedFd>,
+        descriptor: Option<Foreign>,
     ) -> Result<(), Error> {
-        let segment = match (descriptor, self.charge(len)) {
-            (Some(descriptor), Ok(charge)) => match self.open_segment(descriptor, len, charge) {
-                Ok(segment) => segment,
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    return Err(refused(&format!("segment {number}"), &error));
+        let segment = match (descriptor, self.charge(len), self.budget.mapping()) {
+            (Some(descriptor), Ok(charge), Some(mapping)) => {
+                match self.open_segment(descriptor, len, charge, mapping) {
+                    Ok(segment) => segment,
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                        return Err(refused(&format!("segment {number}"), &error));
+                    }
+                    Err(error) => {
+                        self.warnings.warn_of(Warning::CannotBeOpened, &error);
+                        Segment::lost()
+                    }
                 }
-                Err(error) => {
-                    self.warnings.warn_of(Warning::CannotBeOpened, &error);
-                    Segment::lost()
-                }
-            },
-            (None, _) => {
+            }
+            (None, ..) => {
                 self.warnings.warn(Warning::NoDescriptor);
                 Segment::lost()
             }
-            (_, Err(())) => {
+            (.., None) => {
+                self.warnings.warn(Warning::NoMapping);
+                Segment::lost()
+            }
+            (_, Err(()), _) => {
                 self.warnings.warn(Warning::NoQuota);
                 Segment::lost()
             }
@@ -52,13 +59,17 @@ impl Inbox {
 
     /// Maps the peer's memory for the quick lane. Where that cannot be, all goes through the socket as
     /// before.
-    pub(super) fn add_ring(&mut self, descriptor: Option<OwnedFd>) -> Result<(), Error> {
+    pub(super) fn add_ring(&mut self, descriptor: Option<Foreign>) -> Result<(), Error> {
         let (Some(descriptor), Ok(charge)) = (descriptor, self.charge(ring::COST)) else {
             self.warnings.warn(Warning::NoPeersRing);
             return Ok(());
         };
         let peers = match PeersRing::open(&descriptor, charge) {
-            Ok(peers) => peers,
+            Ok(peers) => {
+                // What it was found to be is closed like any other.
+                drop(descriptor.into_local());
+                peers
+            }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(refused("its memory for the quick lane", &error));
             }
@@ -84,7 +95,7 @@ impl Inbox {
         number: u32,
         offset: u64,
         len: u64,
-        descriptor: Option<OwnedFd>,
+        descriptor: Option<Foreign>,
     ) -> Result<(), Error> {
         let slot = number & !OBJECT;
         let Some(descriptor) = descriptor else {
@@ -96,7 +107,7 @@ impl Inbox {
             return Ok(());
         };
         let copies = Some(Arc::clone(&self.copies));
-        let object = match Object::open(descriptor, offset, len, self.is_trusted, copies, Some(live)) {
+        let object = match Object::open(descriptor, offset, len, self.is_trusted, copies, live) {
             Ok(object) => object,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Err(refused(&format!("object {slot}"), &error));
@@ -114,8 +125,14 @@ impl Inbox {
         Ok(())
     }
 
-    fn open_segment(&self, descriptor: OwnedFd, len: u64, charge: Option<Charge>) -> io::Result<Segment> {
-        Segment::open(descriptor, len, self.is_trusted, charge, &self.warnings)
+    fn open_segment(
+        &self,
+        descriptor: Foreign,
+        len: u64,
+        charge: Option<Charge>,
+        mapping: Held,
+    ) -> io::Result<Segment> {
+        Segment::open(descriptor, len, self.is_trusted, charge, mapping, &self.warnings)
     }
 
     /// Has a body that cannot be read here sent through the socket.

@@ -19,6 +19,7 @@ fn link(wait: Wait) -> (Arc<Link>, UnixStream) {
     let settings = Settings {
         limits: Limits::default(),
         quota: None,
+        budget: crate::memory::budget::Budget::of_user(0),
         idle,
         stall: idle,
         write_timeout: None,
@@ -117,7 +118,15 @@ fn waking_a_peer_whose_socket_is_full_waits_for_nothing() {
     let idle = Duration::from_secs(10);
     let limits = Limits { quick_lane: true, ..Limits::default() };
     let spin = Duration::ZERO;
-    let settings = Settings { limits, quota: None, idle, stall: idle, write_timeout: None, spin };
+    let settings = Settings {
+        limits,
+        quota: None,
+        budget: crate::memory::budget::Budget::of_user(0),
+        idle,
+        stall: idle,
+        write_timeout: None,
+        spin,
+    };
     let link = Link::new(Arc::new(ours), Wait::Sleep, settings, Arc::default());
     let (peers_own, file) = OwnRing::create().unwrap();
     link.offer_ring();
@@ -267,7 +276,15 @@ fn a_desk_ends_before_the_peer_sees_that_its_server_has_cut_it_off() {
     let ours = Arc::new(ours);
     let idle = Duration::from_secs(10);
     let (limits, spin) = (Limits::default(), Duration::ZERO);
-    let settings = Settings { limits, quota: None, idle, stall: idle, write_timeout: None, spin };
+    let settings = Settings {
+        limits,
+        quota: None,
+        budget: crate::memory::budget::Budget::of_user(0),
+        idle,
+        stall: idle,
+        write_timeout: None,
+        spin,
+    };
     let link = Link::new(Arc::clone(&ours) as _, Wait::Sleep, settings, Arc::default());
     let desk = watched(&link, &theirs);
     let admission = Arc::new(crate::server::admission::Admission::default());

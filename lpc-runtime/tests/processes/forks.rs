@@ -104,7 +104,7 @@ pub fn forked_busily(driver: Driver) -> lpc::Result<()> {
                 ForkResult::Child => {
                     let result = catch_unwind(AssertUnwindSafe(|| {
                         for client in [&client, &again] {
-                            let error = client.length(b"inherited").unwrap_err();
+                            let error = client.length_at_once(b"inherited").unwrap_err();
                             assert!(error.is_disconnected() && !error.may_have_run(), "{error:?}");
                             client.loan(20_000, 1).map(drop).unwrap_err();
                         }

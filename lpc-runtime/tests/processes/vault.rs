@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::BufRead;
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use lpc::{ErrorKind, Shared, SharedMut, Stats};
@@ -396,6 +398,24 @@ macro_rules! forward {
             })*
         }
     };
+}
+
+impl AnyVault {
+    /// A call that has to end without waiting for anything: not even for a lock of the runtime's, which a fork
+    /// may have inherited locked.
+    pub fn length_at_once(&self, bytes: &[u8]) -> lpc::Result<u64> {
+        use blocking::Vault as _;
+        match self {
+            Self::Blocking(client) => client.length(bytes),
+            Self::Tokio(client) => {
+                let mut context = Context::from_waker(Waker::noop());
+                match pin!(client.length(bytes)).poll(&mut context) {
+                    Poll::Ready(result) => result,
+                    Poll::Pending => panic!("it waits"),
+                }
+            }
+        }
+    }
 }
 
 forward! {

@@ -30,12 +30,12 @@ fn parse_threshold(text: &str) -> Result<Threshold, String> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
-    let mut command = service::command(arguments.tokio, arguments.threshold)?;
+    let command = service::command(arguments.tokio, arguments.threshold)?;
     let started = Instant::now();
     let stats = if arguments.tokio {
-        service::runtime()?.block_on(tasks(arguments, &mut command))?
+        service::runtime()?.block_on(tasks(arguments, command))?
     } else {
-        threads(arguments, &mut command)?
+        threads(arguments, command)?
     };
     let time = started.elapsed();
     let calls = arguments.callers * arguments.calls;
@@ -45,8 +45,8 @@ pub(crate) fn run(arguments: &Arguments) -> lpc::Result<()> {
     Ok(())
 }
 
-fn threads(arguments: &Arguments, command: &mut std::process::Command) -> lpc::Result<lpc::Stats> {
-    let (client, child) = WorkClient::builder().threshold(arguments.threshold).spawn(command)?;
+fn threads(arguments: &Arguments, mut command: std::process::Command) -> lpc::Result<lpc::Stats> {
+    let (client, child) = WorkClient::builder().threshold(arguments.threshold).spawn(&mut command)?;
     let _child = Service::of(child);
     let calls = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..arguments.callers)
@@ -67,11 +67,11 @@ fn threads(arguments: &Arguments, command: &mut std::process::Command) -> lpc::R
     calls.map(|()| client.client().stats())
 }
 
-async fn tasks(arguments: &Arguments, command: &mut std::process::Command) -> lpc::Result<lpc::Stats> {
+async fn tasks(arguments: &Arguments, command: std::process::Command) -> lpc::Result<lpc::Stats> {
     use asynchronous::Work;
     let builder = asynchronous::WorkClient::builder().threshold(arguments.threshold);
-    let (client, child) = builder.spawn(command).await?;
-    let _child = Service::of(child);
+    let mut command = tokio::process::Command::from(command);
+    let (client, _child) = builder.spawn(command.kill_on_drop(true)).await?;
     let client = Arc::new(client);
     let (threshold, calls) = (arguments.threshold, arguments.calls);
     let callers: Vec<_> = (0..arguments.callers)

@@ -180,6 +180,18 @@ fn the_picture_has_a_panel_for_each_receiver_and_kind_of_bodies() {
 }
 
 #[test]
+fn one_run_draws_as_many_pictures_as_are_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = ["costs.svg", "costs.png", "again.svg"].map(|name| directory.path().join(name));
+    let plots = paths.each_ref().map(|path| format!("--plot={}", path.display()));
+    let output = Run::new(SMALL.into_iter().chain(plots.iter().map(String::as_str))).output();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let [svg, png, again] = paths.map(|path| fs::read(path).unwrap());
+    assert!(svg.starts_with(b"<svg ") && png.starts_with(b"\x89PNG"));
+    assert_eq!(text(&svg), text(&again), "of the same measurements");
+}
+
+#[test]
 fn a_wrong_usage_has_status_2_and_says_what_is_wrong() {
     for (argument, message) in [
         ("--sizes=4KiB..1KiB", "the first size is above the last"),

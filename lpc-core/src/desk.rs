@@ -60,7 +60,7 @@ pub trait Driver {
 /// assert_eq!(desk.arrive(third, (), Cost::default(), "third")?, None);
 /// assert_eq!(desk.cancel(second), Cancelled::Waiting("second"));
 /// desk.answer(first, Some(vec![7; 4096]))?;
-/// assert_eq!(desk.finish(Cost::default()).call, Some("third"));
+/// assert_eq!(desk.finish(first, Cost::default()).call, Some("third"));
 /// assert_eq!(desk.release(first)?.len(), 4096);
 /// # Ok::<(), lpc_core::receive::Violation>(())
 /// ```
@@ -185,8 +185,8 @@ impl<D: Driver> Desk<D> {
 
     /// The answer of a call that ran is on its way.
     #[inline]
-    pub fn finish(&mut self, cost: Cost) -> Next<D> {
-        let call = self.queue.finish(cost);
+    pub fn finish(&mut self, id: CallId, cost: Cost) -> Next<D> {
+        let call = self.queue.finish(id, cost);
         Next { call, has_more: self.queue.may_start(), receive: self.take_parked() }
     }
 
@@ -272,6 +272,11 @@ impl<D: Driver> Desk<D> {
     #[inline]
     pub fn running(&self) -> usize {
         self.queue.running()
+    }
+
+    /// Whether it is so of a call that is not answered.
+    pub fn has(&self, is_so: impl FnMut(&D::Handle) -> bool) -> bool {
+        self.queue.has(is_so)
     }
 
     /// Calls that run or wait.

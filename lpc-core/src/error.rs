@@ -314,7 +314,11 @@ impl WireError {
         let mut left = len.saturating_sub(2 + LENGTH);
         let mut fit = |text: &mut String| {
             left = left.saturating_sub(LENGTH);
-            text.truncate(text.floor_char_boundary(left));
+            let mut end = left.min(text.len());
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
             left -= text.len();
             left > 0
         };

@@ -36,6 +36,9 @@
 //! from 0, objects from [`OBJECT`]. A number is a slot, any that is free, and Retire frees it again. The
 //! pages of an object count from its range's start.
 //!
+//! **Calls within calls.** Bits 26 to 31 of a call's id say how many calls it was made within, so that the
+//! server does not keep it waiting behind those.
+//!
 //! **Loans.** With flag 4 the frame's bytes end with a table: 1 to [`MAX_LOANS`] [`BlockRef`]s, then their
 //! count as a u16. What precedes it is the body.
 //!
@@ -106,7 +109,31 @@ impl CallId {
     pub const fn as_u64(self) -> u64 {
         self.0
     }
+
+    /// The same call, made within a call within a call: so many of them, [`MAX_NESTING`] at most.
+    #[must_use]
+    #[inline]
+    pub const fn nested(self, nesting: u32) -> Self {
+        let nesting = if nesting < MAX_NESTING { nesting } else { MAX_NESTING };
+        Self(self.0 & !Self::NESTING | (nesting as u64) << Self::NESTING.trailing_zeros())
+    }
+
+    /// How many calls it was made within, each within another.
+    #[must_use]
+    #[inline]
+    pub const fn nesting(self) -> u32 {
+        let nesting = ((self.0 & Self::NESTING) >> Self::NESTING.trailing_zeros()) as u32;
+        if nesting < MAX_NESTING { nesting } else { MAX_NESTING }
+    }
+
+    /// Where [`nesting`](Self::nesting) stands.
+    pub(crate) const NESTING: u64 = 0x3f << 26;
 }
+
+/// How deep calls nest at most: a call that an implementation makes while it answers another is one deeper.
+pub const MAX_NESTING: u32 = 32;
+
+const _: () = assert!((MAX_NESTING as u64) << CallId::NESTING.trailing_zeros() <= CallId::NESTING);
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

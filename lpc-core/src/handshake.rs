@@ -84,6 +84,8 @@ pub struct PeerLimits {
     pub max_objects: u32,
     /// `Limits::lent`: how many bytes of objects the sender is willing to map.
     pub lent: u64,
+    /// `Limits::max_depth`.
+    pub max_depth: u32,
     /// `Limits::quick_lane`.
     pub quick_lane: bool,
 }
@@ -233,6 +235,7 @@ impl From<&Limits> for PeerLimits {
             max_segments: limits.max_segments,
             max_objects: limits.max_objects,
             lent: limits.lent,
+            max_depth: limits.max_depth,
             quick_lane: limits.quick_lane,
         }
     }
@@ -248,6 +251,7 @@ impl PeerLimits {
             max_segments: ours.max_segments.min(self.max_segments),
             max_objects: ours.max_objects.min(self.max_objects),
             lent: ours.lent.min(self.lent),
+            max_depth: ours.max_depth.min(self.max_depth),
             quick_lane: ours.quick_lane && self.quick_lane,
             ..*ours
         }
@@ -389,6 +393,7 @@ mod tests {
             max_objects: 24,
             lent: 25,
             max_calls: 26,
+            max_depth: 27,
             quick_lane: true,
         };
         let narrow = Limits {
@@ -399,6 +404,7 @@ mod tests {
             max_objects: 14,
             lent: 15,
             max_calls: 16,
+            max_depth: 17,
             quick_lane: false,
         };
         let told = PeerLimits::from(&narrow).narrow(&wide);

@@ -1,5 +1,7 @@
 //! [`Limits`]: the bounds that a connection keeps.
 
+use crate::codec::MAX_DEPTH;
+
 /// The most that one side of a connection accepts and allocates.
 ///
 /// ```
@@ -29,6 +31,11 @@ pub struct Limits {
     pub lent: u64,
     /// Calls of one client in flight over one connection. Default: 1024.
     pub max_calls: u32,
+    /// How deep values in a body may nest. Default: [`MAX_DEPTH`]; at most
+    /// [`DEEPEST`](crate::codec::DEEPEST).
+    ///
+    /// Each side announces its own in the handshake; the lower one holds.
+    pub max_depth: u32,
     /// Whether small frames go through rings in shared memory if the peer asks for it as well: the quick
     /// lane. Default: no.
     pub quick_lane: bool,
@@ -44,6 +51,7 @@ impl Default for Limits {
             max_objects: 64,
             lent: 64 << 30,
             max_calls: 1024,
+            max_depth: MAX_DEPTH,
             quick_lane: false,
         }
     }

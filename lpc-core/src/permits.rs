@@ -66,6 +66,11 @@ impl<W> Permits<W> {
         is_free
     }
 
+    /// Takes a permit beyond the limit, which then takes that many more releases to be kept again.
+    pub const fn acquire_beyond(&mut self) {
+        self.used += 1;
+    }
+
     /// Joins the queue. The caller found no permit a moment ago, under the same lock.
     pub fn join(&mut self) -> Ticket {
         let ticket = Ticket(self.first + self.queue.len() as u64);
@@ -123,7 +128,7 @@ impl<W> Permits<W> {
     /// A permit is free again. The waiter that is given has been granted it, and is to be told.
     #[inline]
     pub fn release(&mut self) -> Option<W> {
-        if self.queue.is_empty() {
+        if self.queue.is_empty() || self.used > self.limit {
             self.used -= 1;
             return None;
         }

@@ -9,7 +9,9 @@ use crate::receive::Violation;
 /// The calls of one connection that have arrived and are not answered. `C` is a call, `H` what its
 /// cancellation takes.
 ///
-/// So many run at once; those behind them wait, in the order of their arrival. When
+/// So many run at once; those behind them wait, in the order of their arrival. A call that was made within
+/// another may be what that waits for, so it does not wait for such to end: for each depth of nesting one more
+/// call may run. So the deepest of all runs always, and none waits for itself. When
 /// [`is_full`](Self::is_full) says so nothing more should be read: until then a Cancel behind the calls that
 /// wait is still seen.
 ///
@@ -22,7 +24,7 @@ use crate::receive::Violation;
 /// assert_eq!(queue.arrive(first, (), Cost::default(), "first")?, Some("first")); // runs at once
 /// assert_eq!(queue.arrive(second, (), Cost::default(), "second")?, None);
 /// queue.answer(first);
-/// assert_eq!(queue.finish(Cost::default()), Some("second")); // runs next
+/// assert_eq!(queue.finish(first, Cost::default()), Some("second")); // runs next
 /// # Ok::<(), lpc_core::receive::Violation>(())
 /// ```
 #[derive(Debug)]
@@ -35,6 +37,10 @@ pub struct RunQueue<C, H> {
     handles: Vec<H>,
     waiting: VecDeque<Waiting<C>>,
     running: usize,
+    /// By their nesting, those calls that run though there are as many without them as may run: a bit each.
+    beyond: u64,
+    /// Calls that wait and are nested.
+    nested: usize,
     /// Of those that run.
     copied: u64,
     /// By those that wait.
@@ -92,7 +98,7 @@ impl<C, H: Clone> RunQueue<C, H> {
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         let (ids, handles, waiting) = (Vec::new(), Vec::new(), VecDeque::new());
-        Self { bounds, ids, handles, waiting, running: 0, copied: 0, held: 0 }
+        Self { bounds, ids, handles, waiting, running: 0, beyond: 0, nested: 0, copied: 0, held: 0 }
     }
 
     /// A call has arrived. Gives it back if it is to run now.
@@ -110,6 +116,13 @@ impl<C, H: Clone> RunQueue<C, H> {
         if self.waiting.is_empty() && self.may_run(cost) {
             self.begin(cost);
             return Ok(Some(call));
+        }
+        if id.nesting() > 0 {
+            if self.may_run_beyond(id, cost) {
+                self.begin_beyond(id, cost);
+                return Ok(Some(call));
+            }
+            self.nested += 1;
         }
         self.held = self.held.saturating_add(cost.held);
         self.waiting.push_back(Waiting { id, cost, call });
@@ -132,9 +145,11 @@ impl<C, H: Clone> RunQueue<C, H> {
 
     /// The answer of a call that ran is on its way. Gives the call that is to run next, if there is one.
     #[inline]
-    pub fn finish(&mut self, cost: Cost) -> Option<C> {
+    pub fn finish(&mut self, id: CallId, cost: Cost) -> Option<C> {
         self.running -= 1;
         self.copied -= cost.copied;
+        // Which of two calls of the same nesting it was does not matter.
+        self.beyond &= !(1 << id.nesting());
         self.start_next()
     }
 
@@ -142,20 +157,45 @@ impl<C, H: Clone> RunQueue<C, H> {
     #[must_use]
     #[inline]
     pub fn may_start(&self) -> bool {
-        self.waiting.front().is_some_and(|waiting| self.may_run(waiting.cost))
+        self.waiting.front().is_some_and(|waiting| self.may_run(waiting.cost)) || self.next_nested().is_some()
+    }
+
+    /// The place of a call that waits and may run because it is nested.
+    #[inline]
+    fn next_nested(&self) -> Option<usize> {
+        if self.nested == 0 {
+            return None;
+        }
+        self.waiting.iter().position(|waiting| self.may_run_beyond(waiting.id, waiting.cost))
     }
 
     /// The next call that is to run, where one may. There may be several, after a large one.
     #[inline]
     pub fn start_next(&mut self) -> Option<C> {
-        let cost = self.waiting.front()?.cost;
+        let Waiting { id, cost, .. } = *self.waiting.front()?;
         if !self.may_run(cost) {
-            return None;
+            return self.start_nested();
         }
         let Waiting { call, .. } = self.waiting.pop_front()?;
-        self.held -= cost.held;
+        self.has_left(id, cost);
         self.begin(cost);
         Some(call)
+    }
+
+    #[inline(never)]
+    fn start_nested(&mut self) -> Option<C> {
+        let place = self.next_nested()?;
+        let Waiting { id, cost, call } = self.waiting.remove(place)?;
+        self.has_left(id, cost);
+        self.begin_beyond(id, cost);
+        Some(call)
+    }
+
+    /// A call does not wait any more.
+    #[inline]
+    fn has_left(&mut self, id: CallId, cost: Cost) {
+        self.held -= cost.held;
+        self.nested -= usize::from(id.nesting() > 0);
     }
 
     /// The client has cancelled a call.
@@ -167,7 +207,7 @@ impl<C, H: Clone> RunQueue<C, H> {
             return Cancelled::Running(handle.clone());
         };
         let Some(Waiting { cost, call, .. }) = self.waiting.remove(place) else { return Cancelled::Nothing };
-        self.held -= cost.held;
+        self.has_left(id, cost);
         self.answer(id);
         Cancelled::Waiting(call)
     }
@@ -181,7 +221,7 @@ impl<C, H: Clone> RunQueue<C, H> {
             waiting.call
         });
         let waiting = waiting.collect();
-        self.held = 0;
+        (self.held, self.nested) = (0, 0);
         (waiting, self.handles.clone())
     }
 
@@ -205,6 +245,11 @@ impl<C, H: Clone> RunQueue<C, H> {
         self.running
     }
 
+    /// Whether it is so of a call that is not answered.
+    pub fn has(&self, is_so: impl FnMut(&H) -> bool) -> bool {
+        self.handles.iter().any(is_so)
+    }
+
     /// Calls that run or wait, and are not answered.
     #[must_use]
     pub fn unanswered(&self) -> usize {
@@ -214,7 +259,22 @@ impl<C, H: Clone> RunQueue<C, H> {
     #[inline]
     fn may_run(&self, cost: Cost) -> bool {
         let has_room = self.copied == 0 || self.copied.saturating_add(cost.copied) <= self.bounds.copied;
-        self.running < self.bounds.running && (cost.copied == 0 || has_room)
+        // As a rule there is none, and to count takes its time.
+        let beyond = if self.beyond == 0 { 0 } else { self.beyond.count_ones() };
+        let within = self.running - beyond as usize;
+        within < self.bounds.running && (cost.copied == 0 || has_room)
+    }
+
+    /// Whether a nested call may run beside as many as may run.
+    fn may_run_beyond(&self, id: CallId, cost: Cost) -> bool {
+        let bit = 1 << id.nesting();
+        let has_room = self.copied.saturating_add(cost.copied) <= self.bounds.copied.saturating_mul(2);
+        bit > 1 && self.beyond & bit == 0 && (cost.copied == 0 || has_room)
+    }
+
+    fn begin_beyond(&mut self, id: CallId, cost: Cost) {
+        self.beyond |= 1 << id.nesting();
+        self.begin(cost);
     }
 
     #[inline]
@@ -227,6 +287,7 @@ impl<C, H: Clone> RunQueue<C, H> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::MAX_NESTING;
 
     const FREE: Cost = Cost { held: 0, copied: 0 };
 
@@ -236,7 +297,7 @@ mod tests {
 
     fn done<C, H: Clone>(queue: &mut RunQueue<C, H>, call: u64, cost: Cost) -> Option<C> {
         queue.answer(id(call));
-        queue.finish(cost)
+        queue.finish(id(call), cost)
     }
 
     #[test]
@@ -252,6 +313,40 @@ mod tests {
         assert!(!queue.is_idle());
         assert_eq!(done(&mut queue, 4, FREE), None);
         assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn nested_calls_do_not_wait_for_those_that_they_are_made_within() {
+        let nested = |call, nesting| id(call).nested(nesting);
+        let mut queue = RunQueue::new(Bounds { running: 2, ..Bounds::default() });
+        let mut arrive = |id: CallId| queue.arrive(id, (), FREE, id).unwrap().is_some();
+        assert!(arrive(id(1)) && arrive(id(2)) && !arrive(id(3)));
+        // One of each depth.
+        assert!(
+            arrive(nested(4, 1)) && !arrive(nested(5, 1)) && arrive(nested(6, 2)) && !arrive(nested(7, 2))
+        );
+        assert_eq!((queue.running(), queue.may_start()), (4, false));
+        let mut done = |id| {
+            queue.answer(id);
+            queue.finish(id, FREE)
+        };
+        assert_eq!(done(nested(4, 1)), Some(nested(5, 1)), "before those that came earlier");
+        assert_eq!(done(nested(6, 2)), Some(nested(7, 2)));
+        assert_eq!(done(nested(5, 1)), None);
+        assert_eq!(done(id(1)), Some(id(3)));
+        assert_eq!(done(id(3)), None);
+        assert_eq!(done(nested(7, 2)), None);
+        assert_eq!(done(id(2)), None);
+        assert!(queue.is_idle() && queue.beyond == 0 && queue.nested == 0);
+    }
+
+    #[test]
+    fn however_deep_a_peer_says_that_calls_are_nested_no_more_run_than_there_are_depths() {
+        let mut queue = RunQueue::new(Bounds { running: 1, ..Bounds::default() });
+        let runs = (0..64_u64).flat_map(|nesting| [0, 1].map(|call| nesting << 26 | call));
+        let runs = runs.filter(|call| queue.arrive(id(*call), (), FREE, ()).unwrap().is_some()).count();
+        assert_eq!(runs, 1 + MAX_NESTING as usize);
+        assert_eq!(queue.unanswered(), 128);
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use lpc_core::codec::{DecodeError, Decoder, EncodeError, Sink, encode};
+use lpc_core::codec::{Coding, DecodeError, Decoder, EncodeError, Sink, encode, encode_as};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -23,6 +27,10 @@ impl Sink for Pieces {
         self.bytes.extend_from_slice(bytes);
         self.lens.push(bytes.len());
         Ok(())
+    }
+
+    fn written(&self) -> u64 {
+        self.bytes.len() as u64
     }
 }
 
@@ -208,4 +216,74 @@ fn serde_bytes_and_plain_bytes_are_each_other() {
     encode(&annotated, &mut back).unwrap();
     assert_eq!(decoded::<Vec<Vec<u8>>>(&back).unwrap(), plain);
     assert_eq!(Decoder::new(&back).next::<Vec<&[u8]>>().unwrap(), plain);
+}
+
+/// A type with paths in all places that serde's own implementations have.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Paths {
+    one: PathBuf,
+    maybe: Option<PathBuf>,
+    many: Vec<PathBuf>,
+    boxed: Box<Path>,
+    named: BTreeMap<PathBuf, (u8, PathBuf)>,
+    new: Root,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Root(PathBuf);
+
+#[test]
+fn paths_need_not_be_utf_8() {
+    for name in [&b"/etc/passwd"[..], b"/tmp/\xff\xfe.txt", b"", b"\xf0\x9f"] {
+        let path = || PathBuf::from(OsStr::from_bytes(name));
+        let paths = Paths {
+            one: path(),
+            maybe: Some(path()),
+            many: vec![path(), path()],
+            boxed: path().into(),
+            named: BTreeMap::from([(path(), (7, path()))]),
+            new: Root(path()),
+        };
+        for coding in [Coding::Packed, Coding::Described] {
+            let mut bytes = Vec::new();
+            encode_as(coding, &paths, &mut bytes).unwrap();
+            encode_as(coding, &*path(), &mut bytes).unwrap();
+            encode_as(coding, &(&path(), Cow::Borrowed(&*path())), &mut bytes).unwrap();
+            let mut decoder = Decoder::new(&bytes);
+            assert_eq!(decoder.next_as::<Paths>(coding).unwrap(), paths);
+            assert_eq!(decoder.next_as::<PathBuf>(coding).unwrap(), path());
+            let two = decoder.next_as::<(PathBuf, Cow<'_, Path>)>(coding).unwrap();
+            assert_eq!(two, (path(), Cow::Owned(path())));
+            decoder.end().unwrap();
+        }
+        // A string is none all the same.
+        let mut bytes = Vec::new();
+        encode(&path(), &mut bytes).unwrap();
+        assert_eq!(Decoder::new(&bytes).next::<String>().is_ok(), path().to_str().is_some());
+    }
+}
+
+#[test]
+fn os_strings_need_not_be_utf_8() {
+    let name = OsStr::from_bytes(b"a\xffb").to_owned();
+    for coding in [Coding::Packed, Coding::Described] {
+        let mut bytes = Vec::new();
+        encode_as(coding, &vec![&name], &mut bytes).unwrap();
+        assert_eq!(Decoder::new(&bytes).next_as::<Vec<OsString>>(coding).unwrap(), [&*name]);
+    }
+}
+
+#[test]
+fn what_serde_refuses_is_refused_with_the_way_out() {
+    #[derive(Serialize)]
+    #[serde(transparent)]
+    struct Hidden(PathBuf);
+
+    let refused = |error: EncodeError| error.to_string();
+    let hidden = Hidden(OsStr::from_bytes(b"\xff").into());
+    let hidden = refused(encode(&hidden, &mut Vec::new()).unwrap_err());
+    assert!(hidden.contains("invalid UTF-8") && hidden.contains("as an argument `&Path`"), "{hidden}");
+    let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+    let early = refused(encode(&early, &mut Vec::new()).unwrap_err());
+    assert!(early.contains("before 1970 as a signed number"), "{early}");
 }

@@ -91,7 +91,7 @@ fn nesting_is_bounded_on_both_sides() {
     for _ in 0..MAX_DEPTH {
         tree = Tree(vec![tree]);
     }
-    assert_eq!(encode_as(Described, &tree, &mut Vec::new()), Err(EncodeError::TooDeep));
+    assert_eq!(encode_as(Described, &tree, &mut Vec::new()), Err(EncodeError::TooDeep { limit: MAX_DEPTH }));
     for tag in [14, 16] {
         let deep = vec![tag; 1 << 20];
         assert!(value_of::<Value>(&deep).unwrap_err().is_too_deep());
@@ -131,6 +131,9 @@ fn loans_are_lent_and_copied_where_serde_buffers_them() {
         }
         fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
             Sink::extend(&mut self.0, bytes)
+        }
+        fn written(&self) -> u64 {
+            self.0.len() as u64
         }
         fn lend(&mut self, _: &Arc<dyn Loan>) -> Result<Option<u32>, EncodeError> {
             Ok(Some(0))

@@ -8,7 +8,8 @@ use std::marker::PhantomData;
 use std::thread;
 
 use lpc_core::codec::{
-    DecodeError, DecodeErrorKind, Decoder, EncodeError, MAX_DEPTH, MAX_EMPTY_ELEMENTS, Sink, encode,
+    Coding, DEEPEST, DecodeError, DecodeErrorKind, Decoder, EncodeError, MAX_DEPTH, MAX_EMPTY_ELEMENTS, Sink,
+    encode, encode_as,
 };
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
@@ -105,6 +106,9 @@ fn a_sink_stops_the_encoding() {
         fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
             Err(EncodeError::TooLarge { len: bytes.len() as u64, limit: 0 })
         }
+        fn written(&self) -> u64 {
+            0
+        }
     }
     let sink: &mut dyn Sink = &mut Full;
     assert_eq!(encode(&1_u8, sink).unwrap_err().to_string(), "no pages left");
@@ -139,7 +143,17 @@ fn elements_without_bytes_have_a_budget() {
         assert_eq!(decoded::<Vec<Empty>>(&encoded(&vec![Empty; len])).unwrap().len(), len);
         assert_eq!(decoded::<Vec<[u8; 0]>>(&encoded(&vec![[0_u8; 0]; len])).unwrap().len(), len);
     }
-    assert_eq!(error::<Vec<()>>(&encoded(&vec![(); most + 1])).0, DecodeErrorKind::Truncated);
+    let (kind, _, message) = error::<Vec<()>>(&count(most as u64 + 1));
+    assert_eq!(kind, DecodeErrorKind::Truncated);
+    assert!(message.contains("elements without bytes: 65536 at most"), "{message}");
+    let refused = refused(&vec![(); most + 1]).to_string();
+    assert!(refused.contains("more than 65536 elements without bytes"), "{refused}");
+    let described = |len| {
+        let mut bytes = Vec::new();
+        encode_as(Coding::Described, &vec![(); len], &mut bytes).unwrap();
+        Decoder::new(&bytes).next_as::<Vec<()>>(Coding::Described).unwrap().len()
+    };
+    assert_eq!(described(most + 1), most + 1, "each has a byte there");
 
     // It is one budget for all sequences of a message, and the bytes that are left do not stand in for it.
     let twice = [count(2), count(most as u64), count(most as u64)].concat();
@@ -288,7 +302,7 @@ fn no_recursive_value_overflows_the_stack_on_encoding() {
         }
         assert!(refused(&list).is_too_deep());
         assert!(refused(&vecs).is_too_deep());
-        assert!(refused(&list).to_string().contains("MAX_DEPTH"));
+        assert!(refused(&list).to_string().contains("deeper than 128 levels"));
     });
 }
 
@@ -320,6 +334,45 @@ fn the_limit_of_depth_is_the_same_both_ways() {
         let deeper = deep(leaf(), MAX_DEPTH);
         assert!(refused(&deeper).is_too_deep());
         assert!(decoded::<Deep>(&postcard::to_stdvec(&deeper).unwrap()).unwrap_err().is_too_deep());
+    }
+}
+
+#[test]
+fn a_list_has_one_level_a_node_and_the_limit_can_be_another() {
+    let list = |nodes| (1..nodes).fold(List { next: None }, |list, _| List { next: Some(Box::new(list)) });
+    assert_eq!(decoded::<List>(&encoded(&list(MAX_DEPTH))).unwrap(), list(MAX_DEPTH));
+    assert!(refused(&list(MAX_DEPTH + 1)).is_too_deep());
+
+    struct Deep(Vec<u8>, u32);
+    impl Sink for Deep {
+        fn push(&mut self, byte: u8) -> Result<(), EncodeError> {
+            Sink::push(&mut self.0, byte)
+        }
+        fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+            Sink::extend(&mut self.0, bytes)
+        }
+        fn written(&self) -> u64 {
+            self.0.written()
+        }
+        fn max_depth(&self) -> u32 {
+            self.1
+        }
+    }
+    for coding in [Coding::Packed, Coding::Described] {
+        for (limit, most) in [(10, 10), (500, 500), (u32::MAX, DEEPEST)] {
+            let mut sink = Deep(Vec::new(), limit);
+            encode_as(coding, &list(most), &mut sink).unwrap();
+            let decoder = || Decoder::new(&sink.0);
+            let decoded = decoder().with_max_depth(limit).next_as::<List>(coding).unwrap();
+            assert_eq!(decoded, list(most));
+            let error = decoder().with_max_depth(most - 1).next_as::<List>(coding).unwrap_err();
+            assert_eq!(
+                error.message(),
+                format!("value is nested deeper than {} levels (max_depth)", most - 1)
+            );
+            let error = encode_as(coding, &list(most + 1), &mut Deep(Vec::new(), limit)).unwrap_err();
+            assert_eq!(error.to_string(), format!("value is nested deeper than {most} levels"));
+        }
     }
 }
 

@@ -191,7 +191,7 @@ impl Model {
             Event::Sent { .. } if self.answering.is_empty() => {}
             Event::Sent { which } => {
                 let call = self.answering.remove(which % self.answering.len());
-                let next = desk.finish(call.cost);
+                let next = desk.finish(CallId::new(call.id), call.cost);
                 assert_eq!(next.call, self.start());
                 assert_eq!(next.has_more, self.may_start());
                 assert_eq!(next.receive, self.take_parked());

@@ -66,6 +66,7 @@ fn control_messages() -> Vec<(&'static str, Vec<u8>)> {
         max_objects: 5,
         lent: 6,
         max_calls: 7,
+        max_depth: 8,
         quick_lane: true,
     };
     let offer = Offer::new("Documents", &METHODS, &limits).with_fingerprints(&[u64::MAX, 1]);

@@ -36,9 +36,11 @@ pub(crate) struct Declaration {
     pub(crate) colour: Colour,
     /// The methods without a body, which are the remote ones.
     pub(crate) methods: Vec<Method>,
+    /// The methods with a body, which are local.
+    pub(crate) local: Vec<Method>,
 }
 
-/// A method without a body.
+/// A method.
 pub(crate) struct Method {
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) settings: MethodAttributes,
@@ -64,21 +66,25 @@ impl Declaration {
                 "`#[lpc]` goes on a method; settings for all of them belong to the server and the client",
             );
         }
-        let mut methods = Vec::new();
+        let (mut methods, mut local) = (Vec::new(), Vec::new());
         for part in &mut item.items {
             match part {
                 TraitItem::Fn(method) if method.default.is_none() => {
                     let settings = MethodAttributes::take(ctxt, &mut method.attrs);
                     methods.push(Method::new(method.attrs.clone(), settings, method.sig.clone()));
                 }
-                TraitItem::Fn(method) => refuse_lpc(ctxt, &mut method.attrs),
+                TraitItem::Fn(method) => {
+                    refuse_lpc(ctxt, &mut method.attrs);
+                    let settings = MethodAttributes::default();
+                    local.push(Method::new(method.attrs.clone(), settings, method.sig.clone()));
+                }
                 TraitItem::Const(constant) => refuse_lpc(ctxt, &mut constant.attrs),
                 TraitItem::Type(ty) => refuse_lpc(ctxt, &mut ty.attrs),
                 _ => {}
             }
         }
         let colour = colour(&item, &methods);
-        Self { krate: attributes.krate, item, colour, methods }
+        Self { krate: attributes.krate, item, colour, methods, local }
     }
 }
 

@@ -66,10 +66,21 @@ use crate::ctxt::Ctxt;
 /// | `Documents` | `Documents` | the trait; its `async fn`s return `Send` futures, and it requires `Sync` |
 /// | `DocumentsService` | `DocumentsService` | names the service where a type is asked for |
 /// | `DocumentsClient`, blocking | `DocumentsClient`, async | implements the trait |
-/// | `DocumentsAsyncClient` | `DocumentsBlockingClient` | has the same methods, async or blocking |
+/// | `DocumentsAsync` | `DocumentsBlocking` | the trait of the other colour: methods without a body |
+/// | `DocumentsAsyncClient` | `DocumentsBlockingClient` | implements that one, and has its methods itself |
 ///
 /// Any implementation that is `Send + Sync + 'static` can be served. A trait of `fn` can be used as a `dyn`
 /// type, a trait of `async fn` cannot.
+///
+/// `&T`, `Box<T>` and `Arc<T>` implement the traits where `T` does, `dyn Documents` being one, so an
+/// `Arc<Store>` or a `Box<dyn Documents + Send + Sync>` can be served and passed on as `impl Documents`.
+/// Local methods that take `&self` are those of `T`; others run as they stand in the trait. (A trait with a
+/// `where` clause of its own, or with types, is not delegated.)
+///
+/// Code that is generic over the other colour takes `&impl DocumentsAsync` or `&impl DocumentsBlocking`. An
+/// object that implements it can be served, too, by the other kind of server.
+///
+/// With mockall, write `#[service]` above `#[automock]`.
 ///
 /// The documentation and `cfg`s of the trait and its methods are carried over to what is generated from them.
 ///
@@ -114,6 +125,7 @@ fn expand_service(
             let errors = ctxt.into_errors();
             return quote!(#errors #other);
         }
+        Err(_) if validate::is_statement(&item) => return item,
         Err(error) => {
             let errors = error.into_compile_error();
             return quote!(#errors #item);

@@ -180,6 +180,11 @@ fn borrows(ty: &Type) -> bool {
     borrows.0
 }
 
+/// Replaces the method's lifetimes in a type by `'_`.
+pub(crate) fn erase_lifetimes(path: &mut TypePath) {
+    EraseLifetimes.visit_type_path_mut(path);
+}
+
 /// Replaces the method's lifetimes by `'_`, since the receiving side has none of their names.
 struct EraseLifetimes;
 

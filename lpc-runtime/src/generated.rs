@@ -2,6 +2,9 @@
 //!
 //! Users see [`Service`](lpc_core::Service) and the clients. The rest is for the expansion of `#[service]`.
 
+mod crossing;
+mod stays;
+
 use std::time::Duration;
 
 use lpc_core::codec::{
@@ -17,6 +20,9 @@ use crate::body::arrived::Arrived;
 use crate::body::outgoing::{Encoded, Missing, Outgoing, WhenFull};
 use crate::connection::link::Link;
 
+pub use self::crossing::{Crossing, Made, Uncrossable};
+pub use self::stays::{Crosses, Stays};
+
 /// The description of a service as values, without its type.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Description {
@@ -24,12 +30,22 @@ pub(crate) struct Description {
     pub(crate) methods: &'static [Method],
     /// The forms of its methods.
     pub(crate) forms: &'static [Option<Form>],
+    /// Whether any of their arguments or results is described.
+    is_described: bool,
 }
 
 impl Description {
     /// The first one of a service traces the forms of its methods, which may take some time.
     pub(crate) fn of<M: Service>() -> Self {
-        Self { name: M::NAME, methods: M::METHODS, forms: form::of::<M>() }
+        let forms = form::of::<M>();
+        let is_described = forms.iter().flatten().any(|form| form.codings() != Codings::default());
+        Self { name: M::NAME, methods: M::METHODS, forms, is_described }
+    }
+
+    /// One whose methods take nothing and return nothing.
+    #[cfg(test)]
+    pub(crate) const fn plain(name: &'static str, methods: &'static [Method]) -> Self {
+        Self { name, methods, forms: &[], is_described: false }
     }
 
     pub(crate) fn method(&self, method: u32) -> &'static str {
@@ -41,14 +57,19 @@ impl Description {
         self.forms.get(method as usize)?.as_ref()
     }
 
-    /// How the method's arguments and result are written; `number` is its number at the server.
+    /// How the method's arguments and result are written.
     #[inline]
-    pub(crate) fn codings(&self, method: u32, number: u16) -> Codings {
-        match self.form(method) {
-            // The question for a form is asked on behalf of a method.
-            Some(form) if number != handshake::FORM => form.codings(),
-            _ => Codings::default(),
+    pub(crate) fn codings(&self, method: u32) -> Codings {
+        if !self.is_described {
+            return Codings::default();
         }
+        self.form(method).map_or_else(Codings::default, Form::codings)
+    }
+
+    /// The same of a call with this number, which may be the question for a form, on behalf of a method.
+    #[inline]
+    pub(crate) fn codings_of_call(&self, method: u32, number: u16) -> Codings {
+        if number == handshake::FORM { Codings::default() } else { self.codings(method) }
     }
 
     /// Checks that all methods can be called, and logs the types that cannot be traced.
@@ -108,7 +129,7 @@ impl<'e> Encoder<'e> {
         hint: u64,
     ) -> Self {
         let begin = |frame: &mut Vec<u8>| frame::begin_call(frame, number);
-        let codings = service.codings(method, number).arguments();
+        let codings = service.codings_of_call(method, number).arguments();
         let mut encoder = Self {
             outgoing: Outgoing::new(link, threshold, WhenFull::Stop, begin),
             service,
@@ -137,9 +158,18 @@ impl<'e> Encoder<'e> {
         self.outgoing.missing()
     }
 
+    /// The complete body of a call that is made within so many others.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ResourceExhausted`]: there is no memory to keep it in where it has to wait.
     #[inline]
-    pub(crate) fn finish(self) -> Encoded {
-        self.outgoing.finish()
+    pub(crate) fn finish(self, nesting: u32) -> Result<Encoded, Error> {
+        if let Err(error) = self.outgoing.make_room() {
+            let method = self.service.method(self.method);
+            return Err(refused(error, &format!("the arguments of {}.{method}", self.service.name), ""));
+        }
+        Ok(self.outgoing.finish().nested(nesting))
     }
 }
 
@@ -153,8 +183,12 @@ pub(crate) type SyncEncode<'a> = dyn Fn(&mut Encoder<'_>) -> Result<(), Error> +
 
 /// The error of a value that could not be encoded, or is over a limit.
 fn refused(error: EncodeError, place: &str, knob: &str) -> Error {
-    let kind = if error.is_too_large() { ErrorKind::TooLarge } else { ErrorKind::Encode };
-    let knob = if error.is_too_large() { knob } else { "" };
+    let (kind, knob) = match &error {
+        EncodeError::TooLarge { .. } => (ErrorKind::TooLarge, knob),
+        EncodeError::TooDeep { .. } => (ErrorKind::Encode, " (max_depth of client or server)"),
+        EncodeError::OutOfMemory { .. } => (ErrorKind::ResourceExhausted, ""),
+        _ => (ErrorKind::Encode, ""),
+    };
     Error::new(kind, format!("{place}: {error}{knob}"))
 }
 
@@ -188,8 +222,9 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn arguments(&self) -> Arguments<'a> {
         let Self { service, method, .. } = *self;
-        let codings = service.form(method).map_or_else(Codings::default, Form::codings).arguments();
-        Arguments { decoder: self.arguments.decoder(), service, method, codings }
+        let codings = service.codings(method).arguments();
+        let decoder = self.arguments.decoder().with_max_depth(self.link.limits().max_depth);
+        Arguments { decoder, service, method, codings }
     }
 
     /// Encodes what the method returned.
@@ -199,8 +234,9 @@ impl<'a> Request<'a> {
     /// [`ErrorKind::TooLarge`] or [`ErrorKind::Encode`], naming the method.
     pub fn reply<R: Outcome>(self, outcome: &R) -> Result<Reply, Error> {
         let mut outgoing = Outgoing::new(self.link, self.threshold, WhenFull::Socket, frame::begin_reply);
-        let codings = self.service.form(self.method).map_or_else(Codings::default, Form::codings);
-        match encode_as(codings.result(), outcome, &mut outgoing) {
+        let codings = self.service.codings(self.method);
+        let encoded = encode_as(codings.result(), outcome, &mut outgoing);
+        match encoded.and_then(|()| outgoing.make_room()) {
             Ok(()) => Ok(Reply(outgoing.finish())),
             Err(error) => {
                 let place = format!("result of {}.{}", self.service.name, self.service.method(self.method));
@@ -287,8 +323,9 @@ pub(crate) fn decode_outcome<R: Outcome>(
     service: &Description,
     method: u32,
     coding: Coding,
+    max_depth: u32,
 ) -> Result<R, Error> {
-    let mut decoder = body.owned_decoder();
+    let mut decoder = body.owned_decoder().with_max_depth(max_depth);
     let decoded = decoder.next_as(coding).and_then(|outcome| decoder.end().map(|()| outcome));
     decoded.map_err(|error| {
         let error = undecodable(error, &format!("result of {}.{}", service.name, service.method(method)));
@@ -367,11 +404,6 @@ impl<T: Lend + ?Sized> Serialize for ByRef<'_, T> {
 
 /// The type that is decoded for an argument `&T`.
 pub type Held<'de, T> = <T as Lend>::Held<'de>;
-
-/// The `&T` that refers to the decoded value.
-pub fn lend<'h, T: Lend + ?Sized>(held: &'h Held<'_, T>) -> &'h T {
-    T::lend(held)
-}
 
 /// A sequence of the items that a function returns, encoded like a slice of them.
 #[derive(Debug)]

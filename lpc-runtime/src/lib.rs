@@ -70,6 +70,9 @@
 //! | `fn` | [`blocking::Server`] | `DocumentsClient`, blocking | `DocumentsAsyncClient` |
 //! | `async fn` | [`Server`] | `DocumentsClient`, async | `DocumentsBlockingClient` |
 //!
+//! The other client has a trait as well, `DocumentsAsync` or `DocumentsBlocking`, for code that is generic
+//! over it, and for objects that stand in for it. [`in_process`] takes an implementation of either colour.
+//!
 //! Many threads or tasks may call through one client at the same time. Its clones share the connection.
 //!
 //! # Where a service is
@@ -78,8 +81,10 @@
 //! |---|---|---|
 //! | at a name, or an absolute path | [`bind`] | [`connect`] |
 //! | in a child process of the client | [`serve_parent`](blocking::serve_parent) | [`spawn`] |
+//! | in one that is started again when it has ended | [`serve_parent`](blocking::serve_parent) | [`supervise`] |
 //! | at the other end of a connected pair | [`serve_stream`] | [`connect_stream`] |
 //! | behind a socket opened by systemd | [`from_env`] | [`connect`] to its path |
+//! | behind several of them, by name | [`ActivatedSockets`] | [`connect`] to its path |
 //! | in the same process, for tests | | [`in_process`] |
 //!
 //! A name is a socket in the user's runtime directory, which no other user can enter. Only processes of the
@@ -90,6 +95,7 @@
 //! [`bind`]: blocking::ServerBuilder::bind
 //! [`connect`]: blocking::ClientBuilder::connect
 //! [`spawn`]: blocking::ClientBuilder::spawn
+//! [`supervise`]: blocking::ClientBuilder::supervise
 //! [`serve_stream`]: blocking::ServerBuilder::serve_stream
 //! [`connect_stream`]: blocking::ClientBuilder::connect_stream
 //! [`from_env`]: blocking::Server::from_env
@@ -170,6 +176,15 @@
 //! its call alone. A peer that breaks the protocol, or sends nothing but what does not decode, is
 //! disconnected, and the reason is logged through `tracing`; other connections go on. See [`Error`].
 //!
+//! # Calls within calls
+//!
+//! An implementation may call other services while it answers a call, also itself, directly or by way of others.
+//! A call that is made within another says how deep it is nested, and waits neither for a permit nor for a place
+//! among the calls that run where those are taken by the calls around it: for each depth there is one more
+//! (beyond `max_calls_in_flight` and `max_concurrent_calls`). Beyond a depth of 32 a call fails at once, with
+//! [`ErrorKind::ResourceExhausted`]. What belongs together is the thread or task: calls of threads and tasks that
+//! an implementation starts are not nested.
+//!
 //! # Deadlines and cancellation
 //!
 //! A client has a deadline for all calls if it is built with [`deadline`](config::ClientBuilder::deadline), a
@@ -178,13 +193,21 @@
 //!
 //! When a deadline passes, a future is dropped, or the caller dies, the server cancels the call. An
 //! `async fn` is dropped at its `await`, as it would be in the caller's process. A `fn` can ask its
-//! [`Context`], which also knows the caller's credentials and the time left. See [`Context`].
+//! [`Context`], or be told by it, which also knows the caller's credentials, the time left, and whether the server
+//! shuts down. See [`Context`].
+//!
+//! [`close`](blocking::Client::close) ends all calls of a client, from any thread.
 //!
 //! # Reconnecting
 //!
 //! A client built with [`reconnect`](config::ClientBuilder::reconnect) survives its server: it connects
 //! again, with growing pauses, and repeats those calls that were certainly not sent, or whose method is
 //! marked `#[lpc(idempotent)]`. Nothing else is ever called twice. See [`Reconnect`].
+//!
+//! A client made by [`supervise`] does so with a program of its own, which it starts again when its process
+//! has crashed or been killed: to isolate a decoder, for one. A call that fails with a child process says how
+//! that has ended. [`kill_with_parent`](config::ClientBuilder::kill_with_parent) lets no child outlive this
+//! process.
 //!
 //! # Versions
 //!
@@ -253,6 +276,27 @@
 //! If `NOTIFY_SOCKET` is set, the service manager is told when a server is ready and when it stops. See
 //! [`blocking::Handle`] and [`Handle`].
 //!
+//! # Tracing
+//!
+//! What happens is told through `tracing`. With `RUST_LOG=lpc=debug` one can follow a call.
+//!
+//! | target | level | what |
+//! |---|---|---|
+//! | `lpc::call` | debug | a span for each call: `call` at the client, `serve` at the server |
+//! | `lpc::call` | debug | events in it: `sent` and `received`; `answered`, or `failed` with the `error` |
+//! | `lpc::connection` | debug | a connection was made, on either side |
+//! | `lpc::…` | debug | a connection has ended or is made again; a child process was started |
+//! | `lpc::…` | warn | the peer broke the protocol or was refused; the system lacks something |
+//! | `lpc::…` | error | an implementation panicked |
+//!
+//! The fields of both spans are `service`, `method`, the peer's `pid` and `uid`, and the number of the
+//! `call`, which is the same on both sides, and unique to one connection while the call lasts. A server has
+//! the span entered while the implementation runs, in each poll of an `async fn`, so that what it tells lies
+//! inside. The client's lies inside of its caller's. A warning or error that a peer can cause again and again
+//! is told once in a minute, with how often it was not (`unsaid`).
+//!
+//! Where no subscriber has its level at debug or below, a call costs one load for that.
+//!
 //! # Limits
 //!
 //! Whatever a peer does, what it can use of this process is bounded: sizes of messages, memory, descriptors,
@@ -262,7 +306,8 @@
 //! # fork(2)
 //!
 //! In a child process after fork(2) all calls through the parent's connections fail, and nothing that the
-//! child drops touches them.
+//! child drops touches them. A server that was bound before the fork can serve in the child, as a daemon
+//! does.
 //!
 //! # Panics
 //!
@@ -285,11 +330,13 @@ mod connection;
 mod credentials;
 mod generated;
 mod handshake;
+mod home;
 mod maintenance;
 mod memory;
 mod port;
 mod server;
 mod shared;
+mod spans;
 mod stats;
 mod sys;
 
@@ -305,7 +352,8 @@ pub use crate::asynchronous::{
 pub use crate::client::reconnect::{ConnectionEvent, Reconnect};
 pub use crate::config::AtQuota;
 pub use crate::credentials::Credentials;
-pub use crate::port::Port;
+pub use crate::port::{ActivatedSockets, Port};
+pub use crate::server::callback::CallbackGuard;
 pub use crate::server::context::Context;
 pub use crate::shared::{Plain, Shared, SharedMut, View};
 pub use crate::stats::{Lanes, Quick, Sizes, Stats, Traffic, Waits};
@@ -313,13 +361,13 @@ pub use crate::stats::{Lanes, Quick, Sizes, Stats, Traffic, Waits};
 /// What generated code uses. It is not for others, and not stable.
 #[doc(hidden)]
 pub mod __private {
-    pub use lpc_core::codec::Lend;
     pub use lpc_core::form::{Known, Unknown};
 
     pub use crate::generated::{
-        Arguments, AsyncDispatch, ByRef, Dispatch, Dispatcher, Each, Encoder, Held, Outcome, Reply, Request,
-        deadline, lend, threshold,
+        Arguments, AsyncDispatch, ByRef, Crosses, Crossing, Dispatch, Dispatcher, Each, Encoder, Held, Made,
+        Outcome, Reply, Request, Stays, Uncrossable, deadline, threshold,
     };
+    pub use crate::server::in_process::InProcess;
 }
 
 /// The README's examples are tests.

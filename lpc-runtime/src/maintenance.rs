@@ -3,6 +3,7 @@
 //!
 //! - What was queued to travel with the next message goes out by itself when there is none for [`SOON`].
 //! - Shared memory that was not used for a while is given back.
+//! - A client that has results of its server's in shared memory is looked at: whether it reads at all.
 //!
 //! It never blocks on a peer, and holds no connection alive. Where a socket takes no more, it waits for that
 //! to change, of all such sockets together. Where the system has no thread for it, what was queued is sent by
@@ -24,6 +25,8 @@ use crate::memory::buffer;
 use crate::sys::fork::PerProcess;
 use crate::sys::{private, socket};
 
+pub(crate) mod visits;
+
 /// A connection that needs to be looked after.
 pub(crate) trait Maintained: Send + Sync {
     /// Sends what was queued for longer than it should, without waiting, and says what is left.
@@ -39,6 +42,20 @@ pub(crate) trait Maintained: Send + Sync {
 
     /// Gives back memory that is not in use, and sends what waits. Says when to come again, if at all.
     fn trim(&self) -> Option<Duration>;
+
+    /// Looks whether the peer reads what it was sent. Says when to come again, if at all.
+    fn look(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether the peer should give a sign of life, because a call is under way. What it has sent is received first,
+    /// if nobody else does.
+    fn awaits_peer(&self) -> bool {
+        false
+    }
+
+    /// The peer does not read, as this error says: the connection is to end.
+    fn does_not_read(&self, _error: io::Error) {}
 
     /// Nothing can be sent any more: what was queued never will be.
     fn send_failed(&self) {}
@@ -109,6 +126,7 @@ struct Visit {
 #[derive(Clone, Copy)]
 enum What {
     Trim,
+    Look,
     /// Once more: this long after the last time.
     Flush(Duration),
 }
@@ -143,10 +161,19 @@ pub(crate) fn flush(link: Weak<dyn Maintained>) -> bool {
 
 /// Has [`Maintained::trim`] called after this time.
 pub(crate) fn trim(link: Weak<dyn Maintained>, after: Duration) {
+    visit(link, What::Trim, after);
+}
+
+/// Has [`Maintained::look`] called after this time.
+pub(crate) fn look(link: Weak<dyn Maintained>, after: Duration) {
+    visit(link, What::Look, after);
+}
+
+fn visit(link: Weak<dyn Maintained>, what: What, after: Duration) {
     // A time that no clock shows never comes.
     let Some(at) = Instant::now().checked_add(after) else { return };
     let mut work = work();
-    work.later.push(Visit { at, what: What::Trim, link });
+    work.later.push(Visit { at, what, link });
     wake_or_warn(work);
 }
 
@@ -303,6 +330,7 @@ fn paid(visit: Visit) -> Option<Next> {
     let maintained = link.upgrade()?;
     let visited = catch_unwind(AssertUnwindSafe(move || match what {
         What::Trim => maintained.trim().map(|after| (after, What::Trim)).ok_or(None),
+        What::Look => maintained.look().map(|after| (after, What::Look)).ok_or(None),
         What::Flush(pause) => match maintained.flush_deferred() {
             Left::Nothing => Err(None),
             Left::Later => Ok((pause, What::Flush(LATE.min(pause * 2)))),

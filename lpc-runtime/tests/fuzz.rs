@@ -33,6 +33,11 @@ fn values_of_all_shapes() {
 }
 
 #[test]
+fn values_that_describe_themselves() {
+    feed("described", targets::described::run);
+}
+
+#[test]
 fn a_client_and_a_server_in_memory() {
     let mut happened = BTreeSet::new();
     feed("pair", |story| happened.extend(targets::pair::play(story)));

@@ -69,9 +69,9 @@ pub(crate) struct Arguments {
     /// memory
     #[arg(long)]
     mechanisms: bool,
-    /// Draws cost against size into this file, whose name ends in `.svg` or `.png`
+    /// Draws cost against size into this file, whose name ends in `.svg` or `.png`; may be given more than once
     #[arg(long, value_name = "FILE", value_parser = picture)]
-    plot: Option<PathBuf>,
+    plot: Vec<PathBuf>,
     /// Prints a line of JSON for each size, lane and round, and nothing else
     #[arg(long)]
     json: bool,
@@ -139,7 +139,7 @@ fn stay_on(cpu: Option<usize>) -> Result<()> {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let plan = arguments.plan();
     // Before a minute is spent on measuring.
-    let plot = arguments.plot.as_deref().map(|path| Plot::create(path)).transpose()?;
+    let plots = arguments.plot.iter().map(|path| Plot::create(path)).collect::<Result<Vec<_>>>()?;
     let mut pinnings = Vec::new();
     for pinning in firsts(arguments.pinning.iter().copied()) {
         match pinning.cpus().map_err(|error| format!("cannot tell which CPUs there are: {error}"))? {
@@ -167,7 +167,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     bar.finish_and_clear();
     measured?;
     let comparisons = report::comparisons(&samples);
-    if let Some(plot) = plot {
+    for plot in plots {
         plot.write(&comparisons)?;
     }
     if arguments.json {

@@ -57,6 +57,8 @@ pub struct Calls<A, B, W> {
     /// Calls without an answer.
     unanswered: usize,
     permits: Permits<W>,
+    /// By their nesting, those calls that have a permit beyond the limit: a bit each.
+    beyond: u64,
     life: Life,
 }
 
@@ -137,7 +139,8 @@ impl<A, B, W> Calls<A, B, W> {
     /// At most `max_calls` at once.
     #[must_use]
     pub fn new(max_calls: usize) -> Self {
-        Self { table: Table::new(), unanswered: 0, permits: Permits::new(max_calls), life: Life::default() }
+        let permits = Permits::new(max_calls);
+        Self { table: Table::new(), unanswered: 0, permits, beyond: 0, life: Life::default() }
     }
 
     /// Whether the connection is open, and why not.
@@ -163,8 +166,31 @@ impl<A, B, W> Calls<A, B, W> {
     /// No call is made any more.
     #[inline]
     pub fn admit(&mut self) -> Result<bool, Error> {
+        self.admit_nested(0)
+    }
+
+    /// The same, of a call that is made within so many others: each within another, [`MAX_NESTING`] at most. Those
+    /// may have all permits, and wait for it, so that for each depth there is one more.
+    ///
+    /// # Errors
+    ///
+    /// No call is made any more.
+    ///
+    /// [`MAX_NESTING`]: crate::frame::MAX_NESTING
+    #[inline]
+    pub fn admit_nested(&mut self, nesting: u32) -> Result<bool, Error> {
         self.check()?;
-        Ok(self.permits.try_acquire())
+        Ok(self.permits.try_acquire() || (nesting > 0 && self.admit_beyond(1 << nesting)))
+    }
+
+    #[cold]
+    const fn admit_beyond(&mut self, bit: u64) -> bool {
+        let is_free = self.beyond & bit == 0;
+        if is_free {
+            self.beyond |= bit;
+            self.permits.acquire_beyond();
+        }
+        is_free
     }
 
     /// Joins the queue for a permit, where there [was none](Self::admit).
@@ -417,6 +443,8 @@ impl<A, B, W> Calls<A, B, W> {
                 None
             }
         };
+        // Which of two calls of the same nesting has the permit beyond the limit does not matter.
+        self.beyond &= !(1 << id.nesting());
         Gone { answer, body, wake: self.permits.release() }
     }
 }

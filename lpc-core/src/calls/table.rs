@@ -40,12 +40,13 @@ impl<T> Table<T> {
     ///
     /// # Panics
     ///
-    /// If there are 2^32 calls already.
+    /// If there are 2^26 calls already.
     #[inline]
     pub fn insert(&mut self, call: T) -> CallId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { turn: 0, call: None });
-            u32::try_from(self.places.len() - 1).expect("fewer than 2^32 calls wait at once")
+            let index = u32::try_from(self.places.len() - 1).ok().filter(|index| *index < MOST);
+            index.expect("fewer than 2^26 calls wait at once")
         });
         let place = &mut self.places[index as usize];
         place.turn = place.turn.wrapping_add(1);
@@ -105,8 +106,12 @@ fn join(turn: u32, index: u32) -> CallId {
 
 #[inline]
 fn split(id: CallId) -> (u32, usize) {
-    ((id.as_u64() >> 32) as u32, (id.as_u64() & u64::from(u32::MAX)) as usize)
+    // The bits between say how deep the call is nested.
+    ((id.as_u64() >> 32) as u32, (id.as_u64() & u64::from(MOST - 1)) as usize)
 }
+
+/// How many places there may be.
+const MOST: u32 = 1 << CallId::NESTING.trailing_zeros();
 
 #[cfg(test)]
 mod tests {

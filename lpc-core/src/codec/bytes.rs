@@ -1,5 +1,5 @@
-//! Recognises bytes by their types, so that they move in one piece, and loans, so that they do not move at
-//! all: the one file of the codec with `unsafe`.
+//! Recognises bytes by their types, so that they move in one piece, paths, which need not be UTF-8, and loans,
+//! so that they do not move at all: the one file of the codec with `unsafe`.
 //!
 //! Every function here compares ids of types that are known when the caller is compiled. An optimised build
 //! keeps nothing of a comparison that fails.
@@ -7,8 +7,11 @@
 #![allow(unsafe_code)]
 
 use std::any::TypeId;
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::mem::{ManuallyDrop, size_of, transmute_copy};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::slice;
 use std::sync::{Arc, OnceLock};
 
@@ -90,6 +93,29 @@ pub(super) fn as_octets<I>(iter: &I) -> Option<&[u8]> {
     as_run(iter).map(|run| run.bytes)
 }
 
+/// The path that `value` is, or refers to, if its type is one of those by which paths are passed.
+#[inline]
+pub(super) fn as_path<T: ?Sized>(value: &T) -> Option<&Path> {
+    let id = typeid::of::<T>();
+    if id == TypeId::of::<Path>() {
+        // SAFETY: `T` is `Path`, so that this is the same type: it has no lifetimes, and the comparison of ids is
+        // exact.
+        return Some(unsafe { transmute_copy::<&T, &Path>(&value) });
+    }
+    macro_rules! try_types {
+        ($($type:ty),*) => {$(
+            if id == TypeId::of::<$type>() {
+                // SAFETY: `T` is `$type`, but for lifetimes, which ids leave out, and which outlive this borrow.
+                let path = unsafe { &*(&raw const *value).cast::<$type>() };
+                return Some(path.as_ref());
+            }
+        )*};
+    }
+    try_types!(PathBuf, &Path, &PathBuf, Box<Path>, &Box<Path>, Rc<Path>, &Rc<Path>);
+    try_types!(Arc<Path>, &Arc<Path>, Cow<'static, Path>, &Cow<'static, Path>);
+    None
+}
+
 /// The token of a loan that `value` is, if that is its type.
 #[inline]
 pub(super) fn as_token<T: ?Sized>(value: &T) -> Option<&Token<'_>> {
@@ -148,6 +174,24 @@ pub(super) fn from_loan<T>(loan: Arc<dyn Loan>) -> Result<T, Arc<dyn Loan>> {
     Ok(unsafe { transmute_copy::<Received, T>(&received) })
 }
 
+/// Whether `V` is the very visitor by which serde makes a `PathBuf` of a string.
+#[inline]
+pub(super) fn is_path_visitor<'de, V: Visitor<'de>>() -> bool {
+    typeid::of::<V::Value>() == TypeId::of::<PathBuf>() && Visitors::get().path == Some(typeid::of::<V>())
+}
+
+/// `path` as a `T`, if that is its type.
+#[inline]
+pub(super) fn from_path<T>(path: PathBuf) -> Result<T, PathBuf> {
+    if typeid::of::<T>() != TypeId::of::<PathBuf>() {
+        return Err(path);
+    }
+    let path = ManuallyDrop::new(path);
+    // SAFETY: `T` is `PathBuf`: that type has no lifetimes, so the comparison of ids is exact. This moves the
+    // path, for `path` is never used again, nor dropped.
+    Ok(unsafe { transmute_copy::<PathBuf, T>(&path) })
+}
+
 /// N, if `V` is the very visitor by which serde makes a `[u8; N]` of a tuple.
 #[inline]
 pub(super) fn array_of_visitor<'de, V: Visitor<'de>>() -> Option<usize> {
@@ -196,6 +240,7 @@ fn is_array_of<T: ?Sized>(len: usize) -> bool {
 /// decoded one by one.
 struct Visitors {
     vec: Option<TypeId>,
+    path: Option<TypeId>,
     /// By length.
     arrays: [Option<TypeId>; LONGEST_ARRAY + 1],
 }
@@ -214,11 +259,11 @@ impl Visitors {
             ($($len:literal)*) => {$(arrays[$len] = visitor_of::<[u8; $len]>();)*};
         }
         with_array_lengths!(learn_arrays);
-        Self { vec: visitor_of::<Vec<u8>>(), arrays }
+        Self { vec: visitor_of::<Vec<u8>>(), path: visitor_of::<PathBuf>(), arrays }
     }
 }
 
-/// The id of the visitor that `T` hands to a deserializer for a sequence or tuple.
+/// The id of the visitor that `T` hands to a deserializer for a sequence, a tuple or a string.
 fn visitor_of<T: for<'de> Deserialize<'de>>() -> Option<TypeId> {
     let seen = Cell::new(None);
     // The probe has nothing to decode, so the result is an error; what counts is what it saw.
@@ -248,15 +293,19 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         self.deserialize_any(visitor)
     }
 
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        self.seen.set(Some(typeid::of::<V>()));
+        self.deserialize_any(visitor)
+    }
+
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf option unit
         unit_struct newtype_struct tuple_struct map struct enum identifier ignored_any
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
     use std::collections::VecDeque;
     use std::fmt;
 

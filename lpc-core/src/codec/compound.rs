@@ -11,6 +11,8 @@ pub(super) struct Elements<'s, S: ?Sized> {
     pub(super) encoder: Encoder<'s, S>,
     pub(super) announced: usize,
     pub(super) missing: usize,
+    /// How many bytes there were before them.
+    pub(super) start: u64,
 }
 
 impl<S: Sink + ?Sized> Elements<'_, S> {
@@ -22,7 +24,12 @@ impl<S: Sink + ?Sized> Elements<'_, S> {
 
     #[inline]
     pub(super) fn finish(self) -> Result<(), EncodeError> {
-        if self.missing == 0 { Ok(()) } else { Err(too_few(self.announced, self.missing)) }
+        if self.missing > 0 {
+            return Err(too_few(self.announced, self.missing));
+        }
+        // Not all of them that there may be: what is left over fails at the receiver.
+        let empty = (self.announced as u64).saturating_sub(self.encoder.sink.written() - self.start);
+        if empty == 0 { Ok(()) } else { self.encoder.sink.count_empty(empty) }
     }
 }
 

@@ -6,10 +6,11 @@ use std::fmt;
 use serde::de::{self, Deserialize, Visitor};
 
 use super::access::{Elements, Fields, Variant};
+use super::depth::Depth;
 use super::input::Input;
 use super::loan::{self, Loans};
 use super::remote::Remote;
-use super::{Coding, DecodeError, DecodeErrorKind, MAX_DEPTH, bytes, described, varint};
+use super::{Coding, DEEPEST, DecodeError, DecodeErrorKind, bytes, described, varint};
 
 /// Decodes values from bytes, one after another.
 ///
@@ -55,7 +56,8 @@ impl<'de> Decoder<'de> {
     #[inline]
     #[allow(clippy::should_implement_trait)] // each value may have another type
     pub fn next<T: Deserialize<'de>>(&mut self) -> Result<T, DecodeError> {
-        let decoded = T::deserialize(Value { input: &mut self.input, around: Around::default() });
+        let around = Around::new(self.input.max_depth);
+        let decoded = T::deserialize(Value { input: &mut self.input, around });
         decoded.map_err(|error| error.or_at(self.input.offset()))
     }
 
@@ -70,6 +72,14 @@ impl<'de> Decoder<'de> {
             Coding::Packed => self.next(),
             Coding::Described => described::read(&mut self.input),
         }
+    }
+
+    /// Allows values to nest so deep, instead of [`MAX_DEPTH`](super::MAX_DEPTH) levels; at most [`DEEPEST`].
+    #[must_use]
+    #[inline]
+    pub const fn with_max_depth(mut self, levels: u32) -> Self {
+        self.input.max_depth = if levels < DEEPEST { levels } else { DEEPEST };
+        self
     }
 
     /// Checks that no value follows.
@@ -105,22 +115,43 @@ pub(super) struct Value<'a, 'de> {
 }
 
 /// The context of a value: how deep it is nested, and what the enclosing sequences still need.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Around {
-    /// How many values are around it, times `ONE_LEVEL`, plus how many elements the sequences among them
-    /// still await.
+    /// How much deeper values may nest in it, above [`DEPTH`](Self::DEPTH) bits, and in these how many elements
+    /// the sequences around it still await.
     packed: u64,
 }
 
 impl Around {
-    const ONE_LEVEL: u64 = 1 << 56;
-    /// The most that one sequence counts for, so that [`MAX_DEPTH`] of them do not reach `ONE_LEVEL`.
-    const MOST_AWAITED: u64 = 1 << 48;
+    const DEPTH: u32 = u64::BITS - Depth::BITS;
+    /// The most that one sequence counts for, so that all that nest have room in so many bits.
+    const MOST_AWAITED: u64 = 1 << 40;
+
+    #[inline]
+    pub(super) const fn new(max_depth: u32) -> Self {
+        Self { packed: (Depth::of(max_depth).bits() as u64) << Self::DEPTH }
+    }
+
+    #[inline]
+    const fn depth(self) -> Depth {
+        Depth::from_bits((self.packed >> Self::DEPTH) as u32)
+    }
+
+    #[inline]
+    const fn with_depth(self, depth: Depth) -> Self {
+        let awaited = self.packed % (1 << Self::DEPTH);
+        Self { packed: awaited + ((depth.bits() as u64) << Self::DEPTH) }
+    }
 
     #[inline]
     pub(super) fn deeper(self) -> Option<Self> {
-        let is_too_deep = self.packed >= u64::from(MAX_DEPTH) * Self::ONE_LEVEL;
-        (!is_too_deep).then_some(Self { packed: self.packed + Self::ONE_LEVEL })
+        self.depth().within().map(|depth| self.with_depth(depth))
+    }
+
+    /// The context of what is within a newtype or a `Some`.
+    #[inline]
+    pub(super) fn within_thin(self) -> Option<Self> {
+        self.depth().within_thin().map(|depth| self.with_depth(depth))
     }
 
     /// The context of a sequence's elements, of which so many more are outstanding.
@@ -132,12 +163,11 @@ impl Around {
     /// How many bytes the value cannot have, because the outstanding elements around it need one each.
     #[inline]
     pub(super) fn owed(self) -> usize {
-        (self.packed % Self::ONE_LEVEL) as usize
+        (self.packed % (1 << Self::DEPTH)) as usize
     }
 }
 
-const _: () = assert!((MAX_DEPTH as u64) < u64::MAX / Around::ONE_LEVEL);
-const _: () = assert!(MAX_DEPTH as u64 * Around::MOST_AWAITED < Around::ONE_LEVEL);
+const _: () = assert!(DEEPEST as u64 * Around::MOST_AWAITED < 1 << Around::DEPTH);
 
 impl<'a, 'de> Value<'a, 'de> {
     /// The decoder of the values within the one at hand.
@@ -145,14 +175,17 @@ impl<'a, 'de> Value<'a, 'de> {
     fn deeper(self) -> Result<Self, DecodeError> {
         match self.around.deeper() {
             Some(around) => Ok(Self { around, ..self }),
-            None => Err(self.too_deep()),
+            None => Err(self.input.too_deep()),
         }
     }
 
-    #[cold]
-    fn too_deep(&self) -> DecodeError {
-        let message = format!("value is nested deeper than {MAX_DEPTH} levels (codec::MAX_DEPTH)");
-        self.input.error(DecodeErrorKind::TooDeep, message)
+    /// The decoder of what is within a newtype or a `Some`.
+    #[inline]
+    fn within_thin(self) -> Result<Self, DecodeError> {
+        match self.around.within_thin() {
+            Some(around) => Ok(Self { around, ..self }),
+            None => Err(self.input.too_deep()),
+        }
     }
 
     #[inline]
@@ -312,6 +345,9 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
 
     #[inline]
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        if bytes::is_path_visitor::<V>() {
+            return self.input.take_path();
+        }
         match self.input.take_str_to_own()? {
             Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
             Cow::Owned(text) => visitor.visit_string(text),
@@ -335,7 +371,7 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.input.byte()? {
             0 => visitor.visit_none(),
-            1 => visitor.visit_some(self.deeper()?),
+            1 => visitor.visit_some(self.within_thin()?),
             tag => Err(self.input.bad_tag("Option", tag)),
         }
     }
@@ -360,7 +396,7 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        let within = self.deeper()?;
+        let within = self.within_thin()?;
         if name == loan::NAME { within.loan(visitor) } else { visitor.visit_newtype_struct(within) }
     }
 

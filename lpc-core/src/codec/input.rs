@@ -1,12 +1,19 @@
 //! The bytes that values are decoded from. Nothing is read beyond their end.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
 use std::str::Utf8Error;
 use std::sync::Arc;
 
+use serde::de;
+
 use super::loan::{Loan, Loans};
 use super::remote::Remote;
-use super::{DecodeError, DecodeErrorKind, MAX_EMPTY_ELEMENTS, varint};
+use super::{DecodeError, DecodeErrorKind, MAX_DEPTH, MAX_EMPTY_ELEMENTS, bytes, varint};
+
+/// The length from which on bytes are copied with the question whether there is memory for it.
+const LONG: usize = 64 << 10;
 
 /// An offset, in two parts. Mostly the first part tells whether two of them differ.
 #[derive(Clone, Copy)]
@@ -35,6 +42,8 @@ pub(super) struct Input<'de> {
     next_window: usize,
     /// How many more elements without bytes are allowed.
     empty_left: u32,
+    /// How deep values may nest.
+    pub(super) max_depth: u32,
     pub(super) loans: Option<&'de dyn Loans>,
 }
 
@@ -49,6 +58,7 @@ impl<'de> Input<'de> {
             source: None,
             next_window: 0,
             empty_left: MAX_EMPTY_ELEMENTS,
+            max_depth: MAX_DEPTH,
             loans: None,
         }
     }
@@ -154,9 +164,27 @@ impl<'de> Input<'de> {
     pub(super) fn take_counted_to_own(&mut self) -> Result<Cow<'de, [u8]>, DecodeError> {
         let len = varint::take(self)?;
         match self.take_ready(len) {
-            Some(taken) => Ok(Cow::Borrowed(taken)),
+            Some(taken) if taken.len() < LONG => Ok(Cow::Borrowed(taken)),
+            Some(taken) => self.copied(taken).map(Cow::Owned),
             None => self.copy_counted(len).map(Cow::Owned),
         }
+    }
+
+    /// A copy of long bytes, which were read last: their owner would abort the process where there is no
+    /// memory for it.
+    #[cold]
+    fn copied(&self, bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        let mut copied = Vec::new();
+        let reserved = copied.try_reserve_exact(bytes.len());
+        reserved.map_err(|_| self.no_memory(bytes.len()).moved_to(self.offset() - bytes.len()))?;
+        copied.extend_from_slice(bytes);
+        Ok(copied)
+    }
+
+    /// Reads a path, of any bytes, as a `T`, which is the type of such.
+    pub(super) fn take_path<T>(&mut self) -> Result<T, DecodeError> {
+        let path = OsString::from_vec(self.take_counted_to_own()?.into_owned());
+        bytes::from_path(path.into()).map_err(|_| de::Error::custom("visitor is not of a path"))
     }
 
     #[inline]
@@ -280,8 +308,11 @@ impl<'de> Input<'de> {
             Ok(len) if count <= most => Ok(len),
             _ => {
                 let left = self.left();
-                let message =
-                    format!("count of {count} elements is more than the rest can hold (bytes left: {left})");
+                let empty = self.empty_left;
+                let message = format!(
+                    "count of {count} elements is more than the rest can hold (bytes left: {left}; elements \
+                     without bytes: {empty} at most, codec::MAX_EMPTY_ELEMENTS)"
+                );
                 Err(DecodeError::new(DecodeErrorKind::Truncated, self.before_integer(count), message))
             }
         }
@@ -315,6 +346,13 @@ impl<'de> Input<'de> {
     pub(super) fn cut_short(&self) -> DecodeError {
         let end = self.offset() + self.left();
         DecodeError::new(DecodeErrorKind::Truncated, end, "bytes end within an integer")
+    }
+
+    /// The error of a value within too many others.
+    #[cold]
+    pub(super) fn too_deep(&self) -> DecodeError {
+        let message = format!("value is nested deeper than {} levels (max_depth)", self.max_depth);
+        self.error(DecodeErrorKind::TooDeep, message)
     }
 
     #[cold]

@@ -29,7 +29,8 @@ use super::bytes;
 #[diagnostic::on_unimplemented(
     message = "`&{Self}` cannot be an argument",
     label = "neither `Serialize + DeserializeOwned` nor a type that is lent",
-    note = "derive `serde::Serialize` and `serde::Deserialize` for `{Self}`, with no borrowed fields"
+    note = "derive `serde::Serialize` and `serde::Deserialize` for `{Self}` and what it contains, \
+            with no borrowed fields"
 )]
 pub trait Lend {
     /// What the receiver decodes and holds during the call.

@@ -65,6 +65,9 @@ pub trait Loans: Sync {
 ///     fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
 ///         Sink::extend(&mut self.body, bytes)
 ///     }
+///     fn written(&self) -> u64 {
+///         self.body.len() as u64
+///     }
 ///     fn lend(&mut self, loan: &Arc<dyn Loan>) -> Result<Option<u32>, EncodeError> {
 ///         let mut loans = self.loans.lock().unwrap();
 ///         loans.push(Some(Arc::clone(loan)));

@@ -39,8 +39,9 @@
 //! # What a message may cost
 //!
 //! The bytes come from a peer, so decoding is bounded by their number, whatever they contain:
-//! - Values nest at most [`MAX_DEPTH`] deep, in both directions. Each sequence, map, tuple, struct, enum,
-//!   newtype, loan and `Some` is one level.
+//! - Values nest at most [`MAX_DEPTH`] deep, in both directions, unless [`Sink`] and [`Decoder`] set another
+//!   limit. Each sequence, map, tuple, struct and enum is one level; so is a newtype or `Some` that is directly
+//!   within another. A list of nodes with `next: Option<Box<Node>>` has one level a node.
 //! - Each element of a sequence or map takes at least a byte, or counts against [`MAX_EMPTY_ELEMENTS`]: the
 //!   number of elements without bytes (such as `()`) in all that one [`Decoder`] reads. A count that neither
 //!   can cover is an error before anything is allocated.
@@ -83,6 +84,7 @@ mod bytes;
 mod coding;
 mod compound;
 mod de;
+mod depth;
 mod described;
 mod input;
 mod lend;
@@ -102,10 +104,13 @@ pub(crate) use self::loan::NAME as LOAN;
 pub use self::loan::{Lent, Loan, Loans, Received};
 pub use self::remote::Remote;
 pub use self::ser::{encode, encode_as};
-pub use self::sink::Sink;
+pub use self::sink::{Sink, too_many_empty};
 
-/// How deep values may nest, in encoding and in decoding.
+/// How deep values may nest, in encoding and in decoding, where nothing else is [said](Sink::max_depth).
 pub const MAX_DEPTH: u32 = 128;
+
+/// The most that such a limit can be. Each level takes a part of the thread's stack.
+pub const DEEPEST: u32 = 1024;
 
 /// How many elements that take no bytes, such as `()`, one [`Decoder`] accepts in all its sequences together.
 pub const MAX_EMPTY_ELEMENTS: u32 = 1 << 16;
@@ -125,9 +130,18 @@ pub enum EncodeError {
         /// How long it may be.
         limit: u64,
     },
-    /// The value nests deeper than [`MAX_DEPTH`].
-    #[error("value is nested deeper than {MAX_DEPTH} levels (codec::MAX_DEPTH)")]
-    TooDeep,
+    /// The value nests deeper than its [sink](Sink::max_depth) allows.
+    #[error("value is nested deeper than {limit} levels")]
+    TooDeep {
+        /// How many levels it may have.
+        limit: u32,
+    },
+    /// There is no memory for what has at least so many bytes.
+    #[error("no memory for {len} bytes")]
+    OutOfMemory {
+        /// How long it is, as far as that is known.
+        len: u64,
+    },
 }
 
 impl EncodeError {
@@ -141,15 +155,28 @@ impl EncodeError {
         matches!(self, Self::TooLarge { .. })
     }
 
-    /// Whether the value nests deeper than [`MAX_DEPTH`].
+    /// Whether the value nests deeper than its [sink](Sink::max_depth) allows.
     pub fn is_too_deep(&self) -> bool {
-        matches!(self, Self::TooDeep)
+        matches!(self, Self::TooDeep { .. })
     }
 }
 
 impl serde::ser::Error for EncodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(message.to_string())
+        let mut message = message.to_string();
+        // Serde's own words, which say nothing of what to do.
+        let remedy = match message.as_str() {
+            "path contains invalid UTF-8 characters" => {
+                "; a path that is not UTF-8 is carried as an argument `&Path`, and as a `PathBuf` by itself, in a \
+                 field, an `Option` or a sequence, but not behind `serde(transparent)` or other wrappers"
+            }
+            "SystemTime must be later than UNIX_EPOCH" => {
+                "; pass a time before 1970 as a signed number of seconds, or as the `Duration` before it"
+            }
+            _ => "",
+        };
+        message.push_str(remedy);
+        Self::new(message)
     }
 }
 
@@ -185,7 +212,7 @@ pub enum DecodeErrorKind {
     Malformed,
     /// Bytes follow the last value.
     Trailing,
-    /// The value nests deeper than [`MAX_DEPTH`].
+    /// The value nests deeper than the [`Decoder`] allows.
     TooDeep,
     /// There are more elements without bytes than [`MAX_EMPTY_ELEMENTS`].
     TooManyEmpty,
@@ -229,7 +256,7 @@ impl DecodeError {
         self.0.kind
     }
 
-    /// Whether the value nests deeper than [`MAX_DEPTH`].
+    /// Whether the value nests deeper than the [`Decoder`] allows.
     pub fn is_too_deep(&self) -> bool {
         self.0.kind == DecodeErrorKind::TooDeep
     }

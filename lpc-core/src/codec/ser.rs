@@ -1,13 +1,15 @@
 //! Values to bytes.
 
 use std::fmt::{Display, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 
 use serde::ser::{self, Serialize, SerializeMap as _, SerializeSeq as _};
 
 use super::compound::{Elements, Fields, Tuple};
+use super::depth::Depth;
 use super::loan;
 use super::sink::Sink;
-use super::{Coding, EncodeError, MAX_DEPTH, bytes, described, varint};
+use super::{Coding, DEEPEST, EncodeError, bytes, described, varint};
 
 /// Appends the encoding of `value` to `sink`.
 ///
@@ -28,7 +30,8 @@ where
     T: Serialize + ?Sized,
     S: Sink + ?Sized,
 {
-    Encoder { sink, depth: 0 }.emit(value)
+    let depth = Depth::of(sink.max_depth());
+    Encoder { sink, depth }.emit(value)
 }
 
 /// Appends the encoding of `value` in this coding.
@@ -48,29 +51,42 @@ where
     }
 }
 
-/// Encodes one value that is nested `depth` levels deep.
+/// Encodes one value, within which others may nest `depth` levels deep.
 pub(super) struct Encoder<'s, S: ?Sized> {
     pub(super) sink: &'s mut S,
-    depth: u32,
+    depth: Depth,
 }
 
 impl<'s, S: Sink + ?Sized> Encoder<'s, S> {
     /// Encodes `value`. All values whose types are known pass here, so that arrays of bytes are recognised.
     #[inline]
     pub(super) fn emit<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        match bytes::as_array(value) {
-            Some(array) => self.deeper()?.sink.extend(array),
-            None => value.serialize(self),
+        if let Some(array) = bytes::as_array(value) {
+            return self.deeper()?.sink.extend(array);
         }
+        // Of any bytes, though serde's own implementation wants them to be UTF-8.
+        if let Some(path) = bytes::as_path(value) {
+            return ser::Serializer::serialize_bytes(self, path.as_os_str().as_bytes());
+        }
+        value.serialize(self)
     }
 
     /// The encoder of the values within the one at hand.
     #[inline]
     fn deeper(self) -> Result<Self, EncodeError> {
-        if self.depth >= MAX_DEPTH {
-            return Err(EncodeError::TooDeep);
+        match self.depth.within() {
+            Some(depth) => Ok(Self { depth, ..self }),
+            None => Err(too_deep(self.sink.max_depth())),
         }
-        Ok(Self { depth: self.depth + 1, ..self })
+    }
+
+    /// The encoder of what is within a newtype or a `Some`.
+    #[inline]
+    fn within_thin(self) -> Result<Self, EncodeError> {
+        match self.depth.within_thin() {
+            Some(depth) => Ok(Self { depth, ..self }),
+            None => Err(too_deep(self.sink.max_depth())),
+        }
     }
 
     /// An encoder for one of several values on this level.
@@ -106,7 +122,8 @@ impl<'s, S: Sink + ?Sized> Encoder<'s, S> {
     fn elements(self, count: usize) -> Result<Elements<'s, S>, EncodeError> {
         let encoder = self.deeper()?;
         varint::put(encoder.sink, count as u64)?;
-        Ok(Elements { encoder, announced: count, missing: count })
+        let start = encoder.sink.written();
+        Ok(Elements { encoder, announced: count, missing: count, start })
     }
 }
 
@@ -214,7 +231,7 @@ impl<'s, S: Sink + ?Sized> ser::Serializer for Encoder<'s, S> {
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        let within = self.deeper()?;
+        let within = self.within_thin()?;
         within.sink.push(1)?;
         within.emit(value)
     }
@@ -240,7 +257,7 @@ impl<'s, S: Sink + ?Sized> ser::Serializer for Encoder<'s, S> {
         name: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        let within = self.deeper()?;
+        let within = self.within_thin()?;
         if name == loan::NAME { within.loan(value) } else { within.emit(value) }
     }
 
@@ -355,6 +372,11 @@ fn unknown_seq() -> EncodeError {
     EncodeError::new(
         "sequence of unknown length: give `serialize_seq` its length, or use `collect_seq`, which finds it",
     )
+}
+
+#[cold]
+pub(super) fn too_deep(limit: u32) -> EncodeError {
+    EncodeError::TooDeep { limit: limit.min(DEEPEST) }
 }
 
 #[cold]

@@ -128,4 +128,6 @@ pub enum Payload<B> {
     Inline(B),
     /// It stands in the peer's pool, inside the bounds of an announced segment.
     Block(BlockRef),
+    /// It came in the frame, and there was no memory for its bytes, so many of them.
+    Lost(u64),
 }

@@ -16,11 +16,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::announced::{Announced, Body, is_object};
-use self::buffer::Buffer;
+use self::buffer::{Buffer, Taken};
 use self::ring::Ring;
 use self::rules::Rules;
 use crate::Limits;
-use crate::error::WireError;
+use crate::error::{Error, ErrorKind, WireError};
 use crate::frame::{Flags, Header, Kind};
 use crate::ring::{Consumer, NoRing, Own, Peers};
 
@@ -89,6 +89,8 @@ struct Peer<F> {
 enum Bytes<'a, B> {
     /// In the buffer for what comes through the socket.
     Buffered(&'a [u8]),
+    /// In the same, but only the last ones: there was no memory for all.
+    Cut(&'a [u8]),
     /// In the driver's own.
     Taken(B),
 }
@@ -242,7 +244,8 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
     }
 
     /// The next message, once it has arrived as a whole. The bytes of a body are put behind what is in a
-    /// `buffer` with room for so many.
+    /// `buffer`, which should have room for so many. A body for which there is no memory is
+    /// [lost](Payload::Lost), and its message comes without.
     ///
     /// # Errors
     ///
@@ -264,7 +267,10 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
                         return Ok(None);
                     }
                     let Some((header, true)) = self.next_of_socket()? else { return Ok(None) };
-                    let bytes = self.socket.take(header.len as usize);
+                    let bytes = match self.socket.take(header.len as usize) {
+                        Taken::All(bytes) => Bytes::Buffered(bytes),
+                        Taken::Cut(bytes) => Bytes::Cut(bytes),
+                    };
                     match header.kind {
                         Kind::Bell => continue,
                         Kind::Switch if source == Source::Aside => {
@@ -280,7 +286,7 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
                         _ if source == Source::Aside => self.source = Source::Ring,
                         _ => {}
                     }
-                    (header, Bytes::Buffered(bytes))
+                    (header, bytes)
                 }
             };
             return self.peer.message(&header, bytes, &buffer).map(Some);
@@ -356,7 +362,7 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         let unread = self.socket.unread();
         let Some(bytes) = unread.first_chunk() else { return Ok(None) };
         let header = self.peer.rules.decode(bytes, false)?;
-        let is_whole = unread.len() - Header::LEN >= header.len as usize;
+        let is_whole = self.socket.has_frame();
         // Descriptors come with the first byte of their frame, and a receive never goes on beyond the bytes
         // that were sent with descriptors (unix(7)); so those of a frame further back are here only if all of
         // this one is, too.
@@ -365,6 +371,12 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
         }
         Ok(Some((header, is_whole)))
     }
+}
+
+/// Whether there is memory for so many bytes more.
+#[cold]
+fn make_room(buffer: &mut Vec<u8>, len: usize) -> bool {
+    buffer.try_reserve_exact(len).is_ok()
 }
 
 impl<F> Peer<F> {
@@ -388,6 +400,13 @@ impl<F> Peer<F> {
             }
             _ => match bytes {
                 Bytes::Buffered(bytes) => self.other(header, bytes),
+                // No other is as long.
+                Bytes::Cut(_) if header.kind == Kind::Failure => {
+                    let error =
+                        Error::new(ErrorKind::ResourceExhausted, "no memory for the text of an error");
+                    Ok(Incoming::Failure { call, error })
+                }
+                Bytes::Cut(bytes) => self.other(header, bytes),
                 Bytes::Taken(mut bytes) => self.other(header, bytes.as_mut()),
             },
         }
@@ -403,13 +422,18 @@ impl<F> Peer<F> {
     ) -> Result<(Payload<B>, Body), Violation> {
         let inline = |bytes: &[u8]| {
             let mut body = buffer(bytes.len());
-            body.as_mut().extend_from_slice(bytes);
+            let into = body.as_mut();
+            if into.capacity() - into.len() < bytes.len() && !make_room(into, bytes.len()) {
+                return Payload::Lost(bytes.len() as u64);
+            }
+            into.extend_from_slice(bytes);
             Payload::Inline(body)
         };
         // As nearly all are.
         if header.flags.are_among(Flags::BUSY) {
             let payload = match bytes {
                 Bytes::Buffered(bytes) => inline(bytes),
+                Bytes::Cut(_) => Payload::Lost(header.len.into()),
                 Bytes::Taken(bytes) => Payload::Inline(bytes),
             };
             return Ok((payload, Body::default()));
@@ -419,6 +443,10 @@ impl<F> Peer<F> {
             Bytes::Buffered(bytes) => {
                 let body = self.announced.body(limits, header, bytes)?;
                 Ok((body.block.map_or_else(|| inline(&bytes[..body.len]), Payload::Block), body))
+            }
+            Bytes::Cut(bytes) => {
+                let body = self.announced.body(limits, header, bytes)?;
+                Ok((Payload::Lost(u64::from(header.len)), body))
             }
             Bytes::Taken(mut bytes) => {
                 let body = self.announced.body(limits, header, bytes.as_mut())?;

@@ -26,6 +26,8 @@ mod queue;
 mod route;
 mod writer;
 
+use std::collections::TryReserveError;
+
 use crate::frame;
 use crate::ring::{Own, Peers, Producer, RingViolation};
 use queue::Queue;
@@ -72,12 +74,25 @@ pub enum StreamPosition {
     Ring(u64),
 }
 
+/// What was sent, and what the peer has taken of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes that went through the socket, or wait to. The system alone knows how many of them were taken.
+    pub through_socket: u64,
+    /// Slots that were taken, and written, while the sequence is in the ring: what the socket brings then is
+    /// no more than a bell.
+    pub in_ring: Option<(u64, u64)>,
+}
+
 /// Why nothing is sent any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Over {
     /// A write failed, or the connection was closed.
     #[error("nothing is sent any more")]
     Closed,
+    /// There was no memory for what had to wait.
+    #[error("there is no memory for what is to be sent")]
+    NoMemory,
     /// What the peer says of its ring cannot be.
     #[error(transparent)]
     Ring(RingViolation),
@@ -108,7 +123,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     pub fn enqueue(&mut self, frame: &[u8]) -> Result<StreamPosition, Over> {
         Ok(match self.place(frame, false)? {
             Some(position) => position,
-            None => self.queue(frame),
+            None => self.queue(frame).map_err(|_| self.no_memory())?,
         })
     }
 
@@ -120,8 +135,10 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     pub fn enqueue_with(&mut self, frame: &[u8], descriptor: D) -> Result<(), Over> {
         let placed = self.place(frame, true)?;
         debug_assert!(placed.is_none(), "no descriptor goes through a ring");
+        if self.queue.push_with(frame, descriptor).is_err() {
+            return Err(self.no_memory());
+        }
         self.pass(frame.len());
-        self.queue.push_with(frame, descriptor);
         Ok(())
     }
 
@@ -130,14 +147,16 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     ///
     /// # Errors
     ///
-    /// Nothing is sent any more.
+    /// Nothing is sent any more; or, where the connection [is not over](Self::is_over), this frame is not,
+    /// since there is no memory for it ([`Over::NoMemory`]).
     #[inline]
     pub fn send<'f>(&mut self, frame: &'f [u8]) -> Result<(StreamPosition, Option<Batch<'f, D>>), Over> {
         if let Some(position) = self.place(frame, false)? {
             return Ok((position, None));
         }
         if self.writing != Writing::Idle || (self.queue.len() > 0 && frame.len() < MUCH) {
-            let position = self.queue(frame);
+            // Nothing is lost but this frame.
+            let position = self.queue(frame).map_err(|_| Over::NoMemory)?;
             return Ok((position, self.begin_write()));
         }
         let position = self.pass(frame.len());
@@ -189,6 +208,19 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
         Ok(())
     }
 
+    /// Tells the peer again on which CPU this side was last. It is a frame that asks nothing of the peer, and
+    /// that it [takes](Self::taken_so_far) if it is alive. Not where something waits already.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is sent any more.
+    pub fn repeat_cpu(&mut self) -> Result<(), Over> {
+        if self.queue.len() == 0 && matches!(self.writing, Writing::Idle | Writing::Busy(_)) {
+            self.enqueue(&frame::at(self.cpu.unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+
     /// Queues a bell where the peer sleeps and has something in the ring; whether it did. A bell is rung once
     /// for each sleep.
     #[inline]
@@ -200,10 +232,7 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     pub fn queue_bell(&mut self) -> bool {
         // A peer whose socket takes no more has something to read there.
         let is_heard = matches!(self.writing, Writing::Idle | Writing::Busy(_));
-        if is_heard {
-            self.queue(&frame::bell());
-        }
-        is_heard
+        is_heard && self.queue(&frame::bell()).map_err(|_| self.no_memory()).is_ok()
     }
 
     /// Announces this side's memory for the quick lane, before the peer does: a client's.
@@ -264,6 +293,15 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
     /// over](Self::give_up).
     pub const fn peer_has_taken(&mut self, slots: u64) {
         self.taken = Some(slots);
+    }
+
+    /// What has been sent so far, and what the peer has taken of it, as far as this side can know.
+    pub fn taken_so_far(&self) -> Taken {
+        let ring = self.route.ring_if_on().map(|ring| {
+            // What cannot be is found out by whoever sends next.
+            (ring.last_taken().unwrap_or_default(), ring.written())
+        });
+        Taken { through_socket: self.total, in_ring: ring }
     }
 
     /// The peer has ended the connection, and reads nothing more: what it left in its memory says how much of
@@ -328,16 +366,37 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
             over
         })?;
         if placed.is_switched {
-            self.queue(&frame::switch());
+            self.queue_switch()?;
         }
         Ok(placed.in_ring.map(StreamPosition::Ring))
     }
 
+    #[cold]
+    fn queue_switch(&mut self) -> Result<StreamPosition, Over> {
+        self.queue(&frame::switch()).map_err(|_| self.no_memory())
+    }
+
     /// Queues a frame for the socket.
     #[inline]
-    fn queue(&mut self, frame: &[u8]) -> StreamPosition {
-        self.queue.push(frame);
-        self.pass(frame.len())
+    fn queue(&mut self, frame: &[u8]) -> Result<StreamPosition, TryReserveError> {
+        self.queue.push(frame)?;
+        Ok(self.pass(frame.len()))
+    }
+
+    /// There is no memory for what is to be sent, nor any way to go on without it.
+    #[cold]
+    fn no_memory(&mut self) -> Over {
+        self.writing = Writing::Over(Over::NoMemory);
+        Over::NoMemory
+    }
+
+    /// Makes room for a large frame that is about to be sent, which may have to wait, or the rest of it.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for it: it cannot be sent.
+    pub fn make_room(&mut self, len: usize) -> Result<(), TryReserveError> {
+        self.queue.make_room(len, self.writing == Writing::Idle)
     }
 
     /// Counts a frame that goes into the socket's stream now. Says where it ends.

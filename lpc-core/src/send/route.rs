@@ -93,6 +93,14 @@ impl<O: Own, P: Peers> Route<O, P> {
         }
     }
 
+    /// The same, to look at.
+    pub(super) const fn ring_if_on(&self) -> Option<&Producer<O, P>> {
+        match self {
+            Self::Ring(Ring { producer, stage: Stage::On }) => Some(producer),
+            _ => None,
+        }
+    }
+
     /// Slots of the ring that a peer which is gone has taken, if there is a ring.
     pub(super) fn last_taken(&self) -> Option<u64> {
         match self {

@@ -147,7 +147,8 @@ impl<D> Batch<'_, D> {
     /// Takes the descriptor of what comes next, and its place.
     #[inline]
     fn pop_descriptor(&mut self) -> Option<(usize, D)> {
-        self.queued.as_mut()?.descriptors.pop_front_if(|(place, _)| *place == self.written)
+        let descriptors = &mut self.queued.as_mut()?.descriptors;
+        if descriptors.front()?.0 == self.written { descriptors.pop_front() } else { None }
     }
 
     /// What has not gone out.
@@ -213,6 +214,9 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
             if let Some(queued) = batch.queued {
                 self.queue.keep(queued);
             }
+            if batch.frame.len() > MUCH {
+                self.queue.give_room_back();
+            }
             return AfterWrite::GoOn;
         }
         self.put_back(batch, outcome)
@@ -234,11 +238,14 @@ impl<D, O: Own, P: Peers> Sender<D, O, P> {
             WriteOutcome::OutOfTime | WriteOutcome::All => None,
         };
         let Batch { queued, frame, written, .. } = batch;
-        let mut queued = queued.map_or_else(Frames::new, |queued| *queued);
+        let queued = queued.map_or_else(|| self.queue.take_room(), |queued| *queued);
         let written_of_frame = written.saturating_sub(queued.bytes.len());
         // What is left of the writer's own frame is copied only now.
-        queued.bytes.extend_from_slice(&frame[written_of_frame..]);
-        self.queue.put_back(queued, written - written_of_frame);
+        let rest = &frame[written_of_frame..];
+        if self.queue.put_back(queued, written - written_of_frame, rest).is_err() {
+            let descriptors = lost.into_iter().map(|(_, descriptor)| descriptor).collect();
+            return AfterWrite::Over(self.no_memory(), descriptors);
+        }
         match lost {
             Some((announced, descriptor)) => {
                 if announced == Announced::Ring {

@@ -169,6 +169,7 @@ impl From<Payload<Vec<u8>>> for SeenBody {
         match payload {
             Payload::Inline(bytes) => Self::Inline(bytes),
             Payload::Block(block) => Self::Block(block),
+            Payload::Lost(len) => panic!("there is memory for {len} bytes"),
         }
     }
 }

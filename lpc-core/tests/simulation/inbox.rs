@@ -222,6 +222,7 @@ impl Inbox {
     fn arrived(&self, payload: Payload<Vec<u8>>, loans: &[BlockRef]) -> Option<Arrived> {
         let body = match payload {
             Payload::Inline(bytes) => Bytes::Copied(bytes),
+            Payload::Lost(len) => panic!("there is memory for {len} bytes"),
             Payload::Block(block) => {
                 let pages = self.announced.get(&block.segment)?.clone()?;
                 Bytes::Remote(pages, block.page)

@@ -362,7 +362,7 @@ impl Server {
         let mut desk = self.desk.borrow_mut();
         desk.answer(id, block).map_err(|error| self.violated(&error))?;
         if let Some((_, has_to_wake)) = self.link.put(&frame) {
-            let next = desk.finish(cost);
+            let next = desk.finish(id, cost);
             drop(desk);
             self.world.say(|| format!("puts the answer to {:#x} into the ring", id.as_u64()));
             if has_to_wake {
@@ -385,7 +385,7 @@ impl Server {
         }
         sent.map_err(broken)?;
         self.world.step().await;
-        Ok(self.desk.borrow_mut().finish(cost))
+        Ok(self.desk.borrow_mut().finish(id, cost))
     }
 
     /// The implementation.

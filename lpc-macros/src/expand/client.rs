@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::{FnArg, Pat, PatIdent, Signature};
 
-use super::{Client, Names, docs, marker, shapes};
+use super::{Client, Names, docs, marker, other, shapes};
 use crate::ast::{self, Colour};
 use crate::validate::{Method, Service};
 use crate::{attr, spans};
@@ -26,7 +26,7 @@ pub(super) fn definition(names: &Names, client: &Client) -> TokenStream {
 
 /// The constructors of a client, and its remote methods.
 pub(super) fn methods(names: &Names, client: &Client, service: &Service<'_>) -> TokenStream {
-    let (name, trait_name) = (&client.name, &names.trait_name);
+    let (name, trait_name) = (&client.name, &client.trait_name);
     let stub = stub(names, client);
     let remote = service.methods.iter().map(|method| remote(names, client, method));
     if client.is_own {
@@ -35,9 +35,11 @@ pub(super) fn methods(names: &Names, client: &Client, service: &Service<'_>) -> 
             impl #trait_name for #name { #(#remote)* }
         }
     } else {
+        let by_trait = other::implementation(names, client, service.declaration.methods.iter(), false);
         quote_spanned! {names.span()=>
             #stub
             impl #name { #(#remote)* }
+            #by_trait
         }
     }
 }
@@ -103,7 +105,7 @@ fn remote(names: &Names, client: &Client, method: &Method<'_>) -> TokenStream {
         (TokenStream::new(), TokenStream::new())
     } else {
         let kept = attr::for_callers(&declared.attributes);
-        let docs = docs::remote(names, method);
+        let docs = docs::remote(names, declared);
         (quote!(#(#kept)* #docs), quote_spanned!(names.span()=> pub))
     };
     let sig = signature(declared, client.colour);
@@ -119,11 +121,17 @@ fn remote(names: &Names, client: &Client, method: &Method<'_>) -> TokenStream {
         Colour::Async if method.arguments.is_empty() => (TokenStream::new(), quote!(.await)),
         Colour::Async => (quote!(move), quote!(.await)),
     };
+    let call = if client.is_own {
+        quote_spanned!(span=> #self_token.client.#call(#index, #move_token #encode))
+    } else {
+        let (crossing, function) = (shapes::crossing(names, method.output), client.call());
+        quote_spanned!(span=> #crossing::#function(&#self_token.client, #index, #move_token #encode))
+    };
     quote_spanned! {span=>
         #docs
         #(#cfgs)*
         #vis #sig {
-            #self_token.client.#call(#index, #move_token #encode)#dot_await
+            #call #dot_await
         }
     }
 }

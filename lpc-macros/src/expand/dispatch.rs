@@ -3,15 +3,15 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 
-use super::{Names, marker, shapes};
+use super::{Client, Names, marker, shapes};
 use crate::ast::Colour;
 use crate::validate::{Method, Service};
 use crate::{attr, spans};
 
-/// The impl by which every implementation of the trait can be served.
-pub(super) fn dispatch(names: &Names, service: &Service<'_>) -> TokenStream {
-    let Names { trait_name, .. } = names;
-    let arms = service.methods.iter().map(|method| arm(names, method));
+/// The impl by which every implementation of a client's trait can be served.
+pub(super) fn dispatch(names: &Names, client: &Client, service: &Service<'_>) -> TokenStream {
+    let trait_name = &client.trait_name;
+    let arms = service.methods.iter().map(|method| arm(names, client, method));
     let body = quote_spanned! {names.span()=>
         match request.method() {
             #(#arms)*
@@ -21,16 +21,21 @@ pub(super) fn dispatch(names: &Names, service: &Service<'_>) -> TokenStream {
     let bounds = quote_spanned! {names.span()=>
         #trait_name + ::core::marker::Send + ::core::marker::Sync + 'static
     };
-    implementation(names, &bounds, &body)
+    implementation(names, client.colour, &bounds, &body)
 }
 
 /// The impl with a given bound on the implementation, and a given body of its one function.
-pub(super) fn implementation(names: &Names, bounds: &TokenStream, body: &TokenStream) -> TokenStream {
+pub(super) fn implementation(
+    names: &Names,
+    colour: Colour,
+    bounds: &TokenStream,
+    body: &TokenStream,
+) -> TokenStream {
     let Names { krate, marker, .. } = names;
     let result = quote_spanned! {names.span()=>
         ::core::result::Result<#krate::__private::Reply, #krate::Error>
     };
-    let (trait_path, function) = match names.colour {
+    let (trait_path, function) = match colour {
         Colour::Blocking => (
             quote!(#krate::__private::Dispatch),
             quote_spanned! {names.span()=>
@@ -55,8 +60,8 @@ pub(super) fn implementation(names: &Names, bounds: &TokenStream, body: &TokenSt
 }
 
 /// One method: decodes all arguments, calls, encodes the result.
-fn arm(names: &Names, method: &Method<'_>) -> TokenStream {
-    let (trait_name, name) = (&names.trait_name, &method.declared.sig.ident);
+fn arm(names: &Names, client: &Client, method: &Method<'_>) -> TokenStream {
+    let (trait_name, name) = (&client.trait_name, &method.declared.sig.ident);
     let cfgs = attr::cfgs(&method.declared.attributes);
     let index = marker::index(names, method);
     let span = spans::local(name.span());
@@ -67,9 +72,8 @@ fn arm(names: &Names, method: &Method<'_>) -> TokenStream {
     let (locals, values) = lent.unzip::<_, _, Vec<_>, Vec<_>>();
     let mutable = (!method.arguments.is_empty()).then(|| quote!(mut));
     let call_name = spans::as_item(name);
-    let dot_await = names.colour.is_async().then(|| quote_spanned!(span=> .await));
-    // The bound on results is checked here: it is the user's type that does not meet it.
-    let reply = quote_spanned!(spans::local(shapes::span_of(method.output))=> reply);
+    let dot_await = client.colour.is_async().then(|| quote_spanned!(span=> .await));
+    let crossing = shapes::crossing(names, method.output);
     quote_spanned! {span=>
         #(#cfgs)*
         method if method == #index => {
@@ -78,7 +82,7 @@ fn arm(names: &Names, method: &Method<'_>) -> TokenStream {
             #arguments.end()?;
             #(#locals)*
             let outcome = <__S as #trait_name>::#call_name(service #(, #values)*)#dot_await;
-            request.#reply(&outcome)
+            #crossing::reply(request, &outcome)
         }
     }
 }

@@ -6,9 +6,8 @@ use syn::Path;
 use syn::ext::IdentExt;
 
 use super::{Client, Names};
-use crate::ast::Colour;
+use crate::ast::{Colour, Method};
 use crate::attr;
-use crate::validate::Method;
 
 /// One `#[doc]` a line.
 fn doc(text: &str) -> TokenStream {
@@ -35,12 +34,14 @@ pub(super) fn client(names: &Names, client: &Client) -> TokenStream {
         (true, _) => format!(
             "It implements [`{name}`]: code that takes `&impl {name}` takes the object itself, or this."
         ),
-        (false, Colour::Async) => {
-            format!("It has the remote methods of [`{name}`] as `async fn`s of its own.")
-        }
-        (false, Colour::Blocking) => {
-            format!("It has the remote methods of [`{name}`] as blocking functions of its own.")
-        }
+        (false, Colour::Async) => format!(
+            "It has the remote methods of [`{name}`] as `async fn`s, of its own and by [`{}`].",
+            client.trait_name
+        ),
+        (false, Colour::Blocking) => format!(
+            "It has the remote methods of [`{name}`] as blocking functions, of its own and by [`{}`].",
+            client.trait_name
+        ),
     };
     let others = names.clients().filter(|other| other.name != client.name);
     let others = others.map(|other| match other.colour {
@@ -52,6 +53,22 @@ pub(super) fn client(names: &Names, client: &Client) -> TokenStream {
          Clones share one connection, on which many calls may be under way.\n\n\
          Start with [`connect`](Self::connect), or with [`builder`](Self::builder) to set limits first.{}",
         others.collect::<String>()
+    ))
+}
+
+/// Of the trait of the other colour.
+pub(super) fn other(names: &Names, client: &Client) -> TokenStream {
+    let (name, client_name) = (names.trait_name.unraw(), &client.name);
+    let first = match client.colour {
+        Colour::Blocking => {
+            format!("The remote methods of [`{name}`] as blocking functions, without an async runtime.")
+        }
+        Colour::Async => format!("The remote methods of [`{name}`] as `async fn`s."),
+    };
+    doc(&format!(
+        "{first}\n\n\
+         [`{client_name}`] implements it, and so may an object: code that is generic over it takes either. \
+         Such an object can be served as one that implements [`{name}`] can, by a server of the other kind."
     ))
 }
 
@@ -85,9 +102,9 @@ pub(super) fn underlying(module: &Path) -> TokenStream {
 }
 
 /// The text that follows the user's own documentation of a method.
-pub(super) fn remote(names: &Names, method: &Method<'_>) -> TokenStream {
-    let attributes = &method.declared.attributes;
-    let (trait_name, ident) = (names.trait_name.unraw(), &method.declared.sig.ident);
+pub(super) fn remote(names: &Names, method: &Method) -> TokenStream {
+    let attributes = &method.attributes;
+    let (trait_name, ident) = (names.trait_name.unraw(), &method.sig.ident);
     // rustdoc's links do not know raw identifiers.
     let link = if *ident == ident.unraw() {
         format!("[`{trait_name}::{ident}`]")

@@ -3,9 +3,12 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
-use syn::{FnArg, GenericParam, Generics, Pat, Signature, TraitItem, parse_quote};
+use syn::{
+    FnArg, GenericParam, Generics, Pat, ReceiverKind, ReturnType, Safety, Signature, TraitItem, Type,
+    parse_quote,
+};
 
-use super::{Client, Names, client, dispatch, hide, marker, trait_def};
+use super::{Client, Names, client, delegate, dispatch, hide, marker, other, trait_def};
 use crate::ast::{Colour, Declaration, Method};
 use crate::{attr, spans, validate};
 
@@ -27,10 +30,46 @@ pub(crate) fn fallback(declaration: &Declaration) -> TokenStream {
     let clients = names.clients().map(|client| client::definition(&names, &client));
     let stubs = names.clients().map(|client| stub(&names, &client, declaration));
     let marker_impl = marker::implementation(&names, &quote!(&[]));
+    let is_plain = declaration.item.generics.params.is_empty() && declaration.item.unsafety.is_none();
+    let others = names.clients().filter(|client| !client.is_own && is_plain).collect::<Vec<_>>();
+    let other_defs = others.iter().map(|client| other::definition(&names, client, callable(declaration)));
+    let other_impls =
+        others.iter().map(|client| other::implementation(&names, client, callable(declaration), true));
     let anything = quote!(::core::marker::Send + ::core::marker::Sync + 'static);
-    let dispatch = dispatch::implementation(&names, &anything, &quote!(::core::unreachable!()));
-    let hidden = hide(&names, &quote!(#marker_impl #dispatch #(#stubs)*));
-    quote!(#trait_def #marker_def #(#clients)* #hidden)
+    let unreachable = quote!(::core::unreachable!());
+    let dispatch = dispatch::implementation(&names, names.colour, &anything, &unreachable);
+    let other_dispatch = others.iter().map(|client| {
+        let trait_name = &client.trait_name;
+        dispatch::implementation(&names, client.colour, &quote!(#trait_name + #anything), &unreachable)
+    });
+    let as_declared = callable(declaration).filter(|method| Colour::of(&method.sig) == declaration.colour);
+    let are_callable = is_plain && as_declared.count() == declaration.methods.len();
+    let delegations = names.clients().filter(|_| are_callable);
+    let delegations = delegations.map(|client| delegate::delegations(&names, &client, declaration));
+    let hidden = quote! {
+        #marker_impl #dispatch #(#stubs)* #(#other_impls)* #(#other_dispatch)* #(#delegations)*
+    };
+    let hidden = hide(&names, &hidden);
+    quote!(#trait_def #marker_def #(#other_defs)* #(#clients)* #hidden)
+}
+
+/// The methods of which each generated item can have one of the same signature that calls another.
+fn callable(declaration: &Declaration) -> impl Iterator<Item = &Method> {
+    let is_callable = |sig: &Signature| {
+        let is_by_reference = sig
+            .receiver()
+            .is_some_and(|receiver| matches!(receiver.kind, ReceiverKind::Reference(_, _, None)));
+        let is_qualified =
+            sig.constness.is_some() || sig.abi.is_some() || !matches!(sig.safety, Safety::Default);
+        // A type that is experimental in any other place.
+        let returns = !matches!(&sig.output, ReturnType::Type(_, ty) if matches!(**ty, Type::Never(_)));
+        is_by_reference
+            && returns
+            && !is_qualified
+            && validate::is_stubbable(sig)
+            && !validate::is_reserved(&sig.ident)
+    };
+    declaration.methods.iter().filter(move |method| is_callable(&method.sig))
 }
 
 fn stub(names: &Names, client: &Client, declaration: &Declaration) -> TokenStream {

@@ -32,10 +32,10 @@ pub(super) fn methods(names: &Names, service: &Service<'_>) -> TokenStream {
     let implementation = implementation(names, &quote!(&[#(#entries)*]));
     let krate = &names.krate;
     quote_spanned! {names.span()=>
-        // The compiler reports a type that cannot be decoded where it is used, and should not do so here as
-        // well.
+        // The compiler reports a type that cannot cross where it is used first, and should not do so again
+        // for each use.
         #[allow(unused_imports)]
-        use #krate::__private::Unknown as _;
+        use #krate::__private::{Uncrossable as _, Unknown as _};
 
         // The compiler counts, since only it knows which methods are configured out.
         enum #methods { #(#variants)* }

@@ -1,14 +1,18 @@
 //! From a [`Service`] to code, one file a product.
 //!
-//! The order of what is emitted: the trait, the types that users name (the marker and the clients), and
-//! then one `const _` with all that nobody names, so that it adds no names to the user's module.
+//! The order of what is emitted: the trait, what else users name (the marker, the trait of the other colour
+//! and the clients), and then one `const _` with all that nobody names, so that it adds no names to the
+//! user's module.
 
 mod client;
+mod delegate;
 mod dispatch;
 mod docs;
 mod fallback;
 mod marker;
+mod other;
 mod shapes;
+mod stays;
 mod trait_def;
 
 use proc_macro2::{Ident, Span, TokenStream};
@@ -26,15 +30,19 @@ pub(crate) fn service(service: &Service<'_>) -> TokenStream {
     let names = Names::new(service.declaration);
     let trait_def = trait_def::trait_def(service.declaration.item.clone(), service.declaration.colour);
     let marker = marker::definition(&names);
+    let other = names.clients().filter(|client| !client.is_own);
+    let other = other.map(|client| other::definition(&names, &client, service.declaration.methods.iter()));
     let clients = names.clients().map(|client| client::definition(&names, &client));
-    let hidden = [
-        shapes::imports(service),
-        marker::methods(&names, service),
-        dispatch::dispatch(&names, service),
-        names.clients().map(|client| client::methods(&names, &client, service)).collect(),
-    ];
-    let hidden = hide(&names, &quote!(#(#hidden)*));
-    quote!(#trait_def #marker #(#clients)* #hidden)
+    let of_both = names.clients().map(|client| {
+        let methods = client::methods(&names, &client, service);
+        let dispatch = dispatch::dispatch(&names, &client, service);
+        let delegations = delegate::delegations(&names, &client, service.declaration);
+        quote!(#methods #dispatch #delegations)
+    });
+    let (imports, methods) = (shapes::imports(service), marker::methods(&names, service));
+    let checks = stays::checks(&names, service);
+    let hidden = hide(&names, &quote!(#checks #imports #methods #(#of_both)*));
+    quote!(#trait_def #marker #(#other)* #(#clients)* #hidden)
 }
 
 /// What all parts of the generated code share.
@@ -79,11 +87,14 @@ impl Names {
     /// The clients to write: the trait's own colour first.
     fn clients(&self) -> impl Iterator<Item = Client> {
         let name = |suffix| format_ident!("{}{suffix}", self.trait_name);
-        let own = Client { name: name("Client"), colour: self.colour, is_own: true };
-        let other = match self.colour {
-            Colour::Blocking => Client { name: name("AsyncClient"), colour: Colour::Async, is_own: false },
-            Colour::Async => Client { name: name("BlockingClient"), colour: Colour::Blocking, is_own: false },
+        let (colour, suffix) = match self.colour {
+            Colour::Blocking => (Colour::Async, "Async"),
+            Colour::Async => (Colour::Blocking, "Blocking"),
         };
+        let trait_name = self.trait_name.clone();
+        let own = Client { name: name("Client"), trait_name, colour: self.colour, is_own: true };
+        let (of_client, trait_name) = (format!("{suffix}Client"), name(suffix));
+        let other = Client { name: name(&of_client), trait_name, colour, is_own: false };
         [own, other].into_iter().filter(|client| !client.colour.is_async() || cfg!(feature = "tokio"))
     }
 
@@ -96,8 +107,10 @@ impl Names {
 /// One generated client.
 struct Client {
     name: Ident,
+    /// The trait that it implements.
+    trait_name: Ident,
     colour: Colour,
-    /// Whether it is of the trait's colour, and so implements it.
+    /// Whether it is of the colour of the user's trait, and so implements that one.
     is_own: bool,
 }
 
@@ -109,6 +122,12 @@ impl Client {
             Colour::Async => krate.clone(),
         }
     }
+
+    /// The runtime's function that makes a call, unless the method's result cannot cross.
+    fn call(&self) -> Ident {
+        let name = if self.colour.is_async() { "call_async" } else { "call_blocking" };
+        Ident::new(name, Span::mixed_site())
+    }
 }
 
 /// Items that no user names.
@@ -118,6 +137,8 @@ fn hide(names: &Names, items: &TokenStream) -> TokenStream {
     quote_spanned! {names.span()=>
         #(#attributes)*
         #deprecated
+        // Arguments go by the user's names, whatever these begin with.
+        #[allow(clippy::used_underscore_binding)]
         const _: () = { #items };
     }
 }

@@ -37,16 +37,17 @@ pub(super) fn send(names: &Names, encoder: &TokenStream, argument: &Argument, sh
     let code = Code::new(names, argument);
     let name = &argument.name;
     let place = Place::owned(code.binding.to_token_stream(), code.span);
+    if shape.has_lent() {
+        // A type that cannot be lent is the server's to report, once.
+        let (private, value) = (&code.private, code.sent(shape, &place));
+        return quote_spanned!(code.span=> #private::Made(&#value).push_to(#encoder, #name));
+    }
     let value = match shape {
         // These are references already.
-        Shape::Native(Type::Reference(_)) | Shape::Reference(_) | Shape::Slice(_) if !shape.has_lent() => {
+        Shape::Native(Type::Reference(_)) | Shape::Reference(_) | Shape::Slice(_) => {
             code.binding.to_token_stream()
         }
-        _ if !shape.has_lent() => place.reference(),
-        _ => {
-            let value = code.sent(shape, &place);
-            quote_spanned!(code.span=> &#value)
-        }
+        _ => place.reference(),
     };
     quote_spanned!(code.span=> #encoder.push(#name, #value))
 }
@@ -59,9 +60,14 @@ pub(super) fn receive(
     shape: &Shape,
 ) -> TokenStream {
     let code = Code::new(names, argument);
-    let Code { binding, span, .. } = &code;
+    let Code { binding, span, private } = &code;
     let (name, held) = (&argument.name, code.held(shape));
-    quote_spanned!(*span=> let #binding: #held = #arguments.next(#name)?;)
+    let next = if shape.has_lent() {
+        quote_spanned!(*span=> <#private::Crossing<#held>>::next(&mut #arguments, #name))
+    } else {
+        quote_spanned!(*span=> #arguments.next(#name))
+    };
+    quote_spanned!(*span=> let #binding: #held = #next?;)
 }
 
 /// What the receiver decodes, for the table: `.argument("name", ...)`.
@@ -70,6 +76,13 @@ pub(super) fn form(names: &Names, argument: &Argument, shape: &Shape) -> TokenSt
     let name = &argument.name;
     let ty = known(names, code.span, &code.held(shape));
     quote_spanned!(code.span=> .argument(#name, #ty))
+}
+
+/// The runtime's type by which a result is handled that the client of the trait's own colour reports if it
+/// cannot cross.
+pub(super) fn crossing(names: &Names, output: &Type) -> TokenStream {
+    let krate = &names.krate;
+    quote_spanned!(spans::local(span_of(output))=> <#krate::__private::Crossing<#output>>)
 }
 
 /// Code for the form of a type, which works for any type.
@@ -259,7 +272,7 @@ impl Code {
             }
             Shape::Lent(ty) => {
                 let reference = place.reference();
-                quote_spanned!(self.span=> #private::lend::<#ty>(#reference))
+                quote_spanned!(self.span=> <#private::Crossing<#ty>>::lend(#reference))
             }
             Shape::Reference(_) => place.reference(),
             Shape::Slice(_) => quote_spanned!(self.span=> #path.as_slice()),
@@ -290,7 +303,7 @@ impl Code {
     fn lent_mapped(&self, shape: &Shape) -> TokenStream {
         let private = &self.private;
         if let Shape::Lent(ty) = shape {
-            return quote_spanned!(self.span=> #private::lend::<#ty>);
+            return quote_spanned!(self.span=> <#private::Crossing<#ty>>::lend);
         }
         let item = self.item();
         let value = self.lent(shape, &Place::borrowed(item.clone(), self.span));

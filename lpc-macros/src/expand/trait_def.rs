@@ -31,14 +31,20 @@ pub(super) fn trait_def(mut item: ItemTrait, colour: Colour) -> TokenStream {
     item.into_token_stream()
 }
 
-fn return_future(method: &mut TraitItemFn) {
-    let Some(token) = method.sig.asyncness.take() else { return };
-    let span = spans::local(token.span);
-    let output = output(&method.sig);
-    let future = quote_spanned! {span=>
+/// `fn f(&self) -> impl Future<Output = R> + Send` of an `async fn f(&self) -> R`; whether it was one.
+pub(super) fn desugar(sig: &mut Signature) -> bool {
+    let Some(token) = sig.asyncness.take() else { return false };
+    let output = output(sig);
+    let future = quote_spanned! {spans::local(token.span)=>
         impl ::core::future::Future<Output = #output> + ::core::marker::Send
     };
-    method.sig.output = parse_quote!(-> #future);
+    sig.output = parse_quote!(-> #future);
+    true
+}
+
+fn return_future(method: &mut TraitItemFn) {
+    let Some(span) = method.sig.asyncness.map(|token| spans::local(token.span)) else { return };
+    desugar(&mut method.sig);
     if let Some(body) = &method.default {
         let held = underscored(&method.sig).map(|name| -> Stmt {
             parse_quote_spanned! {span=>

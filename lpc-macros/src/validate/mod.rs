@@ -1,6 +1,7 @@
 //! From a [`Declaration`] to a [`Service`] that `expand` can write without asking again.
 
 mod method;
+mod mock;
 mod types;
 
 use quote::{ToTokens, quote};
@@ -12,6 +13,7 @@ use crate::ctxt::Ctxt;
 use crate::shape::Shape;
 
 pub(crate) use method::{is_reserved, is_stubbable};
+pub(crate) use mock::is_statement;
 
 /// A trait that is a service.
 pub(crate) struct Service<'a> {
@@ -43,6 +45,9 @@ pub(crate) fn service<'a>(ctxt: &Ctxt, declaration: &'a Declaration) -> Option<S
 
 /// Reports an item that is no trait at the word that says what it is.
 pub(crate) fn not_a_trait(ctxt: &Ctxt, item: &Item) {
+    if mock::item(ctxt, item) {
+        return;
+    }
     let keyword = match item {
         Item::Struct(item) => item.struct_token.to_token_stream(),
         Item::Enum(item) => item.enum_token.to_token_stream(),

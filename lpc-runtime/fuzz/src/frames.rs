@@ -38,6 +38,7 @@ pub fn run(data: &[u8]) {
 
 /// Limits that a few frames reach.
 const NARROW: Limits = Limits {
+    max_depth: 20,
     max_message: 100,
     pool: 8 * PAGE,
     max_segments: 3,
@@ -134,6 +135,7 @@ impl Peer {
                 Incoming::Call { payload, loans, .. } | Incoming::Reply { payload, loans, .. } => {
                     let len = match payload {
                         Payload::Inline(bytes) => bytes.len() as u64,
+                        Payload::Lost(len) => len,
                         Payload::Block(block) => {
                             assert!(block.segment & OBJECT == 0 && is_inside(&block, announced), "{block:?}");
                             block.len

@@ -15,10 +15,12 @@
 //! | [`frames`] | bytes and descriptors of a peer, in pieces, to a `Receiver` |
 //! | [`handshake`] | the first message of a peer |
 //! | [`values`] | bytes to the codec, for types of all shapes, from memory that may change meanwhile |
+//! | [`described`] | bytes to the codec in the coding that describes itself, for types that ask what comes next |
 //! | [`pair`] | operations of a client and a server in memory, of whom either may come to lie: a model of lpc-core's tests |
 //! | [`server`] | bytes and descriptors of a client to a server that runs |
 #![forbid(unsafe_code)]
 
+pub mod described;
 pub mod frames;
 pub mod handshake;
 #[path = "../../../lpc-core/tests/support/pair/mod.rs"]

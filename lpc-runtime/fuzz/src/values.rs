@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lpc_core::codec::{DecodeError, Decoder, Lend, Loan, Loans, Received, Remote, encode};
+use lpc_core::codec::{Coding, DecodeError, Decoder, Lend, Loan, Loans, Received, Remote, encode_as};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -99,15 +99,23 @@ enum Tree {
     Many(Vec<Tree>),
 }
 
-fn all<'de, T: Deserialize<'de>>(mut decoder: Decoder<'de>) -> Result<T, DecodeError> {
-    let value = decoder.next()?;
+fn all<'de, T: Deserialize<'de>>(decoder: Decoder<'de>) -> Result<T, DecodeError> {
+    all_as(Coding::Packed, decoder)
+}
+
+fn all_as<'de, T: Deserialize<'de>>(coding: Coding, mut decoder: Decoder<'de>) -> Result<T, DecodeError> {
+    let value = decoder.next_as(coding)?;
     decoder.end()?;
     Ok(value)
 }
 
 fn bytes_of<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    bytes_as(Coding::Packed, value)
+}
+
+fn bytes_as<T: Serialize + ?Sized>(coding: Coding, value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode(value, &mut bytes).expect("what was decoded encodes");
+    encode_as(coding, value, &mut bytes).expect("what was decoded encodes");
     bytes
 }
 
@@ -120,13 +128,23 @@ fn exact<T: Serialize + DeserializeOwned + Debug>(data: &[u8], reading: usize) {
 
 /// A type that keeps nothing of the bytes. What its value encodes as, if there is one.
 fn owned<T: Serialize + DeserializeOwned + Debug>(data: &[u8], reading: usize) -> Option<Vec<u8>> {
+    owned_as::<T>(Coding::Packed, data, reading)
+}
+
+/// The same, in any coding.
+pub(super) fn owned_as<T: Serialize + DeserializeOwned + Debug>(
+    coding: Coding,
+    data: &[u8],
+    reading: usize,
+) -> Option<Vec<u8>> {
     let memory = Memory::still(data, reading);
-    let encoded = match (all::<T>(Decoder::new(data)), all::<T>(Decoder::remote(&memory))) {
+    let (still, remote) = (Decoder::new(data), Decoder::remote(&memory));
+    let encoded = match (all_as::<T>(coding, still), all_as::<T>(coding, remote)) {
         (Ok(one), Ok(other)) => {
-            let bytes = bytes_of(&one);
-            assert_eq!(bytes_of(&other), bytes, "{one:?} and {other:?}");
-            let again = all::<T>(Decoder::new(&bytes)).expect("what was encoded decodes");
-            assert_eq!(bytes_of(&again), bytes);
+            let bytes = bytes_as(coding, &one);
+            assert_eq!(bytes_as(coding, &other), bytes, "{one:?} and {other:?}");
+            let again = all_as::<T>(coding, Decoder::new(&bytes)).expect("what was encoded decodes");
+            assert_eq!(bytes_as(coding, &again), bytes);
             Some(bytes)
         }
         (one, other) => {
@@ -135,10 +153,10 @@ fn owned<T: Serialize + DeserializeOwned + Debug>(data: &[u8], reading: usize) -
         }
     };
     let memory = Memory::changing(data, reading);
-    if let Ok(value) = all::<T>(Decoder::remote(&memory)) {
+    if let Ok(value) = all_as::<T>(coding, Decoder::remote(&memory)) {
         // A text that is none would be found here.
-        let bytes = bytes_of(&value);
-        all::<T>(Decoder::new(&bytes)).expect("what was encoded decodes");
+        let bytes = bytes_as(coding, &value);
+        all_as::<T>(coding, Decoder::new(&bytes)).expect("what was encoded decodes");
     }
     memory.check();
     encoded

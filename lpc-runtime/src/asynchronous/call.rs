@@ -139,6 +139,7 @@ impl<'c> Call<'c> {
         self.is_new = true;
         // What is lent with it has been lent.
         let frame = body.inline(self.id, deadline.map(reply::time_left));
+        let frame = frame.inspect_err(|_| self.unsend(&body))?;
         self.connection.send_frame(self.id, &frame, &[], cpu::current(), false).inspect_err(|_| {
             self.is_over = true;
             link.lender().take_back(body.loans());

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
@@ -16,7 +17,7 @@ use lpc_core::form::Question;
 use lpc_core::frame::CallId;
 use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Progress, Result, handshake};
-use tokio::time::timeout_at;
+use tokio::runtime::Handle;
 
 use super::call::{Call, Fetch, Queued};
 use super::greeting;
@@ -24,9 +25,10 @@ use super::handover::{self, Handover};
 use super::race::{Either, race};
 use super::socket::AsyncLink;
 use super::stream::Stream;
+use super::timer::Timer;
 use crate::body::outgoing::Encoded;
 use crate::client::backpressure::{Quota, QuotaWait};
-use crate::client::reply::Fetched;
+use crate::client::reply::{self, Fetched};
 use crate::client::session::{Session, State};
 use crate::config::Config;
 use crate::connection::inbox::Inbox;
@@ -38,6 +40,7 @@ use crate::memory::lender::Loaned;
 use crate::memory::pool::WaitingForRoom;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
+use crate::spans::CallSpan;
 use crate::sys::cpu;
 use crate::sys::socket::{Wait, is_hung_up};
 
@@ -60,6 +63,7 @@ enum WaitsFor {
 pub(super) struct Connection {
     link: AsyncLink,
     session: Session<Handover>,
+    timer: Timer,
 }
 
 impl Drop for Connected {
@@ -95,7 +99,7 @@ impl Connection {
         inbox.wait_in_runtime(link.spin());
         let async_link = AsyncLink::new(Arc::clone(&link));
         let session = Session::new(link, service, greeted, thresholds, config, Handover::default());
-        let connection = Arc::new(Self { link: async_link, session });
+        let connection = Arc::new(Self { link: async_link, session, timer: Timer::here() });
         connection.session.link().maintained_by(maintenance::weak(&connection));
         if connection.session.link().limits().quick_lane {
             connection.session.link().offer_ring();
@@ -119,6 +123,12 @@ impl Connection {
         self.session.is_usable() && !is_hung_up(self.session.link().socket())
     }
 
+    /// Ends the connection, and with it all calls: those that wait for an answer when its task sees that.
+    pub(super) fn close(&self, reason: Error) {
+        self.session.close(reason);
+        self.link.wake_congested();
+    }
+
     pub(super) async fn loan<T: Plain>(
         &self,
         len: usize,
@@ -127,7 +137,10 @@ impl Connection {
         let mut wait = QuotaWait::new(self.session.at_quota(), deadline);
         let mut place = None;
         loop {
-            let tried = self.session.try_loan(len)?;
+            let tried = match self.session.try_loan(len) {
+                Ok(tried) => tried,
+                Err(error) => return Err(self.explained(error, deadline).await),
+            };
             drop(place.take());
             match tried {
                 Ok(loan) => return Ok(loan),
@@ -164,9 +177,28 @@ impl Connection {
         encode: &SyncEncode<'_>,
         deadline: Option<Instant>,
     ) -> Result<R> {
-        let reply = self.fetch(method, number, encode, deadline).await;
-        let result = reply.and_then(|reply| self.session.decode(reply, (method, number)));
+        let span = self.session.span(method);
+        let reply = self.fetch((method, number), encode, deadline, &span).await;
+        let mut result =
+            span.in_scope(|| reply.and_then(|reply| self.session.decode(reply, (method, number))));
+        if let Err(error) = &mut result
+            && self.session.child_of(error).is_some()
+        {
+            // In a box, so that the future of a call is no larger for it.
+            *error = Box::pin(self.explained(error.clone(), deadline)).await;
+        }
+        span.ended(&result);
         result.map_err(|error| self.session.service().context(method, error))
+    }
+
+    /// The error of the end of a connection to a child says how that has ended.
+    async fn explained(&self, error: Error, deadline: Option<Instant>) -> Error {
+        match self.session.child_of(&error) {
+            // Outside of a runtime nothing can be waited for.
+            Some(child) if Handle::try_current().is_ok() => child.explain_later(error, deadline).await,
+            Some(child) => child.explain_now(error),
+            None => error,
+        }
     }
 
     /// Gives a call up whose deadline has passed.
@@ -181,33 +213,34 @@ impl Connection {
     /// Makes a call and waits for its reply, until its deadline.
     async fn fetch(
         &self,
-        method: u32,
-        number: u16,
+        method: (u32, u16),
         encode: &SyncEncode<'_>,
         deadline: Option<Instant>,
+        span: &CallSpan,
     ) -> Result<Fetched<'_>> {
         let mut hint = 0;
-        let sent = match self.send((method, number), encode, &mut hint, deadline)? {
+        let sent = match span.in_scope(|| self.send(method, encode, &mut hint, deadline))? {
             Ok(call) => Some(Ok(call)),
             // In a box, so that the future of a call that need not wait is small: it is moved a few times.
             Err(wait) => {
-                within(deadline, Box::pin(self.send_later((method, number), encode, wait, hint, deadline)))
-                    .await
+                let mut later = Box::pin(self.send_later(method, encode, wait, hint, deadline));
+                self.timer.within(deadline, poll_fn(|cx| span.in_scope(|| later.as_mut().poll(cx)))).await
             }
         };
-        let mut call = sent.unwrap_or_else(|| Err(self.session.timed_out(method, Progress::NotSent, 0)))?;
+        let mut call = sent.unwrap_or_else(|| Err(self.session.timed_out(method.0, Progress::NotSent, 0)))?;
+        span.sent(call.id);
         loop {
-            match within(deadline, poll_fn(|cx| call.poll_fetch(cx))).await {
+            match self.timer.within(deadline, poll_fn(|cx| span.in_scope(|| call.poll_fetch(cx)))).await {
                 Some(Fetch::Answer(answer)) => {
-                    return self.session.fetched(call.id, answer, method, deadline);
+                    return self.session.fetched(call.id, answer, method.0, deadline);
                 }
                 Some(Fetch::Rejected) => {
-                    if within(deadline, Box::pin(self.link.uncongested())).await.is_none() {
-                        return Err(self.late(call, method));
+                    if self.timer.within(deadline, Box::pin(self.link.uncongested())).await.is_none() {
+                        return Err(self.late(call, method.0));
                     }
                     call.send_again(deadline)?;
                 }
-                None => return Err(self.late(call, method)),
+                None => return Err(self.late(call, method.0)),
             }
         }
     }
@@ -229,7 +262,7 @@ impl Connection {
             Err(bytes) => return Ok(Err(WaitsFor::Memory(bytes))),
         };
         let mut state = self.session.state();
-        if !state.calls.admit()? {
+        if !state.calls.admit_nested(request.nesting())? {
             drop(state);
             return Ok(Err(WaitsFor::Permit(request)));
         }
@@ -351,15 +384,15 @@ impl Connection {
             result?;
             match wait.try_again(bytes)? {
                 Duration::ZERO => {}
-                pause => tokio::time::sleep(pause).await,
+                pause => self.timer.sleep(pause).await,
             }
             return Ok(());
         }
         let time = wait.left(Quota::Memory(bytes))?;
-        match tokio::time::timeout(time, there).await {
-            Ok(result) => result,
+        match self.timer.within_time(time, there).await {
+            Some(result) => result,
             // Its error, which says that time has run out; if a clock differs, the caller tries once more.
-            Err(_) => wait.left(Quota::Memory(bytes)).map(drop),
+            None => wait.left(Quota::Memory(bytes)).map(drop),
         }
     }
 
@@ -370,18 +403,10 @@ impl Connection {
         loop {
             // At once it is there where it was released in between.
             let time = wait.left(Quota::Permit)?;
-            if let Ok(result) = tokio::time::timeout(time, queued.granted()).await {
+            if let Some(result) = self.timer.within_time(time, queued.granted()).await {
                 return result;
             }
         }
-    }
-}
-
-/// What a future gives before the deadline.
-async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
-    match deadline {
-        None => Some(future.await),
-        Some(at) => timeout_at(at.into(), future).await.ok(),
     }
 }
 
@@ -405,6 +430,14 @@ impl Maintained for Connection {
         if let Some(task) = task {
             task.wake();
         }
+    }
+
+    fn awaits_peer(&self) -> bool {
+        self.session.awaits_server()
+    }
+
+    fn does_not_read(&self, error: io::Error) {
+        self.close(reply::stopped(error));
     }
 
     fn send_failed(&self) {

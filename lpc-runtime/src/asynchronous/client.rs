@@ -3,22 +3,29 @@
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(doc)]
 use lpc_core::ErrorKind;
 use lpc_core::{Result, Service};
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 
+use super::ClientBuilder;
 use super::caller::{Connected, Connection, dial};
-use super::redial::Redial;
-use super::{ClientBuilder, ServerBuilder};
+use super::redial::{Redial, start};
+use crate::child::{ChildProcess, Ended, Starting};
+#[cfg(doc)]
+use crate::client::reconnect::Reconnect;
 use crate::client::reply;
+use crate::client::target::{OwnProgram, Target};
 use crate::client::time_limit::TimeLimit;
 use crate::connection::tally::Counters;
-use crate::generated::{AsyncDispatch, Description, Dispatcher, Encoder, Outcome};
+use crate::generated::{Description, Dispatcher, Encoder, Outcome};
 use crate::port::Port;
+use crate::server::in_process::{Beside, InProcess};
 use crate::shared::{Plain, SharedMut};
 use crate::stats::Stats;
 
@@ -98,6 +105,34 @@ impl Client {
         match &*self.channel {
             Channel::Once(connected) => connected.is_connected(),
             Channel::Again(redial) => redial.is_connected(),
+        }
+    }
+
+    /// Ends the connection, from any thread or task. Calls that are under way fail at once with
+    /// [`Disconnected`](ErrorKind::Disconnected), and their [progress](lpc_core::Error::progress) says
+    /// whether they may have run; the server cancels those that run. Calls that are made after that fail as
+    /// not sent. It is the end of all clones; a client that [reconnects](ClientBuilder::reconnect) does so no
+    /// more.
+    ///
+    /// To cancel one call, drop its future.
+    ///
+    /// ```
+    /// # use lpc::service;
+    /// # #[service] pub trait Sums { async fn add(&self, a: u64, b: u64) -> lpc::Result<u64>; }
+    /// # struct Plain;
+    /// # impl Sums for Plain { async fn add(&self, a: u64, b: u64) -> lpc::Result<u64> { Ok(a + b) } }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> lpc::Result<()> {
+    /// # let sums = SumsClient::builder().in_process(Plain).await?;
+    /// sums.client().close();
+    /// let error = sums.add(1, 2).await.unwrap_err();
+    /// assert!(error.is_disconnected() && !error.may_have_run());
+    /// # Ok(()) }
+    /// ```
+    pub fn close(&self) {
+        match &*self.channel {
+            Channel::Once(connected) => connected.close(reply::closed()),
+            Channel::Again(redial) => redial.close(),
         }
     }
 
@@ -185,15 +220,16 @@ impl<C: Stub> ClientBuilder<C> {
     ///
     /// # Errors
     ///
-    /// - [`NotFound`](ErrorKind::NotFound): no server listens at the port.
+    /// - [`NotFound`](ErrorKind::NotFound): no server listens at the port. The text says whether its
+    ///   directory, the socket or the server is missing.
     /// - [`WrongService`](ErrorKind::WrongService): the server there has another service.
     /// - [`Protocol`](ErrorKind::Protocol): the server does not speak this version of lpc.
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied): one side does not [accept](Self::accept) the
-    ///   other's user.
+    ///   other's user, or this user may not use the socket or enter a directory on its path.
     /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): the server has reached a limit of connections.
     /// - [`TimedOut`](ErrorKind::TimedOut): the server did not answer within `handshake_timeout`.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path, or the
-    ///   environment variable `LPC_THRESHOLD` is no threshold.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path, or what is
+    ///   there is no socket; or the environment variable `LPC_THRESHOLD` is no threshold.
     ///
     /// # Panics
     ///
@@ -210,7 +246,15 @@ impl<C: Stub> ClientBuilder<C> {
         let channel = match self.config.reconnect.clone() {
             None => Channel::Once(connected),
             Some(policy) => {
-                Channel::Again(Box::new(Redial::new(port, service, self.config, policy, counters, connected)))
+                let target = Target::Port(port);
+                Channel::Again(Box::new(Redial::new(
+                    target,
+                    service,
+                    self.config,
+                    policy,
+                    counters,
+                    connected,
+                )))
             }
         };
         Ok(C::from_client(Client::of(channel)))
@@ -236,36 +280,108 @@ impl<C: Stub> ClientBuilder<C> {
     /// Starts `command` with one end of a connected pair as its standard input, and connects through the
     /// other. The child serves with [`serve_parent`](super::serve_parent), or that of the blocking side.
     ///
-    /// No name is involved, so no other process can connect. When the last clone of the client is dropped, or
-    /// this process ends, the child's `serve_parent` returns. So drop the client before you wait for the
-    /// child.
+    /// No name is involved, so no other process can connect. When the last clone of the client is dropped,
+    /// or this process ends, the child's `serve_parent` returns. So drop the client before you wait for
+    /// the child. See [`kill_with_parent`](Self::kill_with_parent) for a child that must not outlive this
+    /// process.
+    ///
+    /// Calls that fail because the child has ended say with which exit status, as long as nobody has waited
+    /// for the child. (Once it is dropped tokio waits for it.) To have it started again, see
+    /// [`supervise`](Self::supervise).
     ///
     /// # Errors
     ///
     /// Like [`connect`](Self::connect), and [`Io`](ErrorKind::Io) if the command does not start. A child that
-    /// does not serve is killed.
+    /// does not serve is killed; where it has ended by itself, the error has its exit status.
     ///
     /// # Panics
     ///
     /// Like [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, so is the connection, and the child's `serve_parent` returns.
     pub async fn spawn(self, command: &mut Command) -> Result<(C, Child)> {
-        let (stream, mut child) = crate::child::spawn(command)?;
-        match self.connect_stream(stream).await {
-            Ok(client) => Ok((client, child)),
+        self.config.refuse_reconnect()?;
+        let starting = Starting::new(command.as_std_mut(), &self.config)?;
+        let runtime = Handle::current();
+        let child = starting.spawn(command, Command::new(""), move |command| {
+            let _context = runtime.enter();
+            command.spawn()
+        });
+        let (stream, mut child) = starting.started(command.as_std_mut(), child)?;
+        let service = Description::of::<C::Service>();
+        match Connection::connect(stream, service, &self.config, Arc::default()).await {
+            Ok(connected) => {
+                if let Some(id) = child.id() {
+                    connected.session().is_with(Arc::new(ChildProcess::new(id)));
+                }
+                Ok((C::from_client(Client::of(Channel::Once(connected))), child))
+            }
             Err(error) => {
-                crate::child::end(&mut child);
-                Err(error.with_context(format_args!(
-                    "child process {:?} (which has to call `serve_parent`)",
-                    command.get_program()
-                )))
+                let ended = end(&mut child, crate::child::patience(&error)).await;
+                Err(crate::child::failed(error, command.as_std().get_program(), ended))
             }
         }
+    }
+
+    /// Starts `command` like [`spawn`](Self::spawn), and again when its process has ended: it may crash,
+    /// or be killed, and the client goes on.
+    ///
+    /// The rules are those of [`reconnect`](Self::reconnect), whose [`Reconnect`] it uses, or the default:
+    /// the program is started again when a call needs it; a start that fails is tried again after growing
+    /// pauses, until [`give_up_after`](Reconnect::give_up_after); and calls are repeated only if they were
+    /// certainly not sent, or are idempotent. A program that ends soon after its start, again and again,
+    /// is paused for before the next start, too, up to the longest of the [`pauses`](Reconnect::pauses).
+    ///
+    /// The process belongs to the client. Once its connection is over it has 100 ms to end before it is
+    /// killed and another one started. When the last clone of the client is dropped it ends by itself, as its
+    /// `serve_parent` returns. (tokio's `kill_on_drop` has no effect.)
+    /// [`ConnectionEvent::ChildExited`](crate::ConnectionEvent::ChildExited) has its exit status.
+    ///
+    /// ```no_run
+    /// # #[lpc::service] pub trait Decoder { async fn decode(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>; }
+    /// # async fn supervise() -> lpc::Result<()> {
+    /// use lpc::{ConnectionEvent, Reconnect};
+    /// use tokio::process::Command;
+    ///
+    /// let policy = Reconnect::default().on_event(|event| {
+    ///     if let ConnectionEvent::ChildExited(status) = event {
+    ///         eprintln!("the decoder has ended: {status}");
+    ///     }
+    /// });
+    /// let decoder = DecoderClient::builder().reconnect(policy).supervise(Command::new("decoder")).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Like [`spawn`](Self::spawn): the first start is tried once.
+    ///
+    /// # Panics
+    ///
+    /// Like [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, so is the connection, and the child's `serve_parent` returns.
+    pub async fn supervise(self, command: Command) -> Result<C> {
+        let (program, service) = (OwnProgram::new(command.into_std()), Description::of::<C::Service>());
+        let (config, counters) = (self.config, Arc::new(Counters::default()));
+        let policy = config.reconnect.clone().unwrap_or_default();
+        let connected = start(&program, service, &config, Arc::clone(&counters)).await.0?;
+        let target = Target::Program(program);
+        let redial = Redial::new(target, service, config, policy, counters, connected);
+        Ok(C::from_client(Client::of(Channel::Again(Box::new(redial)))))
     }
 
     /// Serves `service` in a task of this runtime and connects to it. It is for tests: calls take the same
     /// way as between processes.
     ///
-    /// The task ends when the last clone of the client is dropped.
+    /// The service implements the trait, or the one of the other colour; one of `fn` gets a thread of its own.
+    /// (Where it implements both, the driver `D` says which: `in_process::<_, lpc::Tokio>(service)`.)
+    ///
+    /// The task, or the thread, ends when the last clone of the client is dropped.
     ///
     /// # Errors
     ///
@@ -274,18 +390,23 @@ impl<C: Stub> ClientBuilder<C> {
     /// # Panics
     ///
     /// Like [`connect`](Self::connect).
-    pub async fn in_process<S>(self, service: S) -> Result<C>
+    pub async fn in_process<S, D>(self, service: S) -> Result<C>
     where
-        Dispatcher: AsyncDispatch<C::Service, S>,
-        S: Send + Sync + 'static,
+        Dispatcher: InProcess<C::Service, S, D>,
     {
         let (ours, theirs) = UnixStream::pair()?;
-        let server = ServerBuilder::with_config(self.config.clone());
-        tokio::spawn(async move {
-            if let Err(error) = server.serve_stream::<C::Service, S>(theirs, service).await {
-                tracing::warn!(%error, "connection in process ended");
-            }
-        });
+        let beside = Beside { config: &self.config, is_task: true };
+        <Dispatcher as InProcess<C::Service, S, D>>::start(beside, theirs, service)?;
         self.connect_stream(ours).await
     }
+}
+
+/// Waits for a child to end, this long; then kills it.
+async fn end(child: &mut Child, patience: Duration) -> Option<Ended> {
+    if let Ok(Ok(status)) = timeout(patience, child.wait()).await {
+        return Some(Ended { status, by_itself: true });
+    }
+    let _ = child.start_kill();
+    let status = timeout(crate::child::PATIENCE, child.wait()).await.ok()?.ok()?;
+    Some(Ended { status, by_itself: false })
 }

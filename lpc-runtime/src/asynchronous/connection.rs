@@ -7,6 +7,7 @@
 //! What a message means, and what answers a call, is the [`Desk`]'s to say.
 
 use std::future::poll_fn;
+use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -33,6 +34,7 @@ use crate::server::context::{Current, Running, cancelled};
 use crate::server::desk::{Answered, Call, Desk, Step};
 use crate::server::ends::{self, Cause};
 use crate::server::served::{Served, Stopwatch};
+use crate::spans::CallSpan;
 use crate::sys::cpu;
 use crate::sys::socket::is_hung_up;
 
@@ -172,6 +174,8 @@ impl<D: Implementation> Connection<D> {
             if ended.is_err() && is_hung_up(self.link().socket()) {
                 self.desk.log_end(&Cause::HungUp);
                 self.link.close();
+            } else if ended.is_err() && self.desk.is_full() {
+                self.link().give_sign();
             }
         }
     }
@@ -241,12 +245,15 @@ impl<D: Implementation> Connection<D> {
         if call.running.is_cancelled() {
             return call.refused(self.link());
         }
+        let span = self.desk.span(call.method, call.id);
         let outcome = {
             let mut stopwatch = self.served.stopwatch(call.method);
             let request = self.served.request(self.link(), call.method, &call.body);
-            guarded(pin!(Some(self.served.dispatch.call(request))), &call.running, &mut stopwatch).await
+            let future = pin!(Some(self.served.dispatch.call(request)));
+            guarded(future, &call.running, &mut stopwatch, &span).await
         };
-        self.desk.answer(&self.served, self.link(), call, outcome)
+        let _entered = span.enter();
+        self.desk.answer(&self.served, self.link(), call, outcome, &span)
     }
 
     /// Sends the answer of a call, at once or with others: one system call sends them together. Gives the
@@ -285,6 +292,15 @@ impl<D: Implementation> Maintained for Connection<D> {
         self.link().trim()
     }
 
+    fn awaits_peer(&self) -> bool {
+        self.desk.is_awaited()
+    }
+
+    fn does_not_read(&self, error: io::Error) {
+        self.desk.log_end(&Cause::Error(&ends::broken(error)));
+        self.link.close();
+    }
+
     fn closing(&self) {
         self.desk.end();
     }
@@ -321,10 +337,12 @@ async fn guarded<F: Future<Output = Result<Reply>>>(
     mut future: Pin<&mut Option<F>>,
     running: &Arc<Running>,
     stopwatch: &mut Stopwatch<'_>,
+    span: &CallSpan,
 ) -> thread::Result<Result<Reply>> {
     let turns = poll_fn(|cx| {
         let Some(turn) = future.as_mut().as_pin_mut() else { return Poll::Pending };
         let _current = Current::enter(Arc::clone(running));
+        let _entered = span.enter();
         let output = match stopwatch.turn(|| catch_unwind(AssertUnwindSafe(|| turn.poll(cx)))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
@@ -336,6 +354,7 @@ async fn guarded<F: Future<Output = Result<Reply>>>(
         Either::First(output) => output,
         Either::Second(()) => {
             let _current = Current::enter(Arc::clone(running));
+            let _entered = span.enter();
             dropped(future, Ok(Err(cancelled(Progress::Ran))))
         }
     }

@@ -256,8 +256,8 @@ pub(super) fn spin<'s>(
     to_wake: &mut ToWake,
 ) -> MutexGuard<'s, State<Handover>> {
     let State { calls, callers } = &mut *state;
-    // The task is about to take it back.
-    if callers.is_wanted {
+    // The task is about to take it back, or whoever had it before has handed the answer out.
+    if callers.is_wanted || !calls.has_unanswered() {
         return state;
     }
     let Some(mut inbox) = callers.inbox.take() else { return state };

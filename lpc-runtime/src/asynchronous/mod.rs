@@ -14,6 +14,7 @@ mod socket;
 mod spinning;
 mod stream;
 mod thread_spin;
+mod timer;
 
 pub use self::client::{Client, Stub};
 pub use self::server::{Handle, Server, serve_parent};

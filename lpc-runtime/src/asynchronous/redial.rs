@@ -9,13 +9,16 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::caller::{Connected, dial};
+use super::caller::{Connected, Connection, dial};
+use super::timer::Timer;
+use crate::child::{self, Ended};
 use crate::client::reconnect::{ConnectionEvent, Dialling, Lost, Reconnect, Retries};
+use crate::client::reply;
+use crate::client::target::{OwnProgram, Target};
 use crate::client::time_limit::TimeLimit;
 use crate::config::Config;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Outcome, SyncEncode};
-use crate::port::Port;
 use crate::sys::fork::ForkGuard;
 
 /// Held by clients alone: nobody dials for a client that is gone.
@@ -25,13 +28,14 @@ pub(super) struct Redial(Arc<Line>);
 struct Line {
     /// A fork of the process takes none of the locks, which a thread that it does not have may hold.
     fork_guard: ForkGuard,
-    port: Port,
+    target: Target,
     service: Description,
     config: Config,
     policy: Reconnect,
     counters: Arc<Counters>,
     /// In which the connections are: a caller's may be one that ends with the call.
     runtime: Handle,
+    timer: Timer,
     state: Mutex<State>,
 }
 
@@ -39,6 +43,8 @@ struct State {
     connection: Arc<Connected>,
     lost: Lost,
     dialler: Option<Dialler>,
+    /// There is to be no other connection.
+    is_closed: bool,
 }
 
 /// The task that is about to replace the connection. It is no caller's, whose deadline may be too short for
@@ -62,7 +68,7 @@ impl Drop for Redial {
 impl Redial {
     /// In the runtime of the first connection.
     pub(super) fn new(
-        port: Port,
+        target: Target,
         service: Description,
         config: Config,
         policy: Reconnect,
@@ -70,16 +76,17 @@ impl Redial {
         connection: Connected,
     ) -> Self {
         let connection = Arc::new(connection);
-        let state = Mutex::new(State { connection, lost: Lost::default(), dialler: None });
+        let state = Mutex::new(State { connection, lost: Lost::default(), dialler: None, is_closed: false });
         let runtime = Handle::current();
         Self(Arc::new(Line {
             fork_guard: ForkGuard::here(),
-            port,
+            target,
             service,
             config,
             policy,
             counters,
             runtime,
+            timer: Timer::here(),
             state,
         }))
     }
@@ -99,6 +106,21 @@ impl Redial {
         current.map_or(self.0.config.limits.max_message, |connection| {
             connection.session().link().limits().max_message
         })
+    }
+
+    /// Ends the connection for good.
+    pub(super) fn close(&self) {
+        if !self.0.fork_guard.is_here() {
+            return;
+        }
+        let mut state = self.0.state();
+        state.is_closed = true;
+        let (connection, dialler) = (Arc::clone(&state.connection), state.dialler.take());
+        drop(state);
+        if let Some(dialler) = dialler {
+            dialler.task.abort();
+        }
+        connection.close(reply::closed());
     }
 
     pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,7 +148,7 @@ impl Redial {
         loop {
             let connection = self.connected(limit.deadline).await.map_err(explain)?;
             match connection.call(method, encode, limit.deadline).await {
-                Err(error) if retries.again(&error) => {}
+                Err(error) if !self.0.state().is_closed && retries.again(&error) => {}
                 result => return result.map_err(explain),
             }
         }
@@ -137,6 +159,9 @@ impl Redial {
         self.0.fork_guard.check()?;
         let mut outcome = {
             let mut state = self.0.state();
+            if state.is_closed {
+                return Err(reply::closed());
+            }
             if state.connection.session().is_usable() {
                 return Ok(Arc::clone(&state.connection));
             }
@@ -149,6 +174,7 @@ impl Redial {
         let dialled = async {
             match outcome.wait_for(Option::is_some).await {
                 Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+                Err(_) if self.0.state().is_closed => Err(reply::closed()),
                 Err(_) => {
                     let message = "no new connection to the server: the runtime has ended in which the client was made, \
                                    or Reconnect::on_event panicked";
@@ -156,13 +182,8 @@ impl Redial {
                 }
             }
         };
-        match deadline {
-            None => dialled.await?,
-            Some(deadline) => {
-                let in_time = tokio::time::timeout_at(deadline.into(), dialled).await;
-                in_time.unwrap_or_else(|_| Err(self.0.state().lost.not_in_time()))?;
-            }
-        }
+        let in_time = self.0.timer.within(deadline, dialled).await;
+        in_time.unwrap_or_else(|| Err(self.0.state().lost.not_in_time()))?;
         self.current()
     }
 }
@@ -175,6 +196,10 @@ impl Line {
         let task = runtime.spawn(async move {
             let result = line.dial().await.map(|connection| {
                 let mut state = line.state();
+                if state.is_closed {
+                    drop(state);
+                    return;
+                }
                 state.lost.end();
                 let lost = std::mem::replace(&mut state.connection, connection);
                 drop(state);
@@ -191,15 +216,16 @@ impl Line {
         let lost = {
             let mut state = self.state();
             let State { lost, connection, .. } = &mut *state;
-            lost.note(|| connection.session().why_closed())
+            lost.note(|| connection.session().why_lost())
         };
         if let Some(lost) = lost {
             self.policy.tell(&ConnectionEvent::Lost(&lost));
         }
         let mut tries = Dialling::new(&self.policy, None);
+        self.end_program(&tries).await;
         loop {
             let config = self.config.with_handshake_within(tries.left());
-            match dial(&self.port, self.service, &config, Arc::clone(&self.counters)).await {
+            match self.connect(&config).await {
                 Ok(connection) => return Ok(Arc::new(connection)),
                 Err(error) => {
                     self.state().lost.failed(&error);
@@ -209,7 +235,62 @@ impl Line {
         }
     }
 
+    /// Sees to what is left of the program whose connection was lost, and pauses where that has not lived
+    /// long.
+    async fn end_program(&self, tries: &Dialling<'_>) {
+        let Target::Program(program) = &self.target else { return };
+        let (child, pause) = program.lock().lost(&self.policy);
+        if let Some(child) = child
+            && let Some(ended) = child.end_later(child::PATIENCE).await
+        {
+            self.policy.tell(&ConnectionEvent::ChildExited(ended.status));
+        }
+        tokio::time::sleep(tries.left().map_or(pause, |left| left.min(pause))).await;
+    }
+
+    async fn connect(&self, config: &Config) -> Result<Connected> {
+        match &self.target {
+            Target::Port(port) => dial(port, self.service, config, Arc::clone(&self.counters)).await,
+            Target::Program(program) => {
+                let (connection, ended) =
+                    start(program, self.service, config, Arc::clone(&self.counters)).await;
+                if let Some(ended) = ended {
+                    self.policy.tell(&ConnectionEvent::ChildExited(ended.status));
+                }
+                connection
+            }
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts the program, and connects with it. One that does not serve is ended.
+pub(super) async fn start(
+    program: &OwnProgram,
+    service: Description,
+    config: &Config,
+    counters: Arc<Counters>,
+) -> (Result<Connected>, Option<Ended>) {
+    let (name, started) = {
+        let mut program = program.lock();
+        (program.name(), program.start(config))
+    };
+    let (stream, child) = match started {
+        Ok(started) => started,
+        Err(error) => return (Err(error), None),
+    };
+    match Connection::connect(stream, service, config, counters).await {
+        Ok(connection) => {
+            connection.session().is_with(Arc::clone(child.process()));
+            program.lock().serves(child);
+            (Ok(connection), None)
+        }
+        Err(error) => {
+            let ended = child.end_later(child::patience(&error)).await;
+            (Err(child::failed(error, &name, ended)), ended)
+        }
     }
 }

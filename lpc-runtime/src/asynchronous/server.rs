@@ -1,11 +1,19 @@
 //! The async server: it accepts connections, and gives each a task.
 
+use std::future::{pending, poll_fn};
+use std::io;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
+use std::time::Duration;
 
 use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Result, Service};
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -13,18 +21,20 @@ use tokio::time::timeout;
 
 use super::connection::{Connection, Implementation};
 use super::race::{Either, race};
-use super::stream::Stream;
+use super::stream::{self, Stream};
 use super::{ServerBuilder, greeting};
 use crate::config::Config;
 use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::connection::tally::Counters;
 use crate::generated::{AsyncDispatch, Description, Dispatcher, Reply, Request};
-use crate::port::{Listener, Port};
+use crate::home::Noted;
+use crate::port::{ActivatedSockets, Listener, Port, activation};
 use crate::server::admission::{self, Admission, Permit};
 use crate::server::ends;
 use crate::server::served::Served;
 use crate::stats::Stats;
+use crate::sys::fork::PerProcess;
 use crate::sys::notify;
 use crate::sys::socket::Wait;
 
@@ -39,8 +49,10 @@ pub struct Server {
 }
 
 /// A handle to an async server, by which any thread or task can watch and stop it.
+///
+/// In a fork of its process it is the handle to what the fork serves.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<Control>);
+pub struct Handle(Arc<PerProcess<Arc<Control>>>);
 
 #[derive(Debug, Default)]
 struct Control {
@@ -61,16 +73,14 @@ impl Server {
         Self::builder().bind(port)
     }
 
-    /// The listening socket that the service manager opened for this process (systemd.socket(5),
-    /// `LISTEN_FDS`): the first one that is a Unix stream socket.
-    ///
-    /// It removes `LISTEN_FDS` and related variables from the environment, so that no child takes them for
-    /// its own. Call it while no other thread uses the environment, best at the start: see
-    /// [`std::env::remove_var`].
+    /// A server of the listening sockets that the service manager opened for this process (systemd.socket(5),
+    /// `LISTEN_FDS`): of all that are Unix stream sockets, whatever their names, with the same service. For
+    /// services at sockets of different names see [`ActivatedSockets`](crate::ActivatedSockets).
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is none.
+    /// Those of [`ActivatedSockets::from_env`](crate::ActivatedSockets::from_env), which also says what
+    /// becomes of the environment.
     pub fn from_env() -> Result<Self> {
         Self::builder().from_env()
     }
@@ -78,6 +88,10 @@ impl Server {
     /// A builder with the default settings.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::new()
+    }
+
+    fn new(listener: Listener, config: Config) -> Self {
+        Self { listener, config, handle: Handle(Arc::new(PerProcess::new(Arc::default))) }
     }
 
     /// A handle to watch and stop this server while it serves.
@@ -99,9 +113,12 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the environment variable `LPC_THRESHOLD` is no threshold,
-    /// and [`Io`](ErrorKind::Io) if the listening socket fails for good. A failure of one connection ends
-    /// that connection, and is logged with `tracing`.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): the environment variable `LPC_THRESHOLD` is no threshold.
+    /// - [`Io`](ErrorKind::Io): the listening socket fails for good.
+    /// - [`AddrInUse`](ErrorKind::AddrInUse): this process is a fork of the one that bound the port and
+    ///   let go of it, and another server holds it now.
+    ///
+    /// A failure of one connection ends that connection, and is logged with `tracing`.
     ///
     /// # Panics
     ///
@@ -111,11 +128,11 @@ impl Server {
     ///
     /// If the future is dropped, the port and all connections are closed. Running calls go on, and their
     /// results are dropped.
-    pub async fn serve<M: Service, S: Send + Sync + 'static>(self, service: S) -> Result<()>
+    pub fn serve<M: Service, S: Send + Sync + 'static>(self, service: S) -> impl Future<Output = Result<()>>
     where
         Dispatcher: AsyncDispatch<M, S>,
     {
-        self.serve_arc::<M, S>(Arc::new(service)).await
+        self.serve_arc::<M, S>(Arc::new(service))
     }
 
     /// Like [`serve`](Self::serve), with an implementation that this process uses as well.
@@ -127,18 +144,42 @@ impl Server {
     /// # Panics
     ///
     /// Those of [`serve`](Self::serve).
-    pub async fn serve_arc<M: Service, S: Send + Sync + 'static>(self, service: Arc<S>) -> Result<()>
+    pub fn serve_arc<M: Service, S: Send + Sync + 'static>(
+        self,
+        service: Arc<S>,
+    ) -> impl Future<Output = Result<()>>
+    where
+        Dispatcher: AsyncDispatch<M, S>,
+    {
+        // Now: who calls before this is polled first would wait, too.
+        let noted = self.note_home();
+        async move {
+            // It may have been moved to another runtime.
+            drop(noted);
+            let _noted = self.note_home();
+            self.serve_here::<M, S>(service).await
+        }
+    }
+
+    /// Notes in which runtime it is polled.
+    fn note_home(&self) -> Option<Noted> {
+        self.listener.path().and_then(Noted::here)
+    }
+
+    async fn serve_here<M: Service, S: Send + Sync + 'static>(self, service: Arc<S>) -> Result<()>
     where
         Dispatcher: AsyncDispatch<M, S>,
     {
         let served = served::<M, S>(service, &self.config)?;
-        let Self { listener, config, handle } = self;
-        let mut connections = JoinSet::new();
+        let Self { mut listener, config, handle } = self;
+        let control = handle.0.get();
+        let mut accepting =
+            Accepting { config: &config, control, served: &served, connections: JoinSet::new() };
+        let before = listener.serve()?;
         if config.systemd_notify {
             notify::tell(notify::READY);
         }
-        let accepting = accept(&listener, &config, &handle.0, &served, &mut connections);
-        let result = match race(accepting, handle.0.stop.notified()).await {
+        let result = match race(accepting.run(&mut listener, before), control.stop.notified()).await {
             Either::First(result) => result,
             Either::Second(()) => Ok(()),
         };
@@ -148,53 +189,79 @@ impl Server {
         // A client that connects from now on is refused by the system.
         drop(listener);
         handle.shutdown();
-        let finished = async { while connections.join_next().await.is_some() {} };
-        let finished = race(finished, handle.0.cut.notified());
+        let finished = async { while accepting.connections.join_next().await.is_some() {} };
+        let finished = race(finished, control.cut.notified());
         if timeout(config.shutdown_timeout, finished).await.is_err() {
-            ends::log_cut_off(served.service, &config, handle.0.admission.close());
+            ends::log_cut_off(served.service, &config, control.admission.close());
         }
         result
     }
 }
 
-/// Takes connections.
-async fn accept<D: Implementation>(
-    listener: &Listener,
-    config: &Config,
-    control: &Arc<Control>,
-    served: &Arc<Served<D>>,
-    connections: &mut JoinSet<()>,
-) -> Result<()> {
-    listener.socket().set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener.socket().try_clone()?)?;
-    let (service, admission) = (served.service, &control.admission);
-    loop {
-        while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => match stream.into_std().and_then(Stream::new) {
+/// What it takes to accept connections.
+struct Accepting<'s, D: Implementation> {
+    config: &'s Config,
+    control: &'s Arc<Control>,
+    served: &'s Arc<Served<D>>,
+    connections: JoinSet<()>,
+}
+
+impl<D: Implementation> Accepting<'_, D> {
+    /// Accepts connections; first those of the socket that the listener had before.
+    async fn run(&mut self, listener: &mut Listener, mut before: Option<StdListener>) -> Result<()> {
+        let mut watched = Watched::new(listener)?;
+        loop {
+            if let Some(before) = before.take() {
+                loop {
+                    match before.accept() {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                        accepted => self.take(accepted.map(|(stream, _)| stream)).await?,
+                    }
+                }
+                watched = loop {
+                    match Watched::new(listener) {
+                        Err(error) if crate::port::is_passing(&error) => self.pause(error).await,
+                        watched => break watched?,
+                    }
+                };
+            }
+            while self.connections.try_join_next().is_some() {}
+            match race(watched.accept(), watched.changed(listener.check_after())).await {
+                Either::First(accepted) => self.take(accepted).await?,
+                Either::Second(()) => {}
+            }
+            before = listener.check();
+        }
+    }
+
+    /// Has a task serve a connection.
+    async fn take(&mut self, accepted: io::Result<UnixStream>) -> Result<()> {
+        let (service, admission) = (self.served.service, &self.control.admission);
+        let stream = match accepted {
+            Ok(stream) => match Stream::new(stream) {
                 Ok(stream) => Arc::new(stream),
                 Err(error) => {
                     admission.log_refusal(service, None, &error.into());
-                    continue;
+                    return Ok(());
                 }
             },
             Err(error) if crate::port::is_passing(&error) => {
-                admission.log_refusal(service, None, &error.into());
-                tokio::time::sleep(admission::PAUSE).await;
-                continue;
+                self.pause(error).await;
+                return Ok(());
             }
             Err(error) => {
                 let message = format!("connections cannot be accepted any more: {error}");
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
-        while admission.is_full(service, config) {
+        while admission.is_full(service, self.config) {
             tokio::time::sleep(admission::FULL_PAUSE).await;
         }
-        let Some(permit) = admission.admit(&stream, service, config) else { continue };
+        let Some(permit) = admission.admit(&stream, service, self.config) else { return Ok(()) };
         let peer = permit.peer().cloned();
-        let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
-        connections.spawn(async move {
+        let (control, served) = (Arc::clone(self.control), Arc::clone(self.served));
+        let config = self.config.clone();
+        self.connections.spawn(async move {
             match greet(&stream, &served, &config, &control, permit).await {
                 Ok((connection, inbox)) => {
                     // It has been logged.
@@ -203,6 +270,64 @@ async fn accept<D: Implementation>(
                 Err(error) => control.admission.log_refusal(service, peer.as_ref(), &error),
             }
         });
+        Ok(())
+    }
+
+    /// The system has no descriptor for another connection.
+    async fn pause(&self, error: io::Error) {
+        self.control.admission.log_refusal(self.served.service, None, &error.into());
+        tokio::time::sleep(admission::PAUSE).await;
+    }
+}
+
+/// A [`Listener`] as the runtime watches it.
+struct Watched {
+    sockets: Vec<UnixListener>,
+    /// Which is asked first.
+    first: AtomicUsize,
+    watch: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Watched {
+    fn new(listener: &Listener) -> io::Result<Self> {
+        let sockets = listener.sockets().iter().map(|socket| UnixListener::from_std(socket.try_clone()?));
+        let sockets = sockets.collect::<io::Result<_>>()?;
+        let watch = listener.watch().map(|watch| stream::watch_for_events(watch.try_clone_to_owned()?));
+        Ok(Self { sockets, first: AtomicUsize::new(0), watch: watch.transpose()? })
+    }
+
+    /// The next connection, of any of the sockets.
+    async fn accept(&self) -> io::Result<UnixStream> {
+        let count = self.sockets.len();
+        let accepted = poll_fn(|cx| {
+            for at in (self.first.load(Relaxed)..).take(count).map(|at| at % count) {
+                if let Poll::Ready(accepted) = self.sockets[at].poll_accept(cx) {
+                    // One that has many clients does not keep the others waiting.
+                    self.first.store(at + 1, Relaxed);
+                    return Poll::Ready(accepted);
+                }
+            }
+            Poll::Pending
+        });
+        accepted.await.and_then(|(stream, _)| stream.into_std())
+    }
+
+    /// It is time to [check](Listener::check), or this time has passed.
+    async fn changed(&self, after: Option<Duration>) {
+        let told = async {
+            match &self.watch {
+                Some(watch) => match watch.readable().await {
+                    Ok(mut ready) => ready.clear_ready(),
+                    // The runtime ends.
+                    Err(_) => pending().await,
+                },
+                None => pending().await,
+            }
+        };
+        match after {
+            Some(after) => drop(timeout(after, told).await),
+            None => told.await,
+        }
     }
 }
 
@@ -273,28 +398,48 @@ impl ServerBuilder {
     /// stays beside it. If this process is killed while a child of fork(2) lives, the child still holds the
     /// port until it ends or executes a program.
     ///
+    /// If the socket is removed or moved while the server serves, it is bound again. What stands in its place
+    /// then is left alone, and the port is back when that is gone.
+    ///
+    /// A daemon may bind, fork, and serve in the child: the child takes the port over, whether or not its
+    /// parent drops the server, and handles that were made before the fork are those of its server.
+    ///
     /// # Errors
     ///
     /// - [`AddrInUse`](ErrorKind::AddrInUse): another server holds the port.
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied): another user can enter the directory of a name,
     ///   or owns the lock file.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path; or it is a
-    ///   name and `socket_mode` is set; or the environment variable `LPC_THRESHOLD` is no threshold.
+    /// - [`NotFound`](ErrorKind::NotFound): the directory of a path does not exist.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path, or
+    ///   something else than a socket is there; or it is a name and `socket_mode` is set; or the
+    ///   environment variable `LPC_THRESHOLD` is no threshold.
     pub fn bind(self, port: impl AsRef<Path>) -> Result<Server> {
         // What is wrong with the environment is better said before anybody connects.
         self.config.thresholds(&[])?;
-        let listener = Listener::Port(Port::new(port)?.bind(self.config.socket_mode)?);
-        Ok(Server { listener, config: self.config, handle: Handle(Arc::default()) })
+        let bound = Port::new(port)?.bind(self.config.socket_mode)?;
+        Ok(Server::new(Listener::Port(Box::new(bound)), self.config))
     }
 
-    /// Takes the listening socket that the service manager opened: see [`Server::from_env`].
+    /// Serves the sockets that the service manager opened: see [`Server::from_env`].
     ///
     /// # Errors
     ///
     /// Those of [`Server::from_env`].
     pub fn from_env(self) -> Result<Server> {
-        let listener = Listener::Inherited(crate::port::inherited()?);
-        Ok(Server { listener, config: self.config, handle: Handle(Arc::default()) })
+        self.from_listeners(ActivatedSockets::from_env()?.take_all())
+    }
+
+    /// Serves these listening sockets, all with the same service: those that
+    /// [`ActivatedSockets`](crate::ActivatedSockets) have by name, or others that this process was handed.
+    /// They stay where they are in the file system when the server ends.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is none, or one does not listen.
+    pub fn from_listeners(self, listeners: impl IntoIterator<Item = StdListener>) -> Result<Server> {
+        let listeners: Vec<_> = listeners.into_iter().collect();
+        activation::check(&listeners)?;
+        Ok(Server::new(Listener::HandedOver(listeners), self.config))
     }
 
     /// Serves one connection, until its client hangs up and the last running call has ended. The client
@@ -311,7 +456,7 @@ impl ServerBuilder {
     /// Outside of a tokio runtime with I/O and time enabled.
     pub async fn serve_stream<M: Service, S: Send + Sync + 'static>(
         self,
-        stream: std::os::unix::net::UnixStream,
+        stream: UnixStream,
         service: S,
     ) -> Result<()>
     where
@@ -347,21 +492,22 @@ impl Handle {
     /// How many calls and bytes have taken which lane so far, on all connections.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.counters.read()
+        self.0.get().counters.read()
     }
 
     /// How many connections there are, including those with a pending handshake.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.admission.count()
+        self.0.get().admission.count()
     }
 
     /// Shuts the server down gracefully. It accepts no connection and receives nothing any more, and answers
     /// the calls that have arrived. Its `serve` returns once it has, or after
     /// [`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout).
     pub fn shutdown(&self) {
-        if self.0.admission.stop_receiving() {
-            self.0.stop.notify_one();
+        let control = self.0.get();
+        if control.admission.stop_receiving() {
+            control.stop.notify_one();
         }
     }
 
@@ -369,7 +515,7 @@ impl Handle {
     /// waited for nor answered.
     pub fn shutdown_now(&self) {
         self.shutdown();
-        self.0.admission.close();
-        self.0.cut.notify_one();
+        self.0.get().admission.close();
+        self.0.get().cut.notify_one();
     }
 }

@@ -224,7 +224,14 @@ async fn receive(socket: &Stream, inbox: &mut Inbox, stall: Duration) -> Result<
     loop {
         let readable = match inbox.stalled_at(stall) {
             None => socket.readable().await,
-            Some(at) => timeout_at(at.into(), socket.readable()).await.map_err(|_| stopped(stall))?,
+            Some(at) => match timeout_at(at.into(), socket.readable()).await {
+                Ok(readable) => readable,
+                // It may be this process that was stopped, while the rest has come.
+                Err(_) => match inbox.try_fill(socket, Wait::Never)? {
+                    Filled::Nothing => return Err(stopped(stall)),
+                    filled => return Ok(filled),
+                },
+            },
         };
         readable.map_err(Error::from)?;
         let filled = try_receive(socket, inbox)?;

@@ -4,20 +4,16 @@
 use std::future::poll_fn;
 use std::os::fd::AsFd;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::yield_now;
 
 use super::stream::Stream;
-use crate::connection::inbox::{FillError, Filled, Inbox};
+use crate::connection::inbox::{self, FillError, Filled, Inbox, Spun};
 
-/// One spin for something to receive: since when, and for how long at most.
+/// One spin for something to receive, in turns.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spinning {
-    /// `None` before the first try, which costs no look at the clock.
-    began: Option<Instant>,
-    time: Duration,
-}
+pub(super) struct Spinning(inbox::Spinning);
 
 impl Spinning {
     /// `None` where it does not pay, and where one [spins for all](super::thread_spin) connections of the
@@ -27,7 +23,7 @@ impl Spinning {
             return None;
         }
         let time = inbox.spin_budget();
-        (!time.is_zero()).then_some(Self { began: None, time })
+        (!time.is_zero()).then(|| Self(inbox::Spinning::new(time)))
     }
 
     /// Spins as long as that pays: in short turns, between which all others have theirs.
@@ -62,18 +58,12 @@ impl Spinning {
     fn turn(&mut self, socket: impl AsFd, inbox: &mut Inbox) -> Result<Option<Filled>, FillError> {
         let mut turn = None;
         loop {
-            let filled = inbox.try_fill_some(socket.as_fd())?;
-            if filled != Filled::Nothing {
-                inbox.found(self.began);
-                return Ok(Some(filled));
-            }
+            let now = match self.0.turn(socket.as_fd(), inbox)? {
+                Spun::Ended(filled) => return Ok(Some(filled)),
+                Spun::GoesOn(now) => now,
+            };
             if turn.is_none() && inbox.is_contended() {
-                return Ok(Some(filled));
-            }
-            let now = Instant::now();
-            if now - *self.began.get_or_insert(now) >= self.time {
-                inbox.missed();
-                return Ok(Some(filled));
+                return Ok(Some(Filled::Nothing));
             }
             if now - *turn.get_or_insert(now) >= TURN {
                 return Ok(None);

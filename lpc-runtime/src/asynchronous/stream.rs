@@ -10,7 +10,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -147,6 +147,12 @@ fn watch(stream: Arc<UnixStream>, interest: Interest) -> io::Result<AsyncFd<Arc<
     // SAFETY: a `UnixStream` owns its descriptor: the number stays the same, open and of the same socket, for
     // as long as it lives, and an `Arc` gives no other one out.
     Ok(unsafe { AsyncFd::register_with_interest(stream, interest) }?)
+}
+
+/// Watches a file of the kernel's that has events to be read.
+pub(super) fn watch_for_events(file: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: it owns its descriptor, whose number stays the same and open for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) }?)
 }
 
 impl AsFd for Stream {

@@ -12,7 +12,7 @@ use tokio::task::yield_now;
 
 use super::socket::try_receive;
 use super::stream::Stream;
-use crate::connection::inbox::{Filled, Inbox};
+use crate::connection::inbox::{Filled, Glance, Inbox};
 use crate::connection::sharing;
 
 /// The task's part in the spin of its thread: as long as it has this, it may be the one that spins.
@@ -56,7 +56,7 @@ impl Drop for Spinner {
 /// wait without that.
 pub(super) async fn spin(socket: &Stream, inbox: &mut Inbox) -> Result<Filled> {
     if inbox.is_in_ring() {
-        return spin_on_ring(inbox).await;
+        return spin_on_ring(socket, inbox).await;
     }
     let Some(spinner) = Spinner::begin(inbox) else { return Ok(Filled::Nothing) };
     loop {
@@ -85,16 +85,21 @@ pub(super) async fn spin(socket: &Stream, inbox: &mut Inbox) -> Result<Filled> {
 
 /// The same where the peer sends through its ring, of which the reactor knows nothing: each such task asks
 /// for itself as long as one spins, once a turn.
-async fn spin_on_ring(inbox: &mut Inbox) -> Result<Filled> {
+async fn spin_on_ring(socket: &Stream, inbox: &mut Inbox) -> Result<Filled> {
     let Some((connection, budget)) = inbox.shared_spin() else { return Ok(Filled::Nothing) };
     let spinner = Spinner { connection };
-    let mut turns = 0;
-    while sharing::thread(|thread| thread.joins(connection, budget, turns, Instant::now())) {
+    let (mut turns, mut glance) = (0, Glance::default());
+    loop {
+        let now = Instant::now();
+        if !sharing::thread(|thread| thread.joins(connection, budget, turns, now)) {
+            break;
+        }
         yield_now().await;
-        if inbox.poll_ring() {
+        let filled = if inbox.poll_ring() { Filled::Some } else { glance.at(now, socket, inbox)? };
+        if filled != Filled::Nothing {
             spinner.found();
             inbox.count_spin(true);
-            return Ok(Filled::Some);
+            return Ok(filled);
         }
         turns += 1;
     }

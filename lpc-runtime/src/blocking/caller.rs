@@ -5,6 +5,7 @@
 //! sends and receives by itself: two system calls, no other thread. [`Turns`] says whose turn it is; here is
 //! what a caller does with it.
 
+use std::io;
 use std::num::NonZero;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, MutexGuard, OnceLock};
@@ -16,7 +17,7 @@ use lpc_core::form::Question;
 use lpc_core::frame::{self, CallId};
 use lpc_core::receive::Role;
 use lpc_core::turns::{Caller, Spot, Step, Turns, Waits};
-use lpc_core::{Result, handshake};
+use lpc_core::{Error, Result, handshake};
 
 use super::greeting;
 use crate::body::arrived::Arrived;
@@ -29,10 +30,12 @@ use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::link::Link;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Encode, Encoder, Outcome};
+use crate::home::Home;
 use crate::maintenance::{self, Left, Maintained};
 use crate::memory::lender::Loaned;
 use crate::port::Port;
 use crate::shared::{Plain, SharedMut};
+use crate::spans::CallSpan;
 use crate::sys::cpu;
 use crate::sys::socket::{self, Wait};
 use crate::sys::thread::waker;
@@ -41,6 +44,7 @@ use crate::sys::thread::waker;
 #[derive(Debug)]
 pub(super) struct Connection {
     session: Session<Callers>,
+    home: Home,
 }
 
 pub(super) type Callers = Turns<Box<Inbox>>;
@@ -62,7 +66,9 @@ impl Connection {
         service: Description,
         config: &Config,
         counters: Arc<Counters>,
+        home: Home,
     ) -> Result<Arc<Self>> {
+        home.check()?;
         // Before the other side counts the time.
         service.check_forms()?;
         let thresholds = config.thresholds(service.methods)?;
@@ -73,7 +79,7 @@ impl Connection {
         let inbox = Box::new(Inbox::new(Role::Client, config.limits, is_trusted, &link));
         let callers = Turns::new(inbox, contention());
         let session = Session::new(link, service, greeted, thresholds, config, callers);
-        let connection = Arc::new(Self { session });
+        let connection = Arc::new(Self { session, home });
         connection.link().maintained_by(maintenance::weak(&connection));
         if connection.link().limits().quick_lane {
             connection.link().offer_ring();
@@ -95,11 +101,20 @@ impl Connection {
             && !(self.session.state().callers.is_free() && socket::is_hung_up(self.link().socket()))
     }
 
+    /// Ends the connection, and with it all calls.
+    pub(super) fn close(&self, reason: &Error) {
+        self.session.close(reason.clone());
+        // Where a caller receives, it sees the end; where none does, calls may be on their way to wait.
+        if self.link().check_process().is_ok() && self.receive_what_is_there(|_| ()).is_some() {
+            self.session.end(reason);
+        }
+    }
+
     pub(super) fn loan<T: Plain>(&self, len: usize, deadline: Option<Instant>) -> Result<SharedMut<[T]>> {
         let mut wait = QuotaWait::new(self.session.at_quota(), deadline);
         let mut place = None;
         loop {
-            let tried = self.session.try_loan(len)?;
+            let tried = self.session.try_loan(len).map_err(|error| self.explained(error, deadline))?;
             drop(place.take());
             match tried {
                 Ok(loan) => return Ok(loan),
@@ -136,29 +151,44 @@ impl Connection {
         encode: &Encode<'_>,
         deadline: Option<Instant>,
     ) -> Result<R> {
-        let reply = self.fetch(method, number, encode, deadline);
+        let span = self.session.span(method);
+        let _entered = span.enter();
+        let reply = self.fetch((method, number), encode, deadline, &span);
         let result = reply.and_then(|reply| self.session.decode(reply, (method, number)));
+        let result = result.map_err(|error| self.explained(error, deadline));
+        span.ended(&result);
         result.map_err(|error| self.session.service().context(method, error))
+    }
+
+    /// The error of the end of a connection to a child says how that has ended.
+    #[cold]
+    fn explained(&self, error: Error, deadline: Option<Instant>) -> Error {
+        match self.session.child_of(&error) {
+            Some(child) => child.explain(error, deadline),
+            None => error,
+        }
     }
 
     /// Makes a call and waits for its reply.
     #[inline]
     fn fetch(
         &self,
-        method: u32,
-        number: u16,
+        method: (u32, u16),
         encode: &Encode<'_>,
         deadline: Option<Instant>,
+        span: &CallSpan,
     ) -> Result<Fetched<'_>> {
-        let request = self.encode((method, number), encode, deadline)?;
+        let request = self.encode(method, encode, deadline)?;
         let (call, half) = self.start(request, deadline)?;
-        let answer = self.wait(call, half, method, deadline)?;
-        self.session.fetched(call, answer, method, deadline)
+        span.sent(call);
+        let answer = self.wait(call, half, method.0, deadline)?;
+        self.session.fetched(call, answer, method.0, deadline)
     }
 
     #[inline]
     fn encode(&self, method: (u32, u16), encode: &Encode<'_>, deadline: Option<Instant>) -> Result<Encoded> {
         self.link().check_process()?;
+        self.home.check()?;
         let mut hint = 0;
         let (mut wait, mut place) = (None, None);
         loop {
@@ -176,7 +206,7 @@ impl Connection {
     /// with.
     #[inline]
     fn start(&self, mut request: Encoded, deadline: Option<Instant>) -> Result<Started> {
-        let mut state = self.admit(deadline)?;
+        let mut state = self.admit(request.nesting(), deadline)?;
         let call = self.session.start(&mut state, &mut request, deadline);
         // It will be needed twice.
         let cpu = cpu::current();
@@ -251,17 +281,29 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<Option<Box<Inbox>>> {
         self.link().counters().fallback();
-        let frame = body.inline(call, deadline.map(reply::time_left));
+        let frame = body.inline(call, deadline.map(reply::time_left)).inspect_err(|_| self.unsend(call));
         // What is lent with it has been lent.
-        let sent = self.send(call, &frame, &[], cpu::current(), deadline);
+        let sent = frame.and_then(|frame| self.send(call, &frame, &[], cpu::current(), deadline));
         sent.inspect_err(|_| self.link().lender().take_back(body.loans()))
+    }
+
+    /// The call is not sent again: the server has not taken it in.
+    #[cold]
+    fn unsend(&self, call: CallId) {
+        let mut state = self.session.state();
+        let gone = state.calls.unsent(call);
+        let gone = state.woken(gone);
+        let actions = state.callers.abort_send();
+        drop(state);
+        self.session.act(actions);
+        drop(gone);
     }
 
     /// The calls, with a permit for one more.
     #[inline]
-    fn admit(&self, deadline: Option<Instant>) -> Result<MutexGuard<'_, State<Callers>>> {
+    fn admit(&self, nesting: u32, deadline: Option<Instant>) -> Result<MutexGuard<'_, State<Callers>>> {
         let mut state = self.session.state();
-        if state.calls.admit()? {
+        if state.calls.admit_nested(nesting)? {
             return Ok(state);
         }
         let ticket = state.calls.queue();
@@ -443,6 +485,15 @@ impl Maintained for Connection {
         let _ = self.receive_what_is_there(|_| ());
     }
 
+    fn awaits_peer(&self) -> bool {
+        let _ = self.receive_what_is_there(|_| ());
+        self.session.awaits_server()
+    }
+
+    fn does_not_read(&self, error: io::Error) {
+        self.close(&reply::stopped(error));
+    }
+
     fn send_failed(&self) {
         self.session.send_failed();
     }
@@ -480,7 +531,8 @@ pub(super) fn dial(
     counters: Arc<Counters>,
 ) -> Result<Arc<Connection>> {
     let stream = port.connect(config.handshake_timeout)?;
+    let home = Home::of(port, &stream);
     let connected = crate::handshake::check_server(&stream, config)
-        .and_then(|()| Connection::new(stream, service, config, counters));
+        .and_then(|()| Connection::new(stream, service, config, counters, home));
     connected.map_err(|error| error.with_context(format_args!("port {}", port.describe())))
 }

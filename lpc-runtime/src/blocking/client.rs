@@ -5,21 +5,25 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 #[cfg(doc)]
 use lpc_core::ErrorKind;
 use lpc_core::{Result, Service};
 
+use super::ClientBuilder;
 use super::caller::{Connection, dial};
-use super::redial::Redial;
-use super::{ClientBuilder, ServerBuilder};
+use super::redial::{Redial, start};
+#[cfg(doc)]
+use crate::client::reconnect::Reconnect;
 use crate::client::reply;
+use crate::client::target::{OwnProgram, Target};
 use crate::client::time_limit::TimeLimit;
 use crate::connection::tally::Counters;
-use crate::generated::{Description, Dispatch, Dispatcher, Encoder, Outcome};
+use crate::generated::{Description, Dispatcher, Encoder, Outcome};
+use crate::home::Home;
 use crate::port::Port;
+use crate::server::in_process::{Beside, InProcess};
 use crate::shared::{Plain, SharedMut};
 use crate::stats::Stats;
 
@@ -84,6 +88,44 @@ impl Client {
         match &*self.channel {
             Channel::Once(connection) => connection.is_connected(),
             Channel::Again(redial) => redial.is_connected(),
+        }
+    }
+
+    /// Ends the connection, from any thread. Calls that are under way fail at once with
+    /// [`Disconnected`](ErrorKind::Disconnected), and their [progress](lpc_core::Error::progress) says
+    /// whether they may have run; the server cancels those that run. Calls that are made after that fail as
+    /// not sent. It is the end of all clones; a client that [reconnects](ClientBuilder::reconnect) does so no
+    /// more.
+    ///
+    /// A thread that waits for a call is freed so: a blocking call has nothing that could be dropped. It
+    /// frees all calls of this connection, so a call that is to be cancelled alone is made through a client
+    /// of its own, or has a [deadline](Self::with_deadline).
+    ///
+    /// ```
+    /// # use lpc::{Context, service};
+    /// # use std::time::Duration;
+    /// # #[service] pub trait Jobs { fn run(&self) -> lpc::Result<()>; }
+    /// # static RUNS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    /// # struct Slow;
+    /// # impl Jobs for Slow {
+    /// #     fn run(&self) -> lpc::Result<()> {
+    /// #         RUNS.store(true, std::sync::atomic::Ordering::SeqCst);
+    /// #         let _ = Context::current().wait_cancelled(Duration::from_secs(60));
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # let jobs = JobsClient::builder().in_process(Slow)?;
+    /// let closer = jobs.client().clone();
+    /// let job = std::thread::spawn(move || jobs.run());
+    /// # while !RUNS.load(std::sync::atomic::Ordering::SeqCst) { std::thread::yield_now() }
+    /// closer.close();
+    /// assert!(job.join().unwrap().unwrap_err().is_disconnected());
+    /// # Ok::<(), lpc::Error>(())
+    /// ```
+    pub fn close(&self) {
+        match &*self.channel {
+            Channel::Once(connection) => connection.close(&reply::closed()),
+            Channel::Again(redial) => redial.close(),
         }
     }
 
@@ -177,15 +219,18 @@ impl<C: Stub> ClientBuilder<C> {
     ///
     /// # Errors
     ///
-    /// - [`NotFound`](ErrorKind::NotFound): no server listens at the port.
+    /// - [`NotFound`](ErrorKind::NotFound): no server listens at the port. The text says whether its
+    ///   directory, the socket or the server is missing.
     /// - [`WrongService`](ErrorKind::WrongService): the server there has another service.
     /// - [`Protocol`](ErrorKind::Protocol): the server does not speak this version of lpc.
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied): one side does not [accept](Self::accept) the
-    ///   other's user.
+    ///   other's user, or this user may not use the socket or enter a directory on its path.
     /// - [`ResourceExhausted`](ErrorKind::ResourceExhausted): the server has reached a limit of connections.
     /// - [`TimedOut`](ErrorKind::TimedOut): the server did not answer within `handshake_timeout`.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path, or the
-    ///   environment variable `LPC_THRESHOLD` is no threshold.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path, or what is
+    ///   there is no socket; or the environment variable `LPC_THRESHOLD` is no threshold; or this is the only
+    ///   thread of the tokio runtime in which the server is polled, and would wait for itself. (So would calls,
+    ///   which then fail likewise.) Use the async client there, or `tokio::task::spawn_blocking`.
     pub fn connect(self, port: impl AsRef<Path>) -> Result<C> {
         let (port, service) = (Port::new(port)?, Description::of::<C::Service>());
         let counters = Arc::new(Counters::default());
@@ -193,7 +238,7 @@ impl<C: Stub> ClientBuilder<C> {
         let channel = match self.config.reconnect.clone() {
             None => Channel::Once(connection),
             Some(policy) => Channel::Again(Box::new(Redial::new(
-                port,
+                Target::Port(port),
                 service,
                 self.config,
                 policy,
@@ -213,56 +258,107 @@ impl<C: Stub> ClientBuilder<C> {
     pub fn connect_stream(self, stream: UnixStream) -> Result<C> {
         self.config.refuse_reconnect()?;
         stream.set_nonblocking(false)?;
-        let connection =
-            Connection::new(stream, Description::of::<C::Service>(), &self.config, Arc::default())?;
+        let connection = Connection::new(
+            stream,
+            Description::of::<C::Service>(),
+            &self.config,
+            Arc::default(),
+            Home::NOWHERE,
+        )?;
         Ok(C::from_client(Client::of(Channel::Once(connection))))
     }
 
     /// Starts `command` with one end of a connected pair as its standard input, and connects through the
     /// other. The child serves with [`serve_parent`](super::serve_parent), or that of the async side.
     ///
-    /// No name is involved, so no other process can connect. When the last clone of the client is dropped, or
-    /// this process ends, the child's `serve_parent` returns. So drop the client before you wait for the
-    /// child.
+    /// No name is involved, so no other process can connect. When the last clone of the client is dropped,
+    /// or this process ends, the child's `serve_parent` returns. So drop the client before you wait for
+    /// the child. See [`kill_with_parent`](Self::kill_with_parent) for a child that must not outlive this
+    /// process.
+    ///
+    /// Calls that fail because the child has ended say with which exit status, as long as nobody has waited
+    /// for the child. To have it started again, see [`supervise`](Self::supervise).
     ///
     /// # Errors
     ///
     /// Like [`connect`](Self::connect), and [`Io`](ErrorKind::Io) if the command does not start. A child that
-    /// does not serve is killed.
+    /// does not serve is killed; where it has ended by itself, the error has its exit status.
     pub fn spawn(self, command: &mut Command) -> Result<(C, Child)> {
-        let (stream, mut child) = crate::child::spawn(command)?;
-        match self.connect_stream(stream) {
-            Ok(client) => Ok((client, child)),
+        self.config.refuse_reconnect()?;
+        let (stream, child) = crate::child::spawn(command, &self.config)?;
+        let service = Description::of::<C::Service>();
+        match Connection::new(stream, service, &self.config, Arc::default(), Home::NOWHERE) {
+            Ok(connection) => {
+                connection.session().is_with(Arc::clone(child.process()));
+                Ok((C::from_client(Client::of(Channel::Once(connection))), child.into_child()))
+            }
             Err(error) => {
-                crate::child::end(&mut child);
-                Err(error.with_context(format_args!(
-                    "child process {:?} (which has to call `serve_parent`)",
-                    command.get_program()
-                )))
+                let ended = child.end(crate::child::patience(&error));
+                Err(crate::child::failed(error, command.get_program(), ended))
             }
         }
     }
 
+    /// Starts `command` like [`spawn`](Self::spawn), and again when its process has ended: it may crash,
+    /// or be killed, and the client goes on.
+    ///
+    /// The rules are those of [`reconnect`](Self::reconnect), whose [`Reconnect`] it uses, or the default:
+    /// the program is started again when a call needs it; a start that fails is tried again after growing
+    /// pauses, until [`give_up_after`](Reconnect::give_up_after); and calls are repeated only if they were
+    /// certainly not sent, or are idempotent. A program that ends soon after its start, again and again,
+    /// is paused for before the next start, too, up to the longest of the [`pauses`](Reconnect::pauses).
+    ///
+    /// The process belongs to the client. Once its connection is over it has 100 ms to end before it is
+    /// killed and another one started. When the last clone of the client is dropped it ends by itself, as its
+    /// `serve_parent` returns.
+    /// [`ConnectionEvent::ChildExited`](crate::ConnectionEvent::ChildExited) has its exit status.
+    ///
+    /// ```no_run
+    /// # #[lpc::service] pub trait Decoder { fn decode(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>; }
+    /// use lpc::{ConnectionEvent, Reconnect};
+    /// use std::process::Command;
+    ///
+    /// let policy = Reconnect::default().on_event(|event| {
+    ///     if let ConnectionEvent::ChildExited(status) = event {
+    ///         eprintln!("the decoder has ended: {status}");
+    ///     }
+    /// });
+    /// let decoder = DecoderClient::builder().reconnect(policy).supervise(Command::new("decoder"))?;
+    /// # Ok::<(), lpc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Like [`spawn`](Self::spawn): the first start is tried once.
+    pub fn supervise(self, command: Command) -> Result<C> {
+        let (program, service) = (OwnProgram::new(command), Description::of::<C::Service>());
+        let (config, counters) = (self.config, Arc::new(Counters::default()));
+        let policy = config.reconnect.clone().unwrap_or_default();
+        let connection = start(&program, service, &config, Arc::clone(&counters)).0?;
+        let target = Target::Program(program);
+        let redial = Redial::new(target, service, config, policy, counters, connection);
+        Ok(C::from_client(Client::of(Channel::Again(Box::new(redial)))))
+    }
+
     /// Serves `service` on a thread of this process and connects to it. It is for tests: calls take the same
     /// way as between processes.
+    ///
+    /// The service implements the trait, or the one of the other colour; an `async` one gets a tokio runtime of
+    /// its own, on that thread. (Where it implements both, the driver `D` says which:
+    /// `in_process::<_, lpc::blocking::Blocking>(service)`.)
     ///
     /// The thread ends when the last clone of the client is dropped.
     ///
     /// # Errors
     ///
     /// Like [`connect`](Self::connect).
-    pub fn in_process<S>(self, service: S) -> Result<C>
+    pub fn in_process<S, D>(self, service: S) -> Result<C>
     where
-        Dispatcher: Dispatch<C::Service, S>,
-        S: Send + Sync + 'static,
+        Dispatcher: InProcess<C::Service, S, D>,
     {
         let (ours, theirs) = UnixStream::pair()?;
-        let server = ServerBuilder::with_config(self.config.clone());
-        thread::Builder::new().name("lpc-server".into()).spawn(move || {
-            if let Err(error) = server.serve_stream::<C::Service, S>(theirs, service) {
-                tracing::warn!(%error, "connection in process ended");
-            }
-        })?;
+        let beside = Beside { config: &self.config, is_task: false };
+        <Dispatcher as InProcess<C::Service, S, D>>::start(beside, theirs, service)?;
         self.connect_stream(ours)
     }
 }

@@ -235,6 +235,9 @@ impl Connection {
             self.link.close();
             return false;
         }
+        if self.desk.is_full() {
+            self.link.give_sign();
+        }
         !self.desk.is_idle()
     }
 
@@ -289,6 +292,8 @@ impl Connection {
     fn answer(&self, call: Call) -> Answered {
         let Call { id, method, is_busy, body, running } = call;
         let mut stopwatch = self.served.stopwatch(method);
+        let span = self.desk.span(method, id);
+        let _entered = span.enter();
         let current = Current::enter(running);
         let outcome = stopwatch.turn(|| {
             catch_unwind(AssertUnwindSafe(|| {
@@ -297,7 +302,7 @@ impl Connection {
         });
         drop(stopwatch);
         let call = Call { id, method, is_busy, body, running: current.leave() };
-        self.desk.answer(&self.served, &self.link, call, outcome)
+        self.desk.answer(&self.served, &self.link, call, outcome, &span)
     }
 }
 
@@ -308,6 +313,15 @@ impl Maintained for Connection {
 
     fn trim(&self) -> Option<Duration> {
         self.link.trim()
+    }
+
+    fn awaits_peer(&self) -> bool {
+        self.desk.is_awaited()
+    }
+
+    fn does_not_read(&self, error: io::Error) {
+        self.desk.log_end(&Cause::Error(&ends::broken(error)));
+        self.link.close();
     }
 
     fn closing(&self) {

@@ -73,10 +73,10 @@ impl<'s> Timed<'s> {
 
     fn read(&mut self, mut space: &mut [u8]) -> Result<()> {
         while !space.is_empty() {
-            self.stream.set_read_timeout(self.left()?)?;
+            let wait = self.wait(UnixStream::set_read_timeout)?;
             // No descriptor belongs here. The kernel would close it on this thread if it were not taken.
             let mut strays = Vec::new();
-            let received = socket::receive(self.stream, space, &mut self.control, &mut strays, Wait::Sleep);
+            let received = socket::receive(self.stream, space, &mut self.control, &mut strays, wait);
             foreign::close_strays(&mut strays, self.stream);
             match received {
                 Ok(Received { len: 0, .. }) => return Err(handshake::hung_up()),
@@ -84,7 +84,7 @@ impl<'s> Timed<'s> {
                     self.introduction.received(&mut self.control);
                     space = &mut space[len..];
                 }
-                Err(error) => self.check(error)?,
+                Err(error) => self.check(error, wait)?,
             }
         }
         Ok(())
@@ -92,28 +92,38 @@ impl<'s> Timed<'s> {
 
     fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            self.stream.set_write_timeout(self.left()?)?;
-            match self.stream.write(bytes) {
+            let wait = self.wait(UnixStream::set_write_timeout)?;
+            let written = match wait {
+                Wait::Sleep => self.stream.write(bytes),
+                Wait::Never => socket::send(self.stream, bytes, None, wait),
+            };
+            match written {
                 Ok(len) => bytes = &bytes[len..],
-                Err(error) => self.check(error)?,
+                Err(error) => self.check(error, wait)?,
             }
         }
         Ok(())
     }
 
     /// `Ok` where trying again makes sense.
-    fn check(&self, error: io::Error) -> Result<()> {
-        match error.kind() {
-            io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Ok(()),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Err(handshake::hung_up()),
+    fn check(&self, error: io::Error, wait: Wait) -> Result<()> {
+        match (error.kind(), wait) {
+            (io::ErrorKind::WouldBlock, Wait::Never) => Err(handshake::silent(self.config)),
+            (io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock, _) => Ok(()),
+            (io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _) => Err(handshake::hung_up()),
             _ => Err(Error::from(error)),
         }
     }
 
-    fn left(&self) -> Result<Option<Duration>> {
-        let Some(deadline) = self.deadline else { return Ok(None) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(handshake::silent(self.config)) } else { Ok(Some(left)) }
+    /// How to wait. When the time is over, what has come until then is read all the same: it may be this
+    /// process that was stopped meanwhile.
+    fn wait(&self, limit: impl Fn(&UnixStream, Option<Duration>) -> io::Result<()>) -> Result<Wait> {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(Wait::Never);
+        }
+        limit(self.stream, left)?;
+        Ok(Wait::Sleep)
     }
 
     /// From here on the stream waits as long as it takes. The peer, as far as it is known.

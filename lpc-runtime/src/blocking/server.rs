@@ -2,9 +2,9 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -21,11 +21,12 @@ use crate::connection::inbox::Inbox;
 use crate::connection::link::Link;
 use crate::connection::tally::Counters;
 use crate::generated::{Description, Dispatch, Dispatcher};
-use crate::port::{Listener, Port};
+use crate::port::{ActivatedSockets, Listener, Port, activation};
 use crate::server::admission::{self, Admission, Permit};
 use crate::server::ends;
 use crate::server::served::Served;
 use crate::stats::Stats;
+use crate::sys::fork::PerProcess;
 use crate::sys::socket::{self, Wait};
 use crate::sys::{notify, retry};
 
@@ -35,25 +36,24 @@ use crate::sys::{notify, retry};
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
-    /// Readable once the server is to stop.
-    stop: UnixStream,
     config: Config,
     handle: Handle,
 }
 
 /// A handle to a server, by which any thread can watch and stop it.
+///
+/// In a fork of its process it is the handle to what the fork serves.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<Control>);
+pub struct Handle(Arc<PerProcess<Arc<Control>>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Control {
     counters: Arc<Counters>,
     admission: Arc<Admission>,
     workers: Arc<Workers>,
-    /// Wakes the thread that takes connections: the other end of `Server::stop`. (Shutting the listening
-    /// socket down would wake it too, but a socket of the service manager's would be of no use to the next
-    /// server.)
-    wake: Option<UnixStream>,
+    /// Wakes the thread that accepts connections. (Shutting the listening socket down would wake it too, but
+    /// a socket of the service manager's would be of no use to the next server.)
+    wake: OnceLock<UnixStream>,
 }
 
 impl Server {
@@ -66,16 +66,14 @@ impl Server {
         Self::builder().bind(port)
     }
 
-    /// The listening socket that the service manager opened for this process (systemd.socket(5),
-    /// `LISTEN_FDS`): the first one that is a Unix stream socket.
-    ///
-    /// It removes `LISTEN_FDS` and related variables from the environment, so that no child takes them for
-    /// its own. Call it while no other thread uses the environment, best at the start: see
-    /// [`std::env::remove_var`].
+    /// A server of the listening sockets that the service manager opened for this process (systemd.socket(5),
+    /// `LISTEN_FDS`): of all that are Unix stream sockets, whatever their names, with the same service. For
+    /// services at sockets of different names see [`ActivatedSockets`](crate::ActivatedSockets).
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is none.
+    /// Those of [`ActivatedSockets::from_env`](crate::ActivatedSockets::from_env), which also says what
+    /// becomes of the environment.
     pub fn from_env() -> Result<Self> {
         Self::builder().from_env()
     }
@@ -85,9 +83,8 @@ impl Server {
         ServerBuilder::new()
     }
 
-    fn new(listener: Listener, config: Config) -> Result<Self> {
-        let (stop, wake) = UnixStream::pair()?;
-        Ok(Self { listener, stop, config, handle: Handle::new(Some(wake)) })
+    fn new(listener: Listener, config: Config) -> Self {
+        Self { listener, config, handle: Handle::new() }
     }
 
     /// A handle to watch and stop this server while it serves.
@@ -109,9 +106,12 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the environment variable `LPC_THRESHOLD` is no threshold,
-    /// and [`Io`](ErrorKind::Io) if the listening socket fails for good. A failure of one connection ends
-    /// that connection, and is logged with `tracing`.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): the environment variable `LPC_THRESHOLD` is no threshold.
+    /// - [`Io`](ErrorKind::Io): the listening socket fails for good.
+    /// - [`AddrInUse`](ErrorKind::AddrInUse): this process is a fork of the one that bound the port and
+    ///   let go of it, and another server holds it now.
+    ///
+    /// A failure of one connection ends that connection, and is logged with `tracing`.
     pub fn serve<M: Service, S: Send + Sync + 'static>(self, service: S) -> Result<()>
     where
         Dispatcher: Dispatch<M, S>,
@@ -129,75 +129,126 @@ impl Server {
         Dispatcher: Dispatch<M, S>,
     {
         let served = served::<M, S>(service, &self.config)?;
-        let Self { listener, stop, config, handle } = self;
+        let Self { mut listener, config, handle } = self;
+        let control = handle.0.get();
+        let accepting = Accepting { stop: control.begin()?, config: &config, control, served: &served };
+        let before = listener.serve()?;
         if config.systemd_notify {
             notify::tell(notify::READY);
         }
-        let result = accept(&listener, &stop, &config, &handle.0, &served);
+        let result = accepting.run(&mut listener, before);
         if config.systemd_notify {
             notify::tell(notify::STOPPING);
         }
         // A client that connects from now on is refused by the system.
         drop(listener);
         handle.shutdown();
-        if !handle.0.admission.wait(Some(config.shutdown_timeout)) {
-            ends::log_cut_off(served.service, &config, handle.0.admission.close());
+        if !control.admission.wait(Some(config.shutdown_timeout)) {
+            ends::log_cut_off(served.service, &config, control.admission.close());
         }
         result
     }
 }
 
-/// Takes connections until the server is to stop.
-fn accept(
-    listener: &Listener,
-    stop: &UnixStream,
-    config: &Config,
-    control: &Arc<Control>,
-    served: &Arc<Served<DispatchFn>>,
-) -> Result<()> {
-    listener.socket().set_nonblocking(true)?;
-    let (service, admission) = (served.service, &control.admission);
-    // Whether the server is to stop before this time is over.
-    let stops_within = |pause: Duration| match socket::wait(stop, PollFlags::POLLIN, Some(pause)) {
-        Err(error) if crate::port::is_passing(&error) => Ok(false),
-        result => result,
-    };
-    loop {
-        let mut ready =
-            [listener.socket().as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match retry(|| poll(&mut ready, PollTimeout::NONE)) {
-            Ok(_) => {}
-            // The kernel has no memory to wait with (ENOMEM, poll(2)).
-            Err(error) if crate::port::is_passing(&error) => thread::sleep(admission::PAUSE),
-            Err(error) => return Err(error.into()),
+impl Control {
+    /// What becomes readable once the server is to stop.
+    fn begin(&self) -> Result<UnixStream> {
+        let (stop, wake) = UnixStream::pair()?;
+        let wake = self.wake.get_or_init(|| wake);
+        // Where it was to stop before this, nobody has woken anybody.
+        if self.admission.is_closing() {
+            socket::shutdown(wake, Shutdown::Write);
         }
-        if stops_within(Duration::ZERO)? {
-            return Ok(());
-        }
-        let stream = match listener.socket().accept() {
-            Ok((stream, _)) => Arc::new(stream),
-            // The client has left again.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) if crate::port::is_passing(&error) => {
-                admission.log_refusal(service, None, &error.into());
-                if stops_within(admission::PAUSE)? {
+        Ok(stop)
+    }
+}
+
+/// What it takes to accept connections.
+struct Accepting<'s> {
+    stop: UnixStream,
+    config: &'s Config,
+    control: &'s Arc<Control>,
+    served: &'s Arc<Served<DispatchFn>>,
+}
+
+/// What [`Accepting::accept`] ended with.
+enum Accepted {
+    /// One client, or none that matters.
+    Client,
+    /// There was none.
+    None,
+    /// The server is to stop.
+    Stopped,
+}
+
+impl Accepting<'_> {
+    /// Accepts connections until the server is to stop; first those of the socket that the listener had
+    /// before.
+    fn run(&self, listener: &mut Listener, mut before: Option<UnixListener>) -> Result<()> {
+        loop {
+            if let Some(before) = before.take() {
+                while let Accepted::Client = self.accept(&before)? {}
+            }
+            let sockets = listener.sockets().iter().map(AsFd::as_fd);
+            let fds = sockets.chain([self.stop.as_fd()]).chain(listener.watch());
+            let mut ready: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            let time = listener
+                .check_after()
+                .map_or(PollTimeout::NONE, |time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+            match retry(|| poll(&mut ready, time)) {
+                Ok(_) => {}
+                // The kernel has no memory to wait with (ENOMEM, poll(2)).
+                Err(error) if crate::port::is_passing(&error) => thread::sleep(admission::PAUSE),
+                Err(error) => return Err(error.into()),
+            }
+            for socket in listener.sockets() {
+                if let Accepted::Stopped = self.accept(socket)? {
                     return Ok(());
                 }
-                continue;
+            }
+            before = listener.check();
+        }
+    }
+
+    /// Whether the server is to stop before this time is over.
+    fn stops_within(&self, pause: Duration) -> Result<bool> {
+        match socket::wait(&self.stop, PollFlags::POLLIN, Some(pause)) {
+            Err(error) if crate::port::is_passing(&error) => Ok(false),
+            result => Ok(result?),
+        }
+    }
+
+    /// Accepts one connection, and has a thread lead it.
+    fn accept(&self, listener: &UnixListener) -> Result<Accepted> {
+        let (service, admission) = (self.served.service, &self.control.admission);
+        if self.stops_within(Duration::ZERO)? {
+            return Ok(Accepted::Stopped);
+        }
+        let stream = match listener.accept() {
+            Ok((stream, _)) => Arc::new(stream),
+            // Or the client has left again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Accepted::None),
+            Err(error) if crate::port::is_passing(&error) => {
+                admission.log_refusal(service, None, &error.into());
+                let stops = self.stops_within(admission::PAUSE)?;
+                return Ok(if stops { Accepted::Stopped } else { Accepted::Client });
             }
             Err(error) => {
                 let message = format!("connections cannot be accepted any more: {error}");
                 return Err(Error::new(ErrorKind::Io, message));
             }
         };
-        while admission.is_full(service, config) {
-            if stops_within(admission::FULL_PAUSE)? {
-                return Ok(());
+        while admission.is_full(service, self.config) {
+            if self.stops_within(admission::FULL_PAUSE)? {
+                return Ok(Accepted::Stopped);
             }
         }
-        let Some(permit) = admission.admit(&stream, service, config) else { continue };
+        let Some(permit) = admission.admit(&stream, service, self.config) else {
+            return Ok(Accepted::Client);
+        };
         let peer = permit.peer().cloned();
-        let (control, served, config) = (Arc::clone(control), Arc::clone(served), config.clone());
+        let (control, served) = (Arc::clone(self.control), Arc::clone(self.served));
+        let config = self.config.clone();
         let (accepted, refused) = (Arc::clone(&stream), peer.clone());
         let spawned = thread::Builder::new().name("lpc-connection".into()).spawn(move || {
             if let Err(error) = lead(accepted, &served, &config, &control, permit) {
@@ -210,6 +261,7 @@ fn accept(
             crate::handshake::refuse(&*stream, &reason);
             admission.log_refusal(service, refused.as_ref(), &reason);
         }
+        Ok(Accepted::Client)
     }
 }
 
@@ -268,26 +320,48 @@ impl ServerBuilder {
     /// stays beside it. If this process is killed while a child of fork(2) lives, the child still holds the
     /// port until it ends or executes a program.
     ///
+    /// If the socket is removed or moved while the server serves, it is bound again. What stands in its place
+    /// then is left alone, and the port is back when that is gone.
+    ///
+    /// A daemon may bind, fork, and serve in the child: the child takes the port over, whether or not its
+    /// parent drops the server, and handles that were made before the fork are those of its server.
+    ///
     /// # Errors
     ///
     /// - [`AddrInUse`](ErrorKind::AddrInUse): another server holds the port.
     /// - [`PermissionDenied`](ErrorKind::PermissionDenied): another user can enter the directory of a name,
     ///   or owns the lock file.
-    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path; or it is a
-    ///   name and `socket_mode` is set; or the environment variable `LPC_THRESHOLD` is no threshold.
+    /// - [`NotFound`](ErrorKind::NotFound): the directory of a path does not exist.
+    /// - [`InvalidInput`](ErrorKind::InvalidInput): `port` is neither a name nor an absolute path, or
+    ///   something else than a socket is there; or it is a name and `socket_mode` is set; or the
+    ///   environment variable `LPC_THRESHOLD` is no threshold.
     pub fn bind(self, port: impl AsRef<Path>) -> Result<Server> {
         // What is wrong with the environment is better said before anybody connects.
         self.config.thresholds(&[])?;
-        Server::new(Listener::Port(Port::new(port)?.bind(self.config.socket_mode)?), self.config)
+        let bound = Port::new(port)?.bind(self.config.socket_mode)?;
+        Ok(Server::new(Listener::Port(Box::new(bound)), self.config))
     }
 
-    /// Takes the listening socket that the service manager opened: see [`Server::from_env`].
+    /// Serves the sockets that the service manager opened: see [`Server::from_env`].
     ///
     /// # Errors
     ///
     /// Those of [`Server::from_env`].
     pub fn from_env(self) -> Result<Server> {
-        Server::new(Listener::Inherited(crate::port::inherited()?), self.config)
+        self.from_listeners(ActivatedSockets::from_env()?.take_all())
+    }
+
+    /// Serves these listening sockets, all with the same service: those that
+    /// [`ActivatedSockets`](crate::ActivatedSockets) have by name, or others that this process was handed.
+    /// They stay where they are in the file system when the server ends.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is none, or one does not listen.
+    pub fn from_listeners(self, listeners: impl IntoIterator<Item = UnixListener>) -> Result<Server> {
+        let listeners: Vec<_> = listeners.into_iter().collect();
+        activation::check(&listeners)?;
+        Ok(Server::new(Listener::HandedOver(listeners), self.config))
     }
 
     /// Serves one connection, until its client hangs up and the last running call has ended. The client
@@ -307,11 +381,11 @@ impl ServerBuilder {
     {
         stream.set_nonblocking(false)?;
         let served = served::<M, S>(Arc::new(service), &self.config)?;
-        let handle = Handle::new(None);
+        let control = Control::default();
         let stream = Arc::new(stream);
-        let permit = handle.0.admission.adopt(&stream)?;
-        lead(stream, &served, &self.config, &handle.0, permit)?;
-        handle.0.admission.wait(None);
+        let permit = control.admission.adopt(&stream)?;
+        lead(stream, &served, &self.config, &control, permit)?;
+        control.admission.wait(None);
         Ok(())
     }
 
@@ -330,32 +404,30 @@ impl ServerBuilder {
 }
 
 impl Handle {
-    fn new(wake: Option<UnixStream>) -> Self {
-        Self(Arc::new(Control {
-            counters: Arc::default(),
-            admission: Arc::default(),
-            workers: Arc::default(),
-            wake,
-        }))
+    fn new() -> Self {
+        Self(Arc::new(PerProcess::new(Arc::default)))
     }
 
     /// How many calls and bytes have taken which lane so far, on all connections.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.counters.read()
+        self.0.get().counters.read()
     }
 
     /// How many connections there are, including those with a pending handshake.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.admission.count()
+        self.0.get().admission.count()
     }
 
     /// Shuts the server down gracefully. It accepts no connection and receives nothing any more, and answers
     /// the calls that have arrived. Its `serve` returns once it has, or after
     /// [`shutdown_timeout`](crate::config::ServerBuilder::shutdown_timeout).
     pub fn shutdown(&self) {
-        if let Some(wake) = self.0.wake.as_ref().filter(|_| self.0.admission.stop_receiving()) {
+        let control = self.0.get();
+        if control.admission.stop_receiving()
+            && let Some(wake) = control.wake.get()
+        {
             // Its end of the stream is what the other end becomes readable by.
             socket::shutdown(wake, Shutdown::Write);
         }
@@ -365,6 +437,6 @@ impl Handle {
     /// waited for nor answered.
     pub fn shutdown_now(&self) {
         self.shutdown();
-        self.0.admission.close();
+        self.0.get().admission.close();
     }
 }

@@ -41,7 +41,7 @@ struct Borrowed {
     loans: Mutex<Vec<Option<Loan>>>,
     /// Bytes that will be copied.
     copied: u64,
-    /// Why one could not be taken.
+    /// Why one could not be taken, or the body itself could not be kept.
     failed: OnceLock<String>,
 }
 
@@ -123,6 +123,7 @@ impl Announced {
         loans: &[BlockRef],
         counters: &Tally,
     ) -> Result<Arrived, Unreadable> {
+        let mut lost = None;
         // Made first: where the body is asked for again, its loans come again, too.
         let bytes = match payload {
             Payload::Inline(bytes) => {
@@ -134,13 +135,22 @@ impl Announced {
                 counters.received(Lane::Mapping, block.len as usize);
                 Bytes::Remote(Box::new(RemoteBytes::new(segment, &block)))
             }
+            Payload::Lost(len) => {
+                counters.received(Lane::Socket, len as usize);
+                lost = Some(format!("no memory for a body of {len} bytes"));
+                Bytes::Copied(Buffer::take())
+            }
         };
-        let loans = if loans.is_empty() { None } else { Some(self.borrowed(loans, counters)) };
+        let loans = if loans.is_empty() && lost.is_none() {
+            None
+        } else {
+            Some(self.borrowed(loans, lost, counters))
+        };
         Ok(Arrived { bytes, loans })
     }
 
-    /// The loans of a body.
-    fn borrowed(&self, loans: &[BlockRef], counters: &Tally) -> Box<Borrowed> {
+    /// The loans of a body, of which it may be known why it cannot be read.
+    fn borrowed(&self, loans: &[BlockRef], lost: Option<String>, counters: &Tally) -> Box<Borrowed> {
         let mut spots: HashMap<(u32, u32, u64), Arc<Spot>> = HashMap::new();
         let mut copied = 0_u64;
         let mut entries = Vec::with_capacity(loans.len());
@@ -158,7 +168,8 @@ impl Announced {
             });
             entries.push(Some(Loan { spot: Arc::clone(spot), returning }));
         }
-        Box::new(Borrowed { loans: Mutex::new(entries), copied, failed: OnceLock::new() })
+        let failed = lost.map_or_else(OnceLock::new, OnceLock::from);
+        Box::new(Borrowed { loans: Mutex::new(entries), copied, failed })
     }
 
     /// A segment that can be read. (`Receiver` knows that it was announced.)
@@ -249,7 +260,7 @@ impl Loans for Borrowed {
         match loan.take() {
             Ok(memory) => Some(memory),
             Err(error) => {
-                let _ = self.failed.set(error);
+                let _ = self.failed.set(format!("shared memory cannot be read: {error}"));
                 None
             }
         }
@@ -293,8 +304,7 @@ impl Arrived {
     pub(crate) fn explain(&self, error: Error) -> Error {
         match self.loans.as_ref().and_then(|loans| loans.failed.get()) {
             Some(cause) if error.kind() == ErrorKind::Decode => {
-                Error::new(ErrorKind::ResourceExhausted, format!("shared memory cannot be read: {cause}"))
-                    .with_progress(error.progress())
+                Error::new(ErrorKind::ResourceExhausted, cause.clone()).with_progress(error.progress())
             }
             _ => error,
         }

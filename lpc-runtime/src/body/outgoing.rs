@@ -4,10 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lpc_core::Threshold;
 use lpc_core::arena::PAGE;
-use lpc_core::codec::{EncodeError, Loan, Sink};
+use lpc_core::codec::{EncodeError, Loan, MAX_EMPTY_ELEMENTS, Sink, too_many_empty};
 use lpc_core::frame::{self, BlockRef, Body, CallId, Header, Kind};
+use lpc_core::{Error, ErrorKind, Progress, Result, Threshold};
 
 use crate::connection::link::Link;
 use crate::connection::tally::{Lane, Tally};
@@ -46,6 +46,8 @@ struct Large {
     /// How long the body is going to be at least, from an earlier try.
     hint: u64,
     missing: Option<Missing>,
+    /// How many elements that take no bytes are in it.
+    empty: u64,
     /// The limit that the body is over, if it is.
     over: &'static str,
 }
@@ -72,6 +74,8 @@ pub(crate) enum WhenFull {
 #[derive(Debug)]
 pub(crate) struct Encoded {
     lane: Lane,
+    /// Of a call, how many others it is made within.
+    nesting: u8,
     len: usize,
     frame: Buffer,
     large: Option<Box<Large>>,
@@ -90,6 +94,9 @@ pub(crate) struct InBlock {
 const MAX_MESSAGE: &str = " (max_message of client or server)";
 const POOL_LIMIT: &str = " (pool_limit of client or server)";
 const FILE_LIMIT: &str = " (file_limit of client or server)";
+
+/// From that length on a frame is made room for before it is sent.
+const LONG: usize = 64 << 10;
 
 /// The first block of a body that grows piece by piece. It grows in place as a rule, and is trimmed at the
 /// end.
@@ -149,6 +156,21 @@ impl<'l> Outgoing<'l> {
         self.large.as_ref()?.missing
     }
 
+    /// Sees to it that a complete body can be kept where it has to wait for the socket.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for that.
+    #[inline]
+    pub(crate) fn make_room(&self) -> Result<(), EncodeError> {
+        let len = self.frame.len();
+        if len < LONG {
+            return Ok(());
+        }
+        let room = self.link.make_room(len);
+        room.map_err(|_| EncodeError::OutOfMemory { len: (len - Header::LEN) as u64 })
+    }
+
     #[inline]
     pub(crate) fn finish(mut self) -> Encoded {
         let (mut lane, mut len) = (Lane::Socket, self.frame.len() - Header::LEN);
@@ -159,7 +181,7 @@ impl<'l> Outgoing<'l> {
             block.shrink(len as u64);
             large.place = Some(block.reference(len));
         }
-        Encoded { lane, len, frame: self.frame, large: self.large }
+        Encoded { lane, nesting: 0, len, frame: self.frame, large: self.large }
     }
 
     /// A block of at least `len` bytes, for the body or else for a loan. `None`: the system has none, or the
@@ -236,6 +258,7 @@ impl<'l> Outgoing<'l> {
             }
             (None, old) => {
                 if let Some((block, len)) = old {
+                    reserve(&mut self.frame, len)?;
                     self.frame.extend_from_slice(block.bytes(len));
                 }
                 self.link.counters().fallback();
@@ -257,7 +280,7 @@ impl<'l> Outgoing<'l> {
             block.write(*len, bytes);
             *len += bytes.len();
         } else {
-            self.frame.reserve(bytes.len());
+            reserve(&mut self.frame, bytes.len())?;
             self.frame.extend_from_slice(bytes);
         }
         Ok(())
@@ -309,6 +332,13 @@ impl<'l> Outgoing<'l> {
     }
 }
 
+/// Makes room for as many bytes more in a frame.
+#[inline]
+fn reserve(frame: &mut Buffer, more: usize) -> Result<(), EncodeError> {
+    let reserved = frame.try_reserve(more);
+    reserved.map_err(|_| EncodeError::OutOfMemory { len: (frame.len() + more - Header::LEN) as u64 })
+}
+
 impl Sink for Outgoing<'_> {
     #[inline]
     fn push(&mut self, byte: u8) -> Result<(), EncodeError> {
@@ -323,11 +353,28 @@ impl Sink for Outgoing<'_> {
     #[inline]
     fn extend(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
         if bytes.len() <= self.room.saturating_sub(self.frame.len()) {
-            self.frame.reserve(bytes.len());
+            reserve(&mut self.frame, bytes.len())?;
             self.frame.extend_from_slice(bytes);
             return Ok(());
         }
         self.extend_large(bytes)
+    }
+
+    #[inline]
+    fn written(&self) -> u64 {
+        self.block().map_or(self.frame.len() - Header::LEN, |(_, len)| *len) as u64
+    }
+
+    #[inline]
+    fn max_depth(&self) -> u32 {
+        self.link.limits().max_depth
+    }
+
+    #[cold]
+    fn count_empty(&mut self, elements: u64) -> Result<(), EncodeError> {
+        let large = self.large();
+        large.empty = large.empty.saturating_add(elements);
+        if large.empty > MAX_EMPTY_ELEMENTS.into() { Err(too_many_empty()) } else { Ok(()) }
     }
 
     fn lend(&mut self, loan: &Arc<dyn Loan>) -> Result<Option<u32>, EncodeError> {
@@ -345,6 +392,18 @@ impl Sink for Outgoing<'_> {
 }
 
 impl Encoded {
+    /// The same, of a call that is made within so many others.
+    #[inline]
+    pub(crate) const fn nested(mut self, nesting: u32) -> Self {
+        self.nesting = nesting as u8;
+        self
+    }
+
+    #[inline]
+    pub(crate) fn nesting(&self) -> u32 {
+        self.nesting.into()
+    }
+
     /// Makes it the frame of `call`.
     #[inline]
     pub(crate) fn seal(&mut self, call: CallId) {
@@ -404,8 +463,17 @@ impl InBlock {
     }
 
     /// The same body in a frame of its own, to be sent through the socket.
-    pub(crate) fn inline(&self, call: CallId, time_left: Option<Duration>) -> Buffer {
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ResourceExhausted`]: there is no memory for a copy.
+    pub(crate) fn inline(&self, call: CallId, time_left: Option<Duration>) -> Result<Buffer> {
         let mut frame = Buffer::take();
+        frame.try_reserve(Header::LEN + self.len).map_err(|_| {
+            let message =
+                format!("no memory for a body of {} bytes, which the peer asks for again", self.len);
+            Error::new(ErrorKind::ResourceExhausted, message).with_progress(Progress::NotSent)
+        })?;
         let header = Header::decode(&self.header).expect("encoded here");
         match header.kind {
             Kind::Reply => frame::begin_reply(&mut frame),
@@ -420,6 +488,6 @@ impl InBlock {
         if let Some(left) = time_left {
             frame::set_time_left(&mut frame, left);
         }
-        frame
+        Ok(frame)
     }
 }

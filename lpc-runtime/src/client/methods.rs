@@ -86,7 +86,7 @@ mod tests {
 
     fn methods(found: Vec<Found>) -> Methods {
         static METHODS: [Method; 2] = [Method::new("put"), Method::new("get")];
-        Methods::new(Description { name: "Documents", methods: &METHODS, forms: &[] }, found)
+        Methods::new(Description::plain("Documents", &METHODS), found)
     }
 
     #[test]

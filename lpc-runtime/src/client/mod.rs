@@ -5,4 +5,5 @@ pub(crate) mod methods;
 pub(crate) mod reconnect;
 pub(crate) mod reply;
 pub(crate) mod session;
+pub(crate) mod target;
 pub(crate) mod time_limit;

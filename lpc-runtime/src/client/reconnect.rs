@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,9 @@ type OnEvent = dyn Fn(&ConnectionEvent<'_>) + Send + Sync;
 pub enum ConnectionEvent<'e> {
     /// The connection is over. This is reported once for each connection.
     Lost(&'e Error),
+    /// The process of a [supervised](crate::blocking::ClientBuilder::supervise) program has ended: by itself,
+    /// or killed since its connection was over and it did not end, or since it did not serve.
+    ChildExited(ExitStatus),
     /// A new connection could not be made. The next attempt follows after this pause.
     Failed(&'e Error, Duration),
     /// A new connection was made.
@@ -98,6 +102,14 @@ impl Reconnect {
     pub fn on_event(mut self, on_event: impl Fn(&ConnectionEvent<'_>) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(on_event));
         self
+    }
+
+    /// The pause before a program is started again that lived for this long, after such a pause before.
+    pub(crate) fn pause_after(&self, pause: Duration, lived: Duration) -> Duration {
+        if lived >= self.max_pause {
+            return Duration::ZERO;
+        }
+        pause.saturating_mul(2).clamp(self.first_pause, self.max_pause)
     }
 
     pub(crate) fn tell(&self, event: &ConnectionEvent<'_>) {
@@ -151,12 +163,14 @@ pub(crate) struct Dialling<'p> {
     until: Option<Instant>,
     /// The deadline of the call that needs the connection.
     deadline: Option<Instant>,
+    /// Why the attempt before failed.
+    failed: Option<Error>,
 }
 
 impl<'p> Dialling<'p> {
     pub(crate) fn new(policy: &'p Reconnect, deadline: Option<Instant>) -> Self {
         let until = Instant::now().checked_add(policy.give_up_after);
-        Self { policy, pause: policy.first_pause, until, deadline }
+        Self { policy, pause: policy.first_pause, until, deadline, failed: None }
     }
 
     /// The time left for further attempts; `None`: no limit.
@@ -171,11 +185,17 @@ impl<'p> Dialling<'p> {
     ///
     /// If there is no next one.
     pub(crate) fn failed(&mut self, error: Error) -> Result<Duration, Error> {
+        let left = self.left();
+        let is_last = left.is_some_and(|left| left.is_zero());
+        // Of one for which no time was left, the one before says more.
+        let error = match self.failed.take() {
+            Some(before) if is_last && error.is_timed_out() => before,
+            _ => error,
+        };
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(not_in_time(Some(error)));
         }
-        let left = self.left();
-        if !is_passing(&error) || left.is_some_and(|left| left.is_zero()) {
+        if !is_passing(&error) || is_last {
             self.policy.tell(&ConnectionEvent::GaveUp(&error));
             let message = format!("no new connection to the server: {error} (Reconnect::give_up_after)");
             let kind = if is_passing(&error) { ErrorKind::Disconnected } else { error.kind() };
@@ -186,6 +206,7 @@ impl<'p> Dialling<'p> {
         let pause = (self.pause - part).min(left.unwrap_or(Duration::MAX));
         self.pause = self.pause.saturating_mul(2).min(self.policy.max_pause);
         self.policy.tell(&ConnectionEvent::Failed(&error, pause));
+        self.failed = Some(error);
         Ok(pause)
     }
 }
@@ -260,6 +281,20 @@ mod tests {
             let longest = Duration::from_millis(longest);
             assert!(pause <= longest && pause * 2 >= longest, "{pause:?} of {longest:?}");
         }
+    }
+
+    #[test]
+    fn a_program_that_ends_soon_again_and_again_is_started_less_and_less_often() {
+        let policy = Reconnect::default().pauses(Duration::from_millis(8), Duration::from_millis(50));
+        let (short, long) = (Duration::from_millis(49), Duration::from_millis(50));
+        let mut pause = Duration::ZERO;
+        for longer in [8, 16, 32, 50, 50] {
+            pause = policy.pause_after(pause, short);
+            assert_eq!(pause, Duration::from_millis(longer));
+        }
+        pause = policy.pause_after(pause, long);
+        assert_eq!(pause, Duration::ZERO, "it has lived");
+        assert_eq!(policy.pause_after(pause, short), Duration::from_millis(8));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What becomes of a call's reply: [`Fetched`], and the errors of calls that have none.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use lpc_core::codec::Coding;
@@ -43,7 +44,7 @@ impl<'l> Fetched<'l> {
 
     #[inline]
     pub(crate) fn decode<R: Outcome>(self, service: &Description, method: u32, coding: Coding) -> Result<R> {
-        decode_outcome(&self.body, service, method, coding)
+        decode_outcome(&self.body, service, method, coding, self.link.limits().max_depth)
     }
 }
 
@@ -95,6 +96,17 @@ pub(crate) fn explained(
 /// Why calls fail on a connection whose server shuts down.
 pub(crate) fn closing() -> Error {
     Error::new(ErrorKind::Disconnected, "the server is shutting down")
+}
+
+/// Why calls fail on a client that this process has closed.
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Disconnected, "the client was closed in this process (`close`)")
+}
+
+/// Why calls fail on a connection whose server is stopped.
+#[expect(clippy::needless_pass_by_value, reason = "of a trait's method")]
+pub(crate) fn stopped(error: io::Error) -> Error {
+    Error::new(ErrorKind::Disconnected, format!("the server is stopped: {error}"))
 }
 
 /// Why calls fail on a connection whose server closed it.

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use lpc_core::{Error, ErrorKind, Progress, Result, Threshold};
 
 use crate::body::arrived::Arrived;
 use crate::body::outgoing::{Encoded, InBlock};
+use crate::child::ChildProcess;
 use crate::client::methods::Methods;
 use crate::client::reply::{self, Fetched};
 use crate::config::{AtQuota, Config};
@@ -26,7 +27,9 @@ use crate::connection::warnings::Warning;
 use crate::credentials::Credentials;
 use crate::generated::{Description, Encode, Encoder, Outcome};
 use crate::handshake::{self, Greeted};
+use crate::server::context::Context;
 use crate::shared::{self, Plain, SharedMut};
+use crate::spans::{self, CallSpan};
 
 /// One connection of a client.
 pub(crate) struct Session<C: Callers> {
@@ -34,6 +37,8 @@ pub(crate) struct Session<C: Callers> {
     service: Description,
     /// The server, as far as it is known.
     peer: Option<Credentials>,
+    /// The server, where this process has started it.
+    child: OnceLock<Arc<ChildProcess>>,
     methods: Methods,
     max_running: Option<u32>,
     thresholds: Box<[Threshold]>,
@@ -113,10 +118,12 @@ impl<C: Callers> Session<C> {
         callers: C,
     ) -> Self {
         let calls = Calls::new(link.limits().max_calls as usize);
+        spans::connected(&service, greeted.peer.as_ref());
         Self {
             link,
             service,
             peer: greeted.peer,
+            child: OnceLock::new(),
             methods: greeted.methods,
             max_running: greeted.max_running,
             thresholds,
@@ -136,6 +143,12 @@ impl<C: Callers> Session<C> {
         &self.service
     }
 
+    /// The span of a call of this method.
+    #[inline]
+    pub(crate) fn span(&self, method: u32) -> CallSpan {
+        CallSpan::of_client(&self.service, method, self.peer.as_ref())
+    }
+
     pub(crate) fn methods(&self) -> &Methods {
         &self.methods
     }
@@ -149,6 +162,18 @@ impl<C: Callers> Session<C> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The server is this process.
+    pub(crate) fn is_with(&self, child: Arc<ChildProcess>) {
+        let _ = self.child.set(child);
+    }
+
+    /// The child process whose end may be what this error is about.
+    #[cold]
+    pub(crate) fn child_of(&self, error: &Error) -> Option<&ChildProcess> {
+        let is_about_it = error.is_disconnected() && !error.is_remote() && self.link.check_process().is_ok();
+        self.child.get().filter(|_| is_about_it).map(|child| &**child)
+    }
+
     /// How long a call of this method may take, if its caller does not say otherwise.
     pub(crate) fn time_of(&self, method: u32) -> Option<Duration> {
         self.deadlines[method as usize]
@@ -157,6 +182,16 @@ impl<C: Callers> Session<C> {
     /// Why no other call can be made.
     pub(crate) fn why_closed(&self) -> Error {
         self.state().calls.life().why_closed().cloned().unwrap_or_else(reply::receives_nothing)
+    }
+
+    /// The same, for somebody who observes the connection: with the exit status of a child, where it is
+    /// known.
+    pub(crate) fn why_lost(&self) -> Error {
+        let error = self.why_closed();
+        match self.child_of(&error) {
+            Some(child) => child.explain_now(error),
+            None => error,
+        }
     }
 
     /// Whether another call can be made, in this process.
@@ -178,8 +213,9 @@ impl<C: Callers> Session<C> {
         hint: &mut u64,
     ) -> Result<Result<Encoded, u64>> {
         let threshold = self.thresholds[method as usize];
+        let nesting = Context::nesting_of_calls()?;
         let mut encoder = Encoder::new(&self.link, &self.service, method, number, threshold, *hint);
-        let Err(error) = encode(&mut encoder) else { return Ok(Ok(encoder.finish())) };
+        let Err(error) = encode(&mut encoder) else { return encoder.finish(nesting).map(Ok) };
         // What is encoded so far goes: others may be waiting for its memory.
         let missing = encoder.missing().ok_or(error)?;
         *hint = missing.hint;
@@ -214,8 +250,9 @@ impl<C: Callers> Session<C> {
             request.mark_busy();
         }
         self.link.counters().call();
+        self.link.expect_life();
         request.count(self.link.counters());
-        let call = state.calls.start(request.take_block());
+        let call = state.calls.start(request.take_block()).nested(request.nesting());
         request.seal(call);
         if let Some(deadline) = deadline {
             request.set_time_left(reply::time_left(deadline));
@@ -248,6 +285,7 @@ impl<C: Callers> Session<C> {
                 "the server had stopped reading when the call's deadline passed",
             ),
             (Some(reason), _) => reason.clone(),
+            (None, io::ErrorKind::OutOfMemory) => Error::new(ErrorKind::ResourceExhausted, error.to_string()),
             _ => handshake::disconnected(error),
         };
         (error.with_progress(Progress::NotSent), state.woken(gone))
@@ -270,7 +308,7 @@ impl<C: Callers> Session<C> {
     /// connection.
     #[inline]
     pub(crate) fn decode<R: Outcome>(&self, reply: Fetched<'_>, (method, number): (u32, u16)) -> Result<R> {
-        let coding = self.service.codings(method, number).result();
+        let coding = self.service.codings_of_call(method, number).result();
         let decoded = reply.decode(&self.service, method, coding);
         match &decoded {
             Err(error) if error.kind() == ErrorKind::Decode => self.undecodable(),
@@ -422,6 +460,21 @@ impl<C: Callers> Session<C> {
             self.log_end(error);
         }
         self.fail(error, Progress::Ran);
+    }
+
+    /// Ends the connection from any thread. The holder of the receive half sees the end of the stream, and
+    /// [fails](Self::end) the calls.
+    pub(crate) fn close(&self, reason: Error) {
+        // In a fork of the process no lock is to be taken.
+        if self.link.check_process().is_ok() {
+            self.state().calls.drain(reason);
+            self.link.close();
+        }
+    }
+
+    /// Whether the server is to give signs of life.
+    pub(crate) fn awaits_server(&self) -> bool {
+        self.state().calls.has_unanswered()
     }
 
     /// Nothing can be sent any more. What the server has received may still be answered.

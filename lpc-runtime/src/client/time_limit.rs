@@ -86,7 +86,7 @@ mod tests {
 
     const METHODS: [Method; 2] =
         [Method::new("plain"), Method::new("hasty").with_deadline(Duration::from_millis(7))];
-    const SERVICE: Description = Description { name: "Races", methods: &METHODS, forms: &[] };
+    const SERVICE: Description = Description::plain("Races", &METHODS);
     const PLAIN: u32 = 0;
     const HASTY: u32 = 1;
 

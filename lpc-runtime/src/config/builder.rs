@@ -8,6 +8,7 @@ use std::time::Duration;
 #[cfg(doc)]
 use lpc_core::ErrorKind;
 use lpc_core::Threshold;
+use lpc_core::codec::DEEPEST;
 use lpc_core::frame::MAX_BODY;
 
 use super::{AtQuota, Config, Rule};
@@ -78,10 +79,40 @@ impl<C, D> ClientBuilder<C, D> {
     /// Connects again when the connection is lost, and repeats calls that were not sent or are idempotent.
     /// Default: it does not, and all calls fail once the connection is over.
     ///
-    /// This is for [`connect`](crate::blocking::ClientBuilder::connect), which makes the first connection at
-    /// once, as it does without.
+    /// This is for [`connect`](crate::blocking::ClientBuilder::connect), which makes the first connection
+    /// at once, as it does without, and for [`supervise`](crate::blocking::ClientBuilder::supervise),
+    /// which starts a program.
     pub fn reconnect(mut self, reconnect: Reconnect) -> Self {
         self.config.reconnect = Some(reconnect);
+        self
+    }
+
+    /// Has the child process of [`spawn`](crate::blocking::ClientBuilder::spawn) or
+    /// [`supervise`](crate::blocking::ClientBuilder::supervise) killed (SIGKILL) as soon as this process
+    /// ends, even where a call still runs. Default: no. The child's `serve_parent` then returns when its
+    /// running calls have ended, which takes as long as they do.
+    ///
+    /// The child asks the kernel for it (`PR_SET_PDEATHSIG`, prctl(2)) in `serve_parent`, with what follows:
+    ///
+    /// - It is about the process that this one starts, not about those that it starts in turn. Where the
+    ///   command is a shell or another program that starts the service as a child of its own, the service
+    ///   ends with that one.
+    /// - The kernel forgets it when the process changes its user or group, or executes a set-user-ID program:
+    ///   drop privileges before `serve_parent`.
+    /// - The kernel sends the signal when the *thread* ends that started the child. So that this is no thread
+    ///   of yours, such children are started by a thread that lpc keeps for it.
+    /// - Until the child calls `serve_parent` nothing ends it.
+    ///
+    /// ```no_run
+    /// # #[lpc::service] pub trait Decoder { fn decode(&self, bytes: &[u8]) -> lpc::Result<Vec<u8>>; }
+    /// use std::process::Command;
+    ///
+    /// let builder = DecoderClient::builder().kill_with_parent(true);
+    /// let (decoder, child) = builder.spawn(&mut Command::new("decoder"))?;
+    /// # Ok::<(), lpc::Error>(())
+    /// ```
+    pub fn kill_with_parent(mut self, kill: bool) -> Self {
+        self.config.kill_with_parent = kill;
         self
     }
 
@@ -235,6 +266,21 @@ macro_rules! common_knobs {
             self
         }
 
+        /// How deep values may nest, in arguments and results. Default: 128; at most 1024.
+        ///
+        /// A sequence, a map, a tuple, a struct and an enum are each a level, and so is an `Option` or
+        /// newtype directly within another: a list of nodes with a field `Option<Box<Node>>` has a level a
+        /// node. The lower of both sides' limits holds. A value beyond it is an [`ErrorKind::Encode`].
+        ///
+        /// Values are encoded and decoded by functions that call themselves: each level takes up to
+        /// 8 KiB of the stack in a build without optimisation, and about 1 KiB in one with it. Threads have 2
+        /// MiB unless they are made with more (`RUST_MIN_STACK` for those of a blocking server,
+        /// `thread_stack_size` for tokio's). What a peer sends is decoded on them, too.
+        pub fn max_depth(mut self, levels: u32) -> Self {
+            self.config.limits.max_depth = levels.min(DEEPEST);
+            self
+        }
+
         /// How many bytes of shared memory this side keeps for what it sends over one connection, and how
         /// many of its peer's it maps. Default: 512 MiB. With 0 there is no shared memory, and everything
         /// takes the socket.
@@ -327,8 +373,43 @@ macro_rules! common_knobs {
 
         /// How long the peer may pause in the middle of a message before the connection is closed; for a
         /// server, also how long a client may leave replies unread. Default: 30 s.
+        ///
+        /// A client has left them unread if it has taken nothing from its socket and its ring meanwhile. What
+        /// it has read it may keep for as long as it likes. A blocking client that nobody calls through reads
+        /// every half [`pool_idle_timeout`](Self::pool_idle_timeout), which should be shorter than this.
         pub fn stall_timeout(mut self, timeout: Duration) -> Self {
             self.config.stall_timeout = timeout;
+            self
+        }
+
+        /// How long the peer may give no sign of life while a call is under way, before the connection is
+        /// closed and its calls fail with [`Disconnected`](ErrorKind::Disconnected). Default: for ever. (A
+        /// peer that has ended is noticed at once in any case.)
+        ///
+        /// So a peer is noticed that is stopped (SIGSTOP, a debugger), frozen (its cgroup), or stuck as a
+        /// whole, without a deadline. As long as calls are under way this side sends a small frame now and
+        /// then, and looks whether the peer takes it, which its library does however long its calls run:
+        /// there is nothing that the peer has to agree to. It takes up to half as long again. With no call
+        /// under way nothing is sent, and nothing is noticed; nor is a call that hangs in a process that is
+        /// alive, for which there are deadlines.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # #[lpc::service] pub trait Sums { fn add(&self, a: u64, b: u64) -> lpc::Result<u64>; }
+        /// # struct Plain;
+        /// # impl Sums for Plain { fn add(&self, a: u64, b: u64) -> lpc::Result<u64> { Ok(a + b) } }
+        /// let sums = SumsClient::builder().keepalive(Duration::from_secs(5)).in_process(Plain)?;
+        /// assert_eq!(sums.add(1, 2)?, 3);
+        /// # Ok::<(), lpc::Error>(())
+        /// ```
+        ///
+        /// A server whose queue of waiting calls is full receives nothing, and gives a sign of life each
+        /// second: so no less than 3 s suits such clients. A peer on tokio whose threads are all blocked for
+        /// as long as this is taken for stopped, and so is a blocking server that the system has no thread
+        /// for.
+        pub fn keepalive(mut self, time: Duration) -> Self {
+            // To look more often would keep this process busy.
+            self.config.keepalive = Some(time.max(Duration::from_millis(20)));
             self
         }
 
@@ -358,6 +439,9 @@ macro_rules! common_knobs {
         }
 
         /// How long a handshake may take. Default: 10 s.
+        ///
+        /// What has come from the peer by then counts, also where this process was stopped meanwhile and
+        /// reads it later.
         pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
             self.config.handshake_timeout = timeout;
             self

@@ -32,15 +32,19 @@
 //! | wait for a free call or memory ([`at_quota`]) | 30 s | client | `ResourceExhausted` |
 //! | time for a call ([`deadline`]) | none | both | `TimedOut`; the server cancels it |
 //! | calls that run at once ([`max_concurrent_calls`]) | 16 | server | further calls wait |
+//! | calls within calls | 32 deep | client | `ResourceExhausted` |
+//! | the same that run beyond `max_concurrent_calls` | one for each depth | server | they wait like others |
 //! | waiting calls, bytes of their arguments | 1024, 1 MiB | server | it stops receiving until a call ends |
 //! | pause within a message ([`stall_timeout`]) | 30 s | both | the connection is closed |
 //! | time without reading replies ([`stall_timeout`]) | 30 s | server | the connection is closed |
+//! | time without a sign of life during a call ([`keepalive`]) | none | both | the connection is closed |
 //! | retries of a call ([`Reconnect::retries`]) | 3 | client | the last attempt's error |
 //! | time to reconnect ([`Reconnect::give_up_after`]) | 10 s | client | `Disconnected` |
+//! | pause before a program that ends soon is started again ([`Reconnect::pauses`]) | 1 s | client | |
 //! | bytes of a body ([`max_message`]) | 256 MiB | both | sender: `TooLarge`; receiver: closes |
 //! | bytes of an error's text | 64 KiB | both | sender: cuts it off; receiver: closes |
-//! | nesting of a value | 128 | both | sender: `Encode`; receiver: `Decode`, closes |
-//! | elements of no bytes in a body | 65,536 | receiver | `Decode`, closes |
+//! | nesting of a value ([`max_depth`]) | 128 | both | sender: `Encode`; receiver: `Decode` |
+//! | elements of no bytes in a body | 65,536 | both | sender: `Encode`; receiver: `Decode` |
 //! | bytes queued for a peer | 1 MiB and a message | both | senders wait |
 //! | descriptors in one receive | 16 | receiver | closes |
 //!
@@ -82,8 +86,11 @@
 //! [`deadline`]: ClientBuilder::deadline
 //! [`max_concurrent_calls`]: ServerBuilder::max_concurrent_calls
 //! [`stall_timeout`]: ServerBuilder::stall_timeout
+//! [`keepalive`]: ServerBuilder::keepalive
 //! [`Reconnect::retries`]: crate::Reconnect::retries
 //! [`Reconnect::give_up_after`]: crate::Reconnect::give_up_after
+//! [`Reconnect::pauses`]: crate::Reconnect::pauses
+//! [`max_depth`]: ServerBuilder::max_depth
 //! [`max_message`]: ServerBuilder::max_message
 //! [`pool_limit`]: ServerBuilder::pool_limit
 //! [`user_pool_limit`]: ServerBuilder::user_pool_limit
@@ -137,6 +144,7 @@ pub(crate) struct Config {
     pub(crate) handshake_timeout: Duration,
     pub(crate) pool_idle_timeout: Duration,
     pub(crate) stall_timeout: Duration,
+    pub(crate) keepalive: Option<Duration>,
     pub(crate) spin: Duration,
     accept: Option<Rule>,
     trust: Option<Rule>,
@@ -144,6 +152,7 @@ pub(crate) struct Config {
     pub(crate) at_quota: AtQuota,
     pub(crate) deadline: Option<Duration>,
     pub(crate) reconnect: Option<Reconnect>,
+    pub(crate) kill_with_parent: bool,
     // Of servers.
     pub(crate) max_concurrent_calls: usize,
     pub(crate) user_pool_limit: u64,
@@ -177,6 +186,7 @@ impl Default for Config {
             // To have a page again costs microseconds.
             pool_idle_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
+            keepalive: None,
             // About as long as it takes to wake a thread on another CPU.
             spin: Duration::from_micros(20),
             accept: None,
@@ -184,6 +194,7 @@ impl Default for Config {
             at_quota: AtQuota::Wait(Duration::from_secs(30)),
             deadline: None,
             reconnect: None,
+            kill_with_parent: false,
             max_concurrent_calls: Bounds::default().running,
             user_pool_limit: 8 << 30,
             max_connections,
@@ -215,6 +226,7 @@ impl Config {
             stall: self.stall_timeout,
             // A busy server may stop receiving for as long as it likes.
             write_timeout: None,
+            keepalive: self.keepalive,
             spin: self.spin,
         })
     }
@@ -236,7 +248,8 @@ impl Config {
         if self.reconnect.is_none() {
             return Ok(());
         }
-        let message = "`reconnect` needs a port: only a client made by `connect` can connect again";
+        let message = "`reconnect` needs a port or a program: a client made by `connect` can connect again, one \
+                       made by `supervise` starts its program again";
         Err(Error::new(ErrorKind::InvalidInput, message))
     }
 

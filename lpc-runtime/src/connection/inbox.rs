@@ -26,6 +26,9 @@ use crate::memory::quota::Quota;
 use crate::sys::socket::{self, Control, Received, Wait};
 
 mod announced;
+mod spinning;
+
+pub(crate) use spinning::{Glance, Spinning, Spun};
 
 /// The receiving side of a connection: one thread or task holds it at a time.
 #[derive(Debug)]
@@ -325,17 +328,9 @@ impl Inbox {
         if time.is_zero() {
             return Ok(Filled::Nothing);
         }
-        // A message that is there at once costs no look at the clock.
-        let mut began = None;
+        let mut spinning = Spinning::new(time);
         loop {
-            let filled = self.try_fill_some(socket)?;
-            if filled != Filled::Nothing {
-                self.found(began);
-                return Ok(filled);
-            }
-            let now = Instant::now();
-            if now - *began.get_or_insert(now) >= time {
-                self.missed();
+            if let Spun::Ended(filled) = spinning.turn(socket, self)? {
                 return Ok(filled);
             }
         }
@@ -343,7 +338,7 @@ impl Inbox {
 
     /// Tries to receive a few times in a row: reading the clock after each try would take a sixth of the
     /// time.
-    pub(crate) fn try_fill_some(&mut self, socket: impl AsFd) -> Result<Filled, FillError> {
+    fn try_fill_some(&mut self, socket: impl AsFd) -> Result<Filled, FillError> {
         if self.receiver.source() == Source::Ring {
             for _ in 0..RING_TRIES {
                 if self.receiver.has_next() {
@@ -433,13 +428,13 @@ impl Inbox {
     }
 
     /// Something was there, after a spin that began then, or at once.
-    pub(crate) fn found(&mut self, began: Option<Instant>) {
+    fn found(&mut self, began: Option<Instant>) {
         self.counters.found();
         self.watch.found(|| began.map_or(Duration::ZERO, |began| began.elapsed()));
     }
 
     /// Nothing was there in time.
-    pub(crate) fn missed(&mut self) {
+    fn missed(&mut self) {
         self.counters.missed();
         self.watch.missed();
     }
@@ -542,7 +537,12 @@ impl Inbox {
                         link.lender().refused(segment);
                     }
                 }
-                Ok(Some(Incoming::At { cpu })) => self.watch.peer_is_at(cpu),
+                Ok(Some(Incoming::At { cpu })) => {
+                    self.watch.peer_is_at(cpu);
+                    if let Some(link) = self.link.upgrade() {
+                        link.hear();
+                    }
+                }
                 Ok(Some(Incoming::Resend { call })) => return Ok(Some(Message::Resend { call })),
                 Ok(Some(Incoming::Failure { call, error })) => {
                     return Ok(Some(Message::Failure { call, error }));

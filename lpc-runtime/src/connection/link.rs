@@ -18,6 +18,7 @@ use lpc_core::{Limits, Result};
 use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
 
+use self::reading::Reading;
 use crate::connection::passing::{Descriptor, Passage};
 use crate::connection::ring::{Consumer, OwnRing, PeersRing, Producer};
 use crate::connection::tally::{Counters, Tally};
@@ -35,6 +36,7 @@ use crate::sys::cpu;
 use crate::sys::fork::ForkGuard;
 use crate::sys::socket::{self, Wait};
 
+mod reading;
 mod writing;
 
 /// What waits to go out, the socket, and the memory for large bodies.
@@ -55,6 +57,7 @@ pub(crate) struct Link {
     /// What is received from the peer.
     entrance: Arc<Entrance>,
     upkeep: Upkeep,
+    reading: Reading,
     /// How long to spin for the peer's messages before sleeping.
     spin: Duration,
     counters: Arc<Tally>,
@@ -79,6 +82,8 @@ pub(crate) struct Settings {
     pub(crate) stall: Duration,
     /// How long it may have stopped reading while something is to be sent.
     pub(crate) write_timeout: Option<Duration>,
+    /// How long it may give no sign of life while a call is under way.
+    pub(crate) keepalive: Option<Duration>,
     /// How long to spin for the peer's messages before sleeping.
     pub(crate) spin: Duration,
 }
@@ -127,7 +132,7 @@ impl Link {
         settings: Settings,
         counters: Arc<Counters>,
     ) -> Arc<Self> {
-        let Settings { limits, quota, budget, idle, stall, write_timeout, spin } = settings;
+        let Settings { limits, quota, budget, idle, stall, write_timeout, keepalive, spin } = settings;
         let warnings = Arc::<Warnings>::default();
         Arc::new_cyclic(|this| Self {
             fork_guard: ForkGuard::here(),
@@ -138,6 +143,7 @@ impl Link {
             lender: Lender::new(limits, quota, budget, Arc::clone(&warnings)),
             entrance: Arc::default(),
             upkeep: Upkeep::new(Weak::clone(this) as Weak<dyn Maintained>, idle),
+            reading: Reading::new(keepalive),
             spin,
             counters: Tally::new(counters),
             warnings,
@@ -258,6 +264,8 @@ impl Link {
     /// memory, or `has_more` says so.
     pub(crate) fn trim_and_flush(&self, has_more: bool) -> Option<Duration> {
         self.upkeep.begin_trim();
+        // Before more is sent, which a client need not read that nobody calls through.
+        self.note_what_is_read();
         let left = self.lender.trim(self);
         self.flush_or_schedule();
         if left > 0 || has_more { self.upkeep.comes_again_to_trim() } else { None }
@@ -272,6 +280,7 @@ impl Link {
     /// something is left.
     pub(crate) fn flush_in_time(&self) -> bool {
         self.upkeep.begin_deferred_flush();
+        self.note_what_is_read();
         self.try_flush()
     }
 
@@ -310,7 +319,8 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send); [`TimedOut`](io::ErrorKind::TimedOut) where the frame was not even queued.
+    /// As [`send`](Self::send); [`TimedOut`](io::ErrorKind::TimedOut) where the frame was not even queued, and
+    /// [`OutOfMemory`](io::ErrorKind::OutOfMemory) where there was no memory to queue it.
     #[inline]
     pub(crate) fn send_within(
         &self,
@@ -322,6 +332,7 @@ impl Link {
         let sent = sender.tell_cpu(cpu).and_then(|()| sender.send(frame));
         let (position, batch) = match sent {
             Ok(sent) => sent,
+            Err(over) if sender.is_over().is_none() => return Err(into_error(over)),
             Err(over) => return Err(self.fail(sender, into_error(over))),
         };
         if let StreamPosition::Ring(_) = position {
@@ -602,6 +613,10 @@ impl Maintained for Link {
 
     fn trim(&self) -> Option<Duration> {
         self.trim_and_flush(false)
+    }
+
+    fn look(&self) -> Option<Duration> {
+        self.look_whether_it_reads()
     }
 }
 

@@ -172,6 +172,11 @@ impl Tally {
         add(lane, bytes as u64, &self.own.sent, &self.shared.sent);
     }
 
+    /// How many small bodies have been received.
+    pub(crate) fn received_messages(&self) -> u64 {
+        self.own.received.sizes.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
     /// For the holder of the receive half.
     #[inline]
     pub(crate) fn received(&self, lane: Lane, bytes: usize) {

@@ -39,11 +39,13 @@ pub(crate) enum Warning {
     NoWatcher,
     NoMaintenance,
     NotSealed,
+    /// Of an implementation.
+    Panicked,
 }
 
 impl Warning {
     /// All, in the order of their numbers.
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::CannotBeOpened,
         Self::CannotBeMapped,
         Self::CannotBeRead,
@@ -66,6 +68,7 @@ impl Warning {
         Self::NoWatcher,
         Self::NoMaintenance,
         Self::NotSealed,
+        Self::Panicked,
     ];
 
     const fn text(self) -> &'static str {
@@ -96,6 +99,7 @@ impl Warning {
             Self::NoWatcher => "no thread to watch for slow calls",
             Self::NoMaintenance => "no thread to give memory back and to send what was deferred",
             Self::NotSealed => "memory cannot be sealed: it will be copied",
+            Self::Panicked => "an implementation panicked",
         }
     }
 }
@@ -150,7 +154,11 @@ impl Warnings {
         let kind = &self.kinds[what as usize];
         if let Some(unsaid) = kind.happened(START.elapsed()) {
             let unsaid = (unsaid > 0).then_some(unsaid);
-            tracing::warn!(error = error.map(field::display), unsaid, "{}", what.text());
+            let error = error.map(field::display);
+            match what {
+                Warning::Panicked => tracing::error!(error, unsaid, "{}", what.text()),
+                _ => tracing::warn!(error, unsaid, "{}", what.text()),
+            }
         }
     }
 }

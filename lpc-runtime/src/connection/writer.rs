@@ -151,6 +151,7 @@ impl Writer {
 pub(crate) fn into_error(over: Over) -> io::Error {
     match over {
         Over::Closed => io::ErrorKind::BrokenPipe.into(),
+        Over::NoMemory => io::Error::new(io::ErrorKind::OutOfMemory, over),
         Over::Ring(violation) => io::Error::new(io::ErrorKind::InvalidData, violation),
     }
 }

@@ -1,6 +1,7 @@
 //! [`Buffer`]: bytes whose memory is used again.
 
 use std::cell::RefCell;
+use std::collections::TryReserveError;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,6 +9,7 @@ use std::time::Instant;
 
 use crate::maintenance;
 use crate::sys::fork::PerProcess;
+use crate::sys::private;
 
 /// A byte vector that is kept for use again when it is dropped, so that a call allocates nothing once there
 /// has been one like it: a small one by its thread, a large one by the process, until nobody has taken it up
@@ -55,21 +57,35 @@ impl Buffer {
         Self(spare.ok().flatten().unwrap_or_default())
     }
 
-    /// An empty buffer with room for so many bytes.
+    /// An empty buffer with room for so many bytes, if there is memory for it.
     #[inline]
     pub(crate) fn with_room(len: usize) -> Self {
         let mut buffer = Self::take();
-        buffer.reserve(len);
+        // What is to be put there asks again.
+        let _ = buffer.try_reserve(len);
         buffer
     }
 
     /// Makes room for as many bytes more.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for that many.
     #[inline]
-    pub(crate) fn reserve(&mut self, more: usize) {
+    pub(crate) fn try_reserve(&mut self, more: usize) -> Result<(), TryReserveError> {
+        if more <= self.0.capacity() - self.0.len() { Ok(()) } else { self.try_grow(more) }
+    }
+
+    #[inline(never)]
+    fn try_grow(&mut self, more: usize) -> Result<(), TryReserveError> {
         let need = self.0.len().saturating_add(more);
-        if need > self.0.capacity() && need > SMALL {
+        if need > SMALL {
             self.grow(need);
         }
+        self.0.try_reserve(more).or_else(|_| {
+            private::release();
+            self.0.try_reserve_exact(more)
+        })
     }
 
     #[cold]

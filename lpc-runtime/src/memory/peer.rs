@@ -265,6 +265,8 @@ impl Object {
             Constancy::Changing => Promise::None,
         };
         let (file, held) = file.into_local();
+        // It may be passed on, to others who are to read it.
+        let file = if promise == Promise::Sealed { file } else { memfd::without_writing(file) };
         Ok(Self::made(file, (offset, len), promise, quota, Some((live, held))))
     }
 

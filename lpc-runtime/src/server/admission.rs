@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lpc_core::frame;
 use lpc_core::receive::Role;
 use lpc_core::{Error, ErrorKind, Result};
+use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
 
 use crate::config::Config;
@@ -17,6 +18,7 @@ use crate::generated::Description;
 use crate::handshake;
 use crate::memory::budget::Budget;
 use crate::server::handshakes::{self, Evicted, PendingHandshakes};
+use crate::server::wakers::Event;
 use crate::sys::fork::ForkGuard;
 use crate::sys::socket;
 
@@ -31,6 +33,8 @@ pub(crate) struct Admission {
     /// Signalled when the last permit is dropped, or that is not to be waited for any more.
     empty: Condvar,
     refusals: Mutex<RefusalLog>,
+    /// The shutdown begins.
+    shutdown: Arc<Event>,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +105,7 @@ impl Default for Admission {
             state: Mutex::default(),
             empty: Condvar::new(),
             refusals: Mutex::default(),
+            shutdown: Arc::default(),
         }
     }
 }
@@ -109,11 +114,14 @@ impl Admission {
     /// Whether as many handshakes are pending as may be, when another client has come. The one that has been
     /// pending for longest is evicted for it, if that is long enough.
     pub(crate) fn is_full(&self, service: Description, config: &Config) -> bool {
+        let mut not_to_drop = None;
         let mut state = self.state();
         if state.pending.count() < config.max_handshakes {
             return false;
         }
-        let Some(evicted) = state.pending.evict(Instant::now()) else { return true };
+        let State { pending, connections, .. } = &mut *state;
+        let evicted = pending.evict(Instant::now(), |number| is_heard(connections, number, &mut not_to_drop));
+        let Some(evicted) = evicted else { return true };
         drop(state);
         self.evict(&evicted, service, config);
         false
@@ -167,11 +175,14 @@ impl Admission {
     /// Keeps room for the handshakes of other users: a user that has its share evicts a handshake of its own.
     fn reserve_share(&self, user: u32, service: Description, config: &Config) -> Result<()> {
         let share = handshakes::share(config.max_handshakes);
+        let mut not_to_drop = None;
         let mut state = self.state();
         if state.pending.of(user) < share {
             return Ok(());
         }
-        let evicted = state.pending.evict_of(user, Instant::now());
+        let State { pending, connections, .. } = &mut *state;
+        let evicted =
+            pending.evict_of(user, Instant::now(), |number| is_heard(connections, number, &mut not_to_drop));
         drop(state);
         let evicted = evicted.ok_or_else(|| too_many_pending(format!("user {user} has"), share))?;
         self.evict(&evicted, service, config);
@@ -222,6 +233,11 @@ impl Admission {
         self.state().connections.len()
     }
 
+    /// Whether the shutdown has begun.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state().is_closing
+    }
+
     /// Begins the shutdown: nothing more is received from any client. `false` where it had begun, and in a
     /// fork, whose parent's connections these are.
     pub(crate) fn stop_receiving(&self) -> bool {
@@ -249,6 +265,8 @@ impl Admission {
                 link.send_now(&frame::closing(0));
             }
         }
+        // Last: calls that end because of it may run what takes its time.
+        self.shutdown.come();
         true
     }
 
@@ -313,6 +331,15 @@ impl Admission {
     }
 }
 
+/// Whether something of this client waits to be read. The socket is not to be dropped under a lock: its owner
+/// may drop it meanwhile.
+fn is_heard(connections: &BTreeMap<u64, Entry>, number: u64, not_to_drop: &mut Option<Arc<Socket>>) -> bool {
+    *not_to_drop = connections.get(&number).and_then(|entry| entry.socket.upgrade());
+    not_to_drop.as_ref().is_some_and(|socket| {
+        socket::wait(&**socket, PollFlags::POLLIN, Some(Duration::ZERO)).unwrap_or(false)
+    })
+}
+
 /// `whose` says whose pending handshakes are `count`.
 fn too_many_pending(whose: String, count: usize) -> Error {
     let message = format!("{whose} {count} clients that have not said who they are (max_handshakes)");
@@ -345,6 +372,11 @@ impl Permit {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Disconnected, "the handshake was evicted for others"))
+    }
+
+    /// By which calls learn that the server shuts down.
+    pub(crate) fn shutdown(&self) -> &Arc<Event> {
+        &self.admission.shutdown
     }
 
     /// Whether the server shuts down: the end of a connection is then not the client's.

@@ -19,13 +19,14 @@ use crate::body::arrived::Arrived;
 use crate::body::outgoing::{Encoded, InBlock};
 use crate::connection::inbox::{Inbox, Message};
 use crate::connection::link::Link;
-use crate::credentials::Credentials;
+use crate::connection::warnings::Warning;
 use crate::generated::{Description, Reply};
 use crate::memory::buffer::Buffer;
 use crate::server::admission::Permit;
 use crate::server::context::{Running, cancelled};
 use crate::server::ends::{Cause, End};
 use crate::server::served::Served;
+use crate::spans::{self, CallSpan};
 use crate::sys::socket;
 
 /// The calls of one connection: those that run, those that wait to, and the results that the client has not
@@ -89,6 +90,8 @@ pub(crate) struct Answered {
     answer: Answer,
     /// Of the result.
     block: Option<Box<InBlock>>,
+    /// The client has memory of this side's until it has read the answer.
+    lends: bool,
     /// The error that ends the connection after the answer: the client has sent too much that does not
     /// decode.
     pub(crate) fatal: Option<Error>,
@@ -112,6 +115,7 @@ impl Desk {
     pub(crate) fn new<D: ?Sized>(served: &Served<D>, link: &Link, permit: Permit) -> Self {
         let bounds = Bounds { running: served.max_calls, copied: link.limits().pool, ..Bounds::default() };
         let state = State { desk: core::Desk::new(bounds), spare: Vec::new() };
+        spans::accepted(&served.service, permit.peer());
         Self {
             service: served.service,
             state: Mutex::new(state),
@@ -119,6 +123,12 @@ impl Desk {
             end: End::default(),
             permit,
         }
+    }
+
+    /// The span of a call of this method.
+    #[inline]
+    pub(crate) fn span(&self, method: u16, call: CallId) -> CallSpan {
+        CallSpan::of_server(&self.service, method, self.permit.peer(), call)
     }
 
     /// Does what a message of the client says.
@@ -145,9 +155,10 @@ impl Desk {
         match message {
             Message::Call { call: id, method, is_busy, time_left, body } => {
                 link.counters().call();
+                link.expect_life();
                 // A time that no clock shows never comes.
                 let deadline = time_left.and_then(|left| Instant::now().checked_add(left));
-                let running = state.context(link, self.permit.peer(), deadline);
+                let running = state.context(link, &self.permit, deadline, id);
                 let call = Call { id, method, is_busy, body, running: Arc::clone(&running) };
                 let Some(call) = state.desk.arrive(id, running, call.cost(), call)? else {
                     return Ok(Step::Waits);
@@ -170,7 +181,10 @@ impl Desk {
                 let block = state.desk.resend(call)?;
                 drop(state);
                 link.counters().fallback();
-                Ok(Step::Send(block.inline(call, None), Some(block)))
+                let frame = block.inline(call, None);
+                let frame =
+                    frame.unwrap_or_else(|error| failure(link, call, &error.with_progress(Progress::Ran)));
+                Ok(Step::Send(frame, Some(block)))
             }
             Message::Cancel { call: id } => {
                 let found = state.desk.cancel(id);
@@ -198,6 +212,8 @@ impl Desk {
 
     /// The answer of a call whose implementation returned or panicked. The arguments are dropped: loans that
     /// nobody took go back with the answer.
+    ///
+    /// It is told to the call's span, which is entered.
     #[inline]
     pub(crate) fn answer<D: ?Sized>(
         &self,
@@ -205,11 +221,17 @@ impl Desk {
         link: &Link,
         call: Call,
         outcome: thread::Result<Result<Reply>>,
+        span: &CallSpan,
     ) -> Answered {
-        let outcome = outcome.unwrap_or_else(|panic| Err(served.panicked(call.method, panic)));
+        let outcome = outcome.unwrap_or_else(|panic| {
+            let error = served.panicked(call.method, panic);
+            link.warnings().warn_of(Warning::Panicked, &error);
+            Err(error)
+        });
         let outcome = outcome.map_err(|error| call.body.explain(error));
         // Whatever it is, the client does not wait for it.
         let outcome = if call.running.is_cancelled() { Err(cancelled(Progress::Ran)) } else { outcome };
+        span.ended(&outcome);
         let fatal = match &outcome {
             Err(error) if error.kind() == ErrorKind::Decode => {
                 self.undecodable.failed().err().map(Error::from)
@@ -237,7 +259,7 @@ impl Desk {
         cpu: Option<u32>,
         send: impl FnOnce(&[u8], bool) -> Result<()>,
     ) -> Result<Next> {
-        let Answered { answer, block, fatal, ended } = answered;
+        let Answered { answer, block, lends, fatal, ended } = answered;
         let mut state = self.state();
         state.desk.answer(ended.id, block)?;
         answer.count(link);
@@ -251,6 +273,9 @@ impl Desk {
         drop(state);
         if let Some((_, true)) = put {
             link.wake();
+        }
+        if lends {
+            link.watch_reading();
         }
         fatal.map_or(Ok(next), Err)
     }
@@ -284,6 +309,11 @@ impl Desk {
     /// Whether every call is answered.
     pub(crate) fn is_idle(&self) -> bool {
         self.state().desk.is_idle()
+    }
+
+    /// Whether the client waits for an answer, and so is to give signs of life.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.state().desk.has(|running| !running.is_cancelled())
     }
 
     /// Calls that run.
@@ -353,18 +383,21 @@ impl State {
     fn context(
         &mut self,
         link: &Arc<Link>,
-        peer: Option<&Credentials>,
+        permit: &Permit,
         deadline: Option<Instant>,
+        id: CallId,
     ) -> Arc<Running> {
-        let mut running = self.spare.pop().unwrap_or_else(|| Arc::new(Running::new(link, peer.cloned())));
-        Arc::get_mut(&mut running).expect("what is spare has no other owner").renew(deadline);
+        let mut running = self.spare.pop().unwrap_or_else(|| {
+            Arc::new(Running::new(link, permit.peer().cloned(), Arc::clone(permit.shutdown())))
+        });
+        Arc::get_mut(&mut running).expect("what is spare has no other owner").renew(deadline, id.nesting());
         running
     }
 
     #[inline]
     fn finish(&mut self, ended: Ended) -> Next {
-        let Ended { cost, mut running, .. } = ended;
-        let next = self.desk.finish(cost);
+        let Ended { id, cost, mut running } = ended;
+        let next = self.desk.finish(id, cost);
         if self.spare.len() < SPARE && Arc::get_mut(&mut running).is_some() {
             self.spare.push(running);
         }
@@ -389,16 +422,17 @@ impl Answered {
     fn new(link: &Link, call: Call, outcome: Result<Reply>) -> Self {
         let ended = Ended { id: call.id, cost: call.cost(), running: call.running };
         drop(call.body);
-        let (answer, block) = match outcome {
+        let (answer, block, lends) = match outcome {
             Ok(Reply(mut reply)) => {
                 reply.seal(ended.id);
                 link.lender().lend(reply.loans());
                 let block = reply.take_block();
-                (Answer::Reply(reply), block)
+                let lends = block.is_some() || !reply.loans().is_empty();
+                (Answer::Reply(reply), block, lends)
             }
-            Err(error) => (Answer::Failure(failure(link, ended.id, &error)), None),
+            Err(error) => (Answer::Failure(failure(link, ended.id, &error)), None, false),
         };
-        Self { answer, block, fatal: None, ended }
+        Self { answer, block, lends, fatal: None, ended }
     }
 }
 

@@ -67,21 +67,33 @@ impl PendingHandshakes {
     }
 
     /// Evicts the handshake that has been pending for longest, if that is long enough, of the user with most
-    /// of them.
-    pub(crate) fn evict(&mut self, now: Instant) -> Option<Evicted> {
+    /// of them. One that `is_heard` is no silent one: what its client has said waits to be read, since this
+    /// process was stopped, or is busy.
+    pub(crate) fn evict(&mut self, now: Instant, is_heard: impl FnOnce(u64) -> bool) -> Option<Evicted> {
         let user = *self.users.iter().max_by_key(|(_, pending)| pending.len())?.0;
         let silence = if self.users.len() > 1 { SHORT_SILENCE } else { SILENCE };
-        self.oldest(user, silence, now)
+        self.oldest(user, silence, now, is_heard)
     }
 
     /// The same of this user, which has its [`share`].
-    pub(crate) fn evict_of(&mut self, user: u32, now: Instant) -> Option<Evicted> {
-        self.oldest(user, SHORT_SILENCE, now)
+    pub(crate) fn evict_of(
+        &mut self,
+        user: u32,
+        now: Instant,
+        is_heard: impl FnOnce(u64) -> bool,
+    ) -> Option<Evicted> {
+        self.oldest(user, SHORT_SILENCE, now, is_heard)
     }
 
-    fn oldest(&mut self, user: u32, silence: Duration, now: Instant) -> Option<Evicted> {
+    fn oldest(
+        &mut self,
+        user: u32,
+        silence: Duration,
+        now: Instant,
+        is_heard: impl FnOnce(u64) -> bool,
+    ) -> Option<Evicted> {
         let (&number, oldest) = self.users.get(&user)?.first_key_value()?;
-        if now.saturating_duration_since(oldest.since) < silence {
+        if now.saturating_duration_since(oldest.since) < silence || is_heard(number) {
             return None;
         }
         self.remove(user, number)
@@ -99,6 +111,10 @@ mod tests {
         start + Duration::from_millis(millis)
     }
 
+    fn silent(_: u64) -> bool {
+        false
+    }
+
     fn evicted(number: u64) -> Option<Evicted> {
         Some(Evicted { number, is_greeted: false })
     }
@@ -110,10 +126,10 @@ mod tests {
         for number in 1..=3 {
             pending.add(ANN, number, after(start, number));
         }
-        assert_eq!(pending.evict(after(start, 100)), None, "Ann's first came later than Bob's");
-        assert_eq!(pending.evict(after(start, 101)), evicted(1));
-        assert_eq!(pending.evict(after(start, 101)), None);
-        assert_eq!(pending.evict(after(start, 102)), evicted(2));
+        assert_eq!(pending.evict(after(start, 100), silent), None, "Ann's first came later than Bob's");
+        assert_eq!(pending.evict(after(start, 101), silent), evicted(1));
+        assert_eq!(pending.evict(after(start, 101), silent), None);
+        assert_eq!(pending.evict(after(start, 102), silent), evicted(2));
         assert_eq!((pending.of(ANN), pending.of(BOB), pending.count()), (1, 1, 2));
     }
 
@@ -121,10 +137,10 @@ mod tests {
     fn a_user_who_is_alone_is_evicted_after_a_second() {
         let (mut pending, start) = (PendingHandshakes::default(), Instant::now());
         pending.add(ANN, 0, start);
-        assert_eq!(pending.evict(after(start, 999)), None);
-        assert_eq!(pending.evict(after(start, 1000)), evicted(0));
+        assert_eq!(pending.evict(after(start, 999), silent), None);
+        assert_eq!(pending.evict(after(start, 1000), silent), evicted(0));
         assert_eq!((pending.of(ANN), pending.count()), (0, 0));
-        assert_eq!(pending.evict(after(start, 9999)), None, "none is pending");
+        assert_eq!(pending.evict(after(start, 9999), silent), None, "none is pending");
     }
 
     #[test]
@@ -132,9 +148,9 @@ mod tests {
         let (mut pending, start) = (PendingHandshakes::default(), Instant::now());
         pending.add(BOB, 0, start);
         pending.add(ANN, 1, after(start, 1));
-        assert_eq!(pending.evict_of(ANN, after(start, 100)), None);
-        assert_eq!(pending.evict_of(ANN, after(start, 101)), evicted(1));
-        assert_eq!(pending.evict_of(ANN, after(start, 101)), None);
+        assert_eq!(pending.evict_of(ANN, after(start, 100), silent), None);
+        assert_eq!(pending.evict_of(ANN, after(start, 101), silent), evicted(1));
+        assert_eq!(pending.evict_of(ANN, after(start, 101), silent), None);
     }
 
     #[test]
@@ -144,10 +160,20 @@ mod tests {
         pending.add(ANN, 1, start);
         assert!(pending.greet(ANN, 0));
         let later = after(start, 5000);
-        assert_eq!(pending.evict(later), Some(Evicted { number: 0, is_greeted: true }));
-        assert_eq!(pending.evict(later), evicted(1));
+        assert_eq!(pending.evict(later, silent), Some(Evicted { number: 0, is_greeted: true }));
+        assert_eq!(pending.evict(later, silent), evicted(1));
         assert!(!pending.greet(ANN, 1));
         assert_eq!(pending.remove(ANN, 1), None);
+    }
+
+    #[test]
+    fn a_client_whose_hello_waits_to_be_read_is_not_evicted_for_silence() {
+        let (mut pending, start) = (PendingHandshakes::default(), Instant::now());
+        pending.add(ANN, 0, start);
+        let later = after(start, 5000);
+        assert_eq!(pending.evict(later, |number| number == 0), None);
+        assert_eq!(pending.evict_of(ANN, later, |number| number == 0), None);
+        assert_eq!(pending.evict(later, silent), evicted(0));
     }
 
     #[test]

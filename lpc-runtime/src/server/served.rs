@@ -53,6 +53,7 @@ impl<D: ?Sized> Served<D> {
             idle: config.pool_idle_timeout,
             stall: config.stall_timeout,
             write_timeout: Some(config.stall_timeout),
+            keepalive: config.keepalive,
             spin: config.spin,
         }
     }

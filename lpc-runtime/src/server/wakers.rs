@@ -1,7 +1,107 @@
-//! [`Wakers`]: of the tasks and threads that wait for one event, each as long as it waits.
+//! [`Event`]: something that happens once, and the [`Wakers`] of the tasks and threads that wait for it, each
+//! as long as it waits.
 
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+
+/// Something that happens once.
+#[derive(Debug, Default)]
+pub(crate) struct Event {
+    has_come: AtomicBool,
+    wakers: Mutex<Wakers>,
+}
+
+impl Event {
+    pub(crate) fn has_come(&self) -> bool {
+        self.has_come.load(Acquire)
+    }
+
+    /// It happens: all who wait are woken, without a lock.
+    pub(crate) fn come(&self) {
+        // Under the lock: a waiter that has looked before is among those that are woken.
+        let mut wakers = self.wakers();
+        self.has_come.store(true, Release);
+        let woken = wakers.take();
+        drop(wakers);
+        woken.for_each(Waker::wake);
+    }
+
+    /// Makes it one that has not happened, and that nobody waits for.
+    pub(super) fn renew(&mut self) {
+        *self.has_come.get_mut() = false;
+        self.wakers.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Has `waker` woken when it happens, and gives its place; `None` where it has happened.
+    pub(super) fn add(&self, waker: Waker) -> Option<usize> {
+        let mut wakers = self.wakers();
+        if !self.has_come() {
+            return Some(wakers.add(waker));
+        }
+        drop(wakers);
+        drop(waker);
+        None
+    }
+
+    /// The waker at this place is woken no more.
+    pub(super) fn remove(&self, place: usize) {
+        let removed = self.wakers().remove(place);
+        drop(removed);
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Wakers> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for an event. Its waker goes when this is dropped.
+pub(super) struct Waiter<'e> {
+    event: &'e Event,
+    place: Option<usize>,
+}
+
+impl<'e> Waiter<'e> {
+    pub(super) fn new(event: &'e Event) -> Self {
+        Self { event, place: None }
+    }
+
+    /// Whether it has happened; if not, `waker` is woken when it does.
+    pub(super) fn has_come_or_wakes(&mut self, waker: &Waker) -> bool {
+        let mut wakers = self.event.wakers();
+        if self.event.has_come() {
+            return true;
+        }
+        let before = match self.place {
+            Some(place) => wakers.update(place, waker),
+            None => {
+                self.place = Some(wakers.add(waker.clone()));
+                None
+            }
+        };
+        drop(wakers);
+        drop(before);
+        false
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) async fn comes(mut self) {
+        std::future::poll_fn(|cx| match self.has_come_or_wakes(cx.waker()) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        })
+        .await;
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.event.remove(place);
+        }
+    }
+}
 
 /// Wakers, each at a place that its owner knows, so that adding and removing one takes no search.
 #[derive(Debug)]

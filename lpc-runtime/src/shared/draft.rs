@@ -82,13 +82,20 @@ impl<T: Plain> SharedMut<[T]> {
     ///
     /// # Errors
     ///
-    /// If the system has no memory or descriptor for it.
+    /// If the system has no memory or descriptor for it, or a sandbox of this process forbids
+    /// memfd_create(2). The error names the call that failed. [`zeroed`](Self::zeroed) memory needs none
+    /// of that.
     pub fn sealable(len: usize) -> io::Result<Self> {
-        match size::<T>(len) {
-            None => Err(io::ErrorKind::OutOfMemory.into()),
-            Some(0) => Ok(Self::zeroed(len)),
-            Some(size) => Ok(Self::of(Draft::Memfd(mapping::Draft::new(size)?))),
-        }
+        let size = match size::<T>(len) {
+            None => return Err(io::ErrorKind::OutOfMemory.into()),
+            Some(0) => return Ok(Self::zeroed(len)),
+            Some(size) => size,
+        };
+        let draft = mapping::Draft::new(size).map_err(|error| {
+            let remedy = "`SharedMut::zeroed` makes memory that is copied when it is passed";
+            io::Error::new(error.kind(), format!("no sealable memory of {size} bytes: {error}; {remedy}"))
+        })?;
+        Ok(Self::of(Draft::Memfd(draft)))
     }
 
     /// `len` values in memory that the caller of the service's method can read, for its result. Their content

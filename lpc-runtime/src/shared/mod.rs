@@ -64,10 +64,11 @@ use crate::sys::memfd;
 /// |---|---|---|
 /// | `Client::loan`, [`SharedMut::for_caller`] | in the connection's shared memory | in a private copy |
 /// | [`SharedMut::sealable`] | as a memfd, sealed against writing | in place |
-/// | [`from_file`](Self::from_file) | as a file descriptor | with pread(2), in pieces or as a whole |
+/// | [`copy_of_file`](Self::copy_of_file) | the same | in place |
+/// | [`from_file`](Self::from_file) | as a file descriptor, of the whole file | with pread(2), in pieces or as a whole |
 /// | [`SharedMut::zeroed`], `From<Vec<T>>`, … | as a copy, made when it is passed | in a private copy |
 ///
-/// Passing one of the first three costs nothing, whatever its length: loans of a connection on that
+/// Passing one of the first four costs nothing, whatever its length: loans of a connection on that
 /// connection, sealed memory and files on any. Sealed memory that was received can be passed on to a third
 /// process. Private copies are aligned, and behind this same type.
 ///
@@ -134,6 +135,10 @@ impl Shared<[u8]> {
     ///
     /// `range` is in bytes of the file, its end by default the end that the file has now.
     ///
+    /// It says which bytes the value is, not which the receiver gets at: with the descriptor that can read, though
+    /// not write, all of the file, also what is written to it later. Where a part is not for the receiver's
+    /// eyes, pass a [copy](Self::copy_of_file).
+    ///
     /// A receiver that trusts this process maps it. Any other copies what it asks for: all of it when the
     /// value is used as a slice, up to its `pool_limit` for one connection, or piece by piece with
     /// [`read_at`](Self::read_at). So does this process. What the file has lost since reads as zeroes.
@@ -149,27 +154,36 @@ impl Shared<[u8]> {
     /// - [`UnexpectedEof`](io::ErrorKind::UnexpectedEof): it is shorter than the range.
     /// - What opening it again for reading may fail with (`/proc/self/fd`, proc(5)).
     pub fn from_file(file: &File, range: impl RangeBounds<u64>) -> io::Result<Self> {
-        let start = match range.start_bound() {
-            Bound::Included(start) => *start,
-            Bound::Excluded(start) => start.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(end) => end.saturating_add(1),
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => {
-                // First, since of some filesystems it is not wise to ask even that.
-                memfd::inspect(file, 0, 0)?;
-                file.metadata()?.len()
-            }
-        };
-        let len = end.checked_sub(start).ok_or(io::ErrorKind::InvalidInput)?;
-        // Before it is opened again, which would block if it were a pipe.
-        memfd::inspect(file, start, len)?;
+        let (start, len) = part_of(file, range)?;
         // A receiver of the descriptor may read, and nothing else.
         let object = Object::of_file(memfd::read_only(file.as_fd())?, start, len)?;
         // An empty range needs no descriptor.
         Ok(if len == 0 { Self::default() } else { Self::of(Memory::Object(object)) })
+    }
+
+    /// A copy of a part of a file, in memory of its own that is sealed against writing: the receiver reads it in
+    /// place, and gets at nothing else.
+    ///
+    /// ```no_run
+    /// # use lpc::{Shared, service};
+    /// # #[service] pub trait Index { fn add(&self, text: Shared<[u8]>) -> lpc::Result<()>; }
+    /// # fn run(index: &impl Index) -> Result<(), Box<dyn std::error::Error>> {
+    /// let file = std::fs::File::open("/var/lib/app/secrets")?;
+    /// index.add(Shared::copy_of_file(&file, 14..25)?)?; // of the others the receiver learns nothing
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// `range` is in bytes of the file, its end by default the end that the file has now.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_file`](Self::from_file) and [`SharedMut::sealable`], and if the file cannot be read.
+    pub fn copy_of_file(file: &File, range: impl RangeBounds<u64>) -> io::Result<Self> {
+        let (start, len) = part_of(file, range)?;
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut copy = SharedMut::sealable(len)?;
+        memfd::read_at(file.as_fd(), &mut copy, start)?;
+        Ok(copy.freeze())
     }
 
     /// Copies bytes from `offset` on into `into`, as many as there are. Returns how many. Of a file that was
@@ -202,6 +216,28 @@ impl Shared<[u8]> {
     pub fn into_str(self) -> io::Result<Shared<str>> {
         Shared::fit(Arc::clone(self.memory()))
     }
+}
+
+/// Where a part of a file begins, and how long it is. It can be read.
+fn part_of(file: &File, range: impl RangeBounds<u64>) -> io::Result<(u64, u64)> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => {
+            // First, since of some filesystems it is not wise to ask even that.
+            memfd::inspect(file, 0, 0)?;
+            file.metadata()?.len()
+        }
+    };
+    let len = end.checked_sub(start).ok_or(io::ErrorKind::InvalidInput)?;
+    // Before it is opened again, which would block if it were a pipe.
+    memfd::inspect(file, start, len)?;
+    Ok((start, len))
 }
 
 impl<T: ?Sized + View> Clone for Shared<T> {

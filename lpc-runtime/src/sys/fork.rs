@@ -5,10 +5,10 @@
 //! system call, and right for every way of forking, those that bypass the C library included.
 #![allow(unsafe_code)]
 
-use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::{fmt, io};
 
 use lpc_core::{Error, ErrorKind, Result};
 use memmap2::MmapMut;
@@ -66,8 +66,8 @@ fn is_a_fork() -> Error {
 
 /// Something of which each process has its own, made when it is first asked for. A fork begins anew: it never
 /// takes a lock that a thread held which it does not have.
-pub(crate) struct PerProcess<T: 'static> {
-    /// Null, or leaked.
+pub(crate) struct PerProcess<T> {
+    /// Null, or from a box.
     own: AtomicPtr<Own<T>>,
     make: fn() -> T,
 }
@@ -83,10 +83,10 @@ impl<T: Send + Sync> PerProcess<T> {
     }
 
     /// This process's.
-    pub(crate) fn get(&self) -> &'static T {
+    pub(crate) fn get(&self) -> &T {
         // Pairs with the Release in `begin`.
         let own = self.own.load(Acquire);
-        // SAFETY: what is not null was leaked, and is never written to.
+        // SAFETY: what is not null is from a box, is never written to, and lives at least as long as `self`.
         match unsafe { own.as_ref() } {
             Some(known) if known.fork_guard.is_here() => &known.value,
             _ => self.begin(own),
@@ -94,11 +94,11 @@ impl<T: Send + Sync> PerProcess<T> {
     }
 
     #[cold]
-    fn begin(&self, before: *mut Own<T>) -> &'static T {
+    fn begin(&self, before: *mut Own<T>) -> &T {
         // What the parent has is forgotten in its fork, and not dropped: its lock may be held.
         let own = Box::into_raw(Box::new(Own { fork_guard: ForkGuard::here(), value: (self.make)() }));
         match self.own.compare_exchange(before, own, Release, Acquire) {
-            // SAFETY: it was leaked here, and is never written to.
+            // SAFETY: it was made here, is never written to, and lives at least as long as `self`.
             Ok(_) => unsafe { &(*own).value },
             Err(other_thread) => {
                 // SAFETY: it was made here, and nobody else has seen it.
@@ -107,6 +107,23 @@ impl<T: Send + Sync> PerProcess<T> {
                 unsafe { &(*other_thread).value }
             }
         }
+    }
+}
+
+impl<T> Drop for PerProcess<T> {
+    fn drop(&mut self) {
+        let own = *self.own.get_mut();
+        // SAFETY: as in `get`.
+        if unsafe { own.as_ref() }.is_some_and(|own| own.fork_guard.is_here()) {
+            // SAFETY: it is from a box, and nobody else has a part of it any more.
+            drop(unsafe { Box::from_raw(own) });
+        }
+    }
+}
+
+impl<T: fmt::Debug + Send + Sync> fmt::Debug for PerProcess<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
     }
 }
 

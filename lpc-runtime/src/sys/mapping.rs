@@ -337,7 +337,8 @@ impl Draft {
     /// `len` zero bytes; more than none.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let file = memfd::create(memfd::BODIES, len as u64)?;
-        let mapping = MmapOptions::new().len(len).map_raw(&file)?;
+        let mapping = MmapOptions::new().len(len).map_raw(&file);
+        let mapping = mapping.map_err(|error| memfd::named("mmap(2)", error))?;
         ask_for_huge_pages(&mapping);
         Ok(Self { mapping, file })
     }

@@ -42,7 +42,8 @@ const FROZEN: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).un
 ///
 /// # Errors
 ///
-/// Among others, this process may not make files of that size (`RLIMIT_FSIZE`).
+/// Those of the system, by the name of the call that failed; or this process may not make files of that size
+/// (`RLIMIT_FSIZE`).
 pub(crate) fn create(name: &CStr, len: u64) -> io::Result<OwnedFd> {
     // First: to go over it raises a signal that ends the process (SIGXFSZ, setrlimit(2)).
     if getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| len > soft) {
@@ -50,13 +51,19 @@ pub(crate) fn create(name: &CStr, len: u64) -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let file = match memfd_create(name, flags | NOEXEC_SEAL) {
-        Err(nix::Error::EINVAL) => memfd_create(name, flags)?,
-        result => result?,
+    let made = match memfd_create(name, flags | NOEXEC_SEAL) {
+        Err(nix::Error::EINVAL) => memfd_create(name, flags),
+        result => result,
     };
+    let file = made.map_err(|error| named("memfd_create(2)", error.into()))?;
     let len = i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-    nix::unistd::ftruncate(&file, len)?;
+    nix::unistd::ftruncate(&file, len).map_err(|error| named("ftruncate(2)", error.into()))?;
     Ok(file)
+}
+
+/// The error, with the call that failed.
+pub(crate) fn named(call: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{call}: {error}"))
 }
 
 /// Seals a segment that its owner has mapped.
@@ -202,6 +209,15 @@ pub(crate) fn inspect(file: impl AsFd, offset: u64, len: u64) -> io::Result<Cons
     Ok(constancy)
 }
 
+/// The same file by a descriptor that cannot be written through, where the system gives one.
+pub(crate) fn without_writing(file: OwnedFd) -> OwnedFd {
+    let flags = fcntl(&file, FcntlArg::F_GETFL).map_or(OFlag::empty(), OFlag::from_bits_retain);
+    match flags & OFlag::O_ACCMODE {
+        OFlag::O_RDONLY => file,
+        _ => read_only(file.as_fd()).unwrap_or(file),
+    }
+}
+
 /// Another descriptor of the same file that cannot be written through, whatever `file` can.
 pub(crate) fn read_only(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -226,6 +242,19 @@ pub(crate) fn read_at(file: BorrowedFd<'_>, mut into: &mut [u8], mut offset: u64
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_could_be_written_through_is_opened_again() {
+        let file = create(c"test", 10).unwrap();
+        let is_writable = |file: &OwnedFd| nix::unistd::write(file, b"x").is_ok();
+        assert!(is_writable(&file));
+        let file = without_writing(file);
+        assert!(!is_writable(&file));
+        let number = file.as_raw_fd();
+        assert_eq!(without_writing(file).as_raw_fd(), number, "it is passed as it is");
+    }
 
     /// Lines of all code but these tests.
     fn lines(folder: &Path, found: &mut Vec<String>) {

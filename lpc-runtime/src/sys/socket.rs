@@ -207,6 +207,14 @@ pub(crate) fn is_hung_up(socket: impl AsFd) -> bool {
     looked.is_ok() && ready[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
 }
 
+/// Memory of what was sent and the peer has not received, in the system's measure (`SIOCOUTQ`, unix(7)).
+pub(crate) fn unread(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: this request writes one `int` to where the pointer says, which lives longer than the call.
+    Errno::result(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 /// Has receives that sleep end with `WouldBlock` after this time (`SO_RCVTIMEO`, socket(7)); `None` is never.
 pub(crate) fn set_receive_timeout(socket: impl AsFd, time: Option<Duration>) -> io::Result<()> {
     // Zero stands for never.
@@ -273,6 +281,19 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+
+    #[test]
+    fn what_the_peer_has_not_received_is_unread() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unread(&ours).unwrap(), 0);
+        send(&ours, b"xy", None, Wait::Never).unwrap();
+        let one = unread(&ours).unwrap();
+        assert!(one >= 2);
+        send(&ours, b"z", None, Wait::Never).unwrap();
+        assert!(unread(&ours).unwrap() > one);
+        std::io::Read::read_exact(&mut theirs, &mut [0; 3]).unwrap();
+        assert_eq!(unread(&ours).unwrap(), 0);
+    }
 
     #[test]
     fn every_descriptor_of_a_message_arrives_and_is_owned() {

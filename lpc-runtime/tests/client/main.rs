@@ -8,12 +8,14 @@
 //! - `deadlines`: deadlines of callers that receive for others.
 //! - `permits`: many callers, few calls in flight.
 //! - `wakers`: tasks that end while they wait for the client.
+//! - `home`: blocking calls on the thread that would have to answer them.
 //! - `debug`: what a client's `Debug` shows.
 #![cfg(feature = "tokio")]
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod deadlines;
 mod debug;
+mod home;
 mod permits;
 mod raw;
 mod rejected;

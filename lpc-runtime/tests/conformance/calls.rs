@@ -7,6 +7,7 @@ use lpc::{ErrorKind, Progress, Threshold};
 use crate::pairs::{self, Setup};
 use crate::probe::blocking::Probe;
 use crate::probe::{Implementation, ProbeError};
+use crate::{GUARD, in_time};
 
 /// Bytes that differ by place and seed.
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
@@ -302,17 +303,23 @@ fn a_side_without_a_spin_budget_sleeps_at_once() {
 #[test]
 fn a_long_spin_budget_keeps_nobody_from_anything() {
     for setup in pairs::all() {
-        let (client, _server) =
-            Setup { spin: Duration::from_secs(30), ..setup }.connect(&Implementation::new());
-        std::thread::scope(|scope| {
-            for number in 0..4 {
-                let client = &client;
-                scope.spawn(move || {
-                    for len in 0..100 {
-                        assert_eq!(client.echo(&pattern(len, number)).unwrap(), pattern(len, number));
-                    }
-                });
-            }
+        let setup = Setup { spin: 10 * GUARD, ..setup };
+        let what = format!("{setup:?}");
+        in_time(&what, move || {
+            let (client, server) = setup.connect(&Implementation::new());
+            std::thread::scope(|scope| {
+                for number in 0..4 {
+                    let client = &client;
+                    scope.spawn(move || {
+                        for len in 0..100 {
+                            assert_eq!(client.echo(&pattern(len, number)).unwrap(), pattern(len, number));
+                        }
+                    });
+                }
+            });
+            drop(client);
+            // It waits for its connections first, longer than this test.
+            drop(server);
         });
     }
 }

@@ -472,3 +472,64 @@ fn the_death_of_a_client_is_noticed_though_the_server_reads_no_more() {
         eventually("cancelled", || probe.cancelled.load(SeqCst) == 1);
     }
 }
+
+/// Polls a future on this thread, in no runtime.
+fn outside_of_runtimes<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    assert!(tokio::runtime::Handle::try_current().is_err());
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(output) =
+            future.as_mut().poll(&mut std::task::Context::from_waker(&waker))
+        {
+            return output;
+        }
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_call_that_is_polled_outside_of_runtimes_has_its_deadline() {
+    use asynchronous::Probe as _;
+    for setup in pairs::all().into_iter().filter(|setup| setup.client == Driver::Tokio) {
+        let setup = Setup { max_calls_in_flight: 1, ..setup };
+        let probe = Implementation::new();
+        let (AnyClient::Tokio(client), _server) = setup.connect(&probe) else { unreachable!() };
+        assert_eq!(outside_of_runtimes(client.with_deadline(GUARD).echo(b"in time")).unwrap(), b"in time");
+        let error = error_once_sent(|| outside_of_runtimes(client.with_deadline(SHORT).wait(0)));
+        assert!(is_timed_out(&error), "{error:?}");
+        probe.open_now(0);
+        let waiting = std::thread::scope(|scope| {
+            let holding = scope.spawn(|| outside_of_runtimes(async { client.wait_idempotent(1).await }));
+            eventually("the only permit is taken", || probe.waits.load(SeqCst) == 1);
+            let error = outside_of_runtimes(client.with_deadline(SHORT).echo(b"?")).unwrap_err();
+            assert!(error.is_timed_out() && !error.may_have_run(), "{error:?}");
+            let waiting = scope.spawn(|| outside_of_runtimes(async { client.echo(b"no deadline").await }));
+            probe.open_now(1);
+            holding.join().unwrap().unwrap();
+            waiting.join().unwrap()
+        });
+        assert_eq!(waiting.unwrap(), b"no deadline");
+    }
+}
+
+/// The server is gone, and the next attempt at another is far away.
+#[test]
+fn a_call_that_waits_for_a_connection_outside_of_runtimes_has_its_deadline() {
+    use asynchronous::Probe as _;
+    for setup in pairs::all().into_iter().filter(|setup| setup.way == Way::Port) {
+        let server = Running::new(&setup, &Implementation::new());
+        let reconnect = lpc::Reconnect::default().pauses(10 * GUARD, 10 * GUARD).give_up_after(10 * GUARD);
+        let connecting = asynchronous::ProbeClient::builder().reconnect(reconnect).connect(&server.port);
+        let client = RUNTIME.block_on(connecting).unwrap();
+        drop(server);
+        let error = outside_of_runtimes(client.with_deadline(SHORT).echo(b"?")).unwrap_err();
+        assert!(error.is_timed_out() && !error.may_have_run(), "{error:?}");
+    }
+}

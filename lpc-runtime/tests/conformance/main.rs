@@ -9,23 +9,29 @@
 //! - `calls`, `ends`: the behaviours.
 //! - `deadlines`: calls that are cancelled, by hand or by the clock, and what the implementation can know of
 //!   it.
+//! - `closing`: clients that their own process closes.
+//! - `ports`: servers whose socket is removed.
 //! - `reconnecting`: clients that outlive their server.
 //! - `admission`: who gets in, how many at once, and how a server ends.
 //! - `loans`: values in shared memory: where they may stand, where they are, how long they stay.
 //! - `quotas`: what happens where there is no room, and that room comes back.
 //! - `pressure`: more than the other side takes.
 //! - `contention`: many threads of one client.
+//! - `nested`: calls that an implementation makes to itself.
 //! - `handshakes`: peers that speak something else, or nothing.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a test")]
 
 mod admission;
 mod calls;
+mod closing;
 mod contention;
 mod deadlines;
 mod ends;
 mod handshakes;
 mod loans;
+mod nested;
 mod pairs;
+mod ports;
 mod pressure;
 mod probe;
 mod quick;

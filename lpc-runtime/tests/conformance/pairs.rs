@@ -10,6 +10,7 @@ use lpc::config::{ClientBuilder, ServerBuilder};
 use lpc::{AtQuota, Plain, Shared, SharedMut, Stats, Threshold};
 use tokio::runtime::Runtime;
 
+use crate::GUARD;
 use crate::probe::blocking::Probe;
 use crate::probe::{
     Borrowing, How, Implementation, LoanRefused, Nest, Place, ProbeError, asynchronous, blocking, methods,
@@ -176,7 +177,8 @@ impl Setup {
             .pool_limit(self.pool_limit)
             .max_concurrent_calls(self.max_concurrent_calls)
             .pool_idle_timeout(self.pool_idle_timeout)
-            .user_pool_limit(self.user_pool_limit);
+            .user_pool_limit(self.user_pool_limit)
+            .shutdown_timeout(10 * GUARD);
         let trust = self.trust;
         // SAFETY: the peer is this process, which uses lpc, and changes no file that it passes.
         unsafe { builder.trust(move |_| trust) }
@@ -296,6 +298,13 @@ impl AnyClient {
         match self {
             Self::Blocking(client) => client.client().is_connected(),
             Self::Tokio(client) => client.client().is_connected(),
+        }
+    }
+
+    pub fn close(&self) {
+        match self {
+            Self::Blocking(client) => client.client().close(),
+            Self::Tokio(client) => client.client().close(),
         }
     }
 

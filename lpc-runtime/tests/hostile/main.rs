@@ -15,6 +15,8 @@
 //! `bookkeeping` (frames about what is not there), `replies`, `calls`. What takes a process of its own limits
 //! stands with the other `processes` tests: `bombs`, `scarce`, `scribbled`.
 //!
+//! `unread` has clients that read nothing of what they asked for.
+//!
 //! `kills` has processes killed while they and others call.
 //!
 //! Each attack is made by 24 peers at once; with `LPC_LONG` in the environment, a hundred times so many.
@@ -38,6 +40,7 @@ mod quick;
 mod replies;
 mod roles;
 mod segments;
+mod unread;
 
 #[allow(dead_code, reason = "other tests use it")]
 #[path = "../processes/fault.rs"]

@@ -81,7 +81,7 @@ attacks! { Greeted;
 }
 
 /// Memory for the quick lane whose ring holds these frames, each of one slot.
-fn ring(frames: &[&[u8]]) -> OwnedFd {
+pub fn ring(frames: &[&[u8]]) -> OwnedFd {
     memfd_of(&ring_of(frames), LEN as u64, segment_seals())
 }
 
@@ -102,7 +102,7 @@ fn slot(number: u64, frame: &[u8]) -> [u8; SLOT] {
 }
 
 /// Announces this memory, and that what is sent goes on there.
-fn go_on_in(peer: &mut Peer, memory: OwnedFd) {
+pub fn go_on_in(peer: &mut Peer, memory: OwnedFd) {
     peer.send_with(&frame::ring(), memory);
     peer.send(&frame::switch());
 }

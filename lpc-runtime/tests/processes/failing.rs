@@ -88,6 +88,37 @@ pub fn serve(driver: Driver) -> lpc::Result<()> {
     crate::vault::serve(driver)
 }
 
+/// Role: makes sealable memory where that is forbidden.
+pub fn seal(_: Driver) -> lpc::Result<()> {
+    supervise()?;
+    arm();
+    let error = lpc::SharedMut::<[u8]>::sealable(4096).map(drop).expect_err("it is forbidden");
+    say(format_args!("{:?}: {error}", error.kind()));
+    Ok(())
+}
+
+#[test]
+fn sealable_memory_that_is_forbidden_is_an_error_that_names_what_was_tried() {
+    if !is_permitted() {
+        return;
+    }
+    for (call, errno, kind) in [
+        ("memfd_create", Errno::EPERM, "PermissionDenied"),
+        ("memfd_create", Errno::ENOSYS, "Unsupported"),
+        ("ftruncate", Errno::ENOSPC, "StorageFull"),
+        ("mmap", Errno::ENOMEM, "OutOfMemory"),
+    ] {
+        let fault = Fault { call, errno, first: 1, every: 1, count: 100 };
+        let mut command = other("seal", Driver::Blocking);
+        let line = Process::start(command.env(FAULT, fault.to_string())).line();
+        assert!(
+            line.starts_with(&format!("{kind}: no sealable memory of 4096 bytes: {call}(2): ")),
+            "{line}"
+        );
+        assert!(line.contains("`SharedMut::zeroed`"), "{line}");
+    }
+}
+
 /// Whether the client wants the quick lane.
 const IS_QUICK: &str = "LPC_TEST_IS_QUICK";
 

@@ -69,7 +69,7 @@ impl Fault {
 }
 
 /// The names of calls, and their numbers.
-const CALLS: [(&str, &[libc::c_long]); 20] = [
+const CALLS: [(&str, &[libc::c_long]); 21] = [
     ("memfd_create", &[libc::SYS_memfd_create]),
     ("mmap", &[libc::SYS_mmap]),
     ("munmap", &[libc::SYS_munmap]),
@@ -105,6 +105,7 @@ const CALLS: [(&str, &[libc::c_long]); 20] = [
     ),
     ("futex", &[libc::SYS_futex]),
     ("sockopt", &[libc::SYS_setsockopt, libc::SYS_getsockopt]),
+    ("openat", &[libc::SYS_openat]),
 ];
 
 /// From now on system calls count, and fail.

@@ -1,7 +1,8 @@
 //! Files and sealed memory, passed by their descriptors, and on.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
 use lpc::Shared;
 
@@ -95,6 +96,48 @@ fn a_range_of_a_file_is_what_its_receiver_gets_wherever_it_begins() {
             }
             assert!(Shared::from_file(&file, 0..30_001).is_err());
         }
+    }
+}
+
+/// By which flags a process has a file open, each time it has.
+fn flags_of(process: u32, file: &File) -> Vec<u32> {
+    let inode = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.ino());
+    let wanted = file.metadata().unwrap().ino();
+    let all = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
+    let its = all.filter(|entry| inode(&entry.path()) == Some(wanted));
+    let flags = its.map(|entry| {
+        let number = entry.file_name().into_string().unwrap();
+        let info = std::fs::read_to_string(format!("/proc/{process}/fdinfo/{number}")).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        u32::from_str_radix(flags.trim(), 8).unwrap()
+    });
+    flags.collect()
+}
+
+#[test]
+fn whoever_gets_a_file_cannot_write_to_it_and_who_gets_a_copy_has_no_file() {
+    const WAYS_OF_ACCESS: u32 = 0o3;
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(b"a password is hunter2, and more", 0).unwrap();
+    for (client, server) in pairs() {
+        let vault = Vault::start(server, Knobs::default());
+        let client = vault.client(client);
+        client.keep(Shared::from_file(&file, 14..21).unwrap()).unwrap();
+        assert_eq!(client.marks(1, true).unwrap(), b"hunter2");
+        let flags = flags_of(vault.id(), &file);
+        assert!(!flags.is_empty() && flags.iter().all(|flags| flags & WAYS_OF_ACCESS == 0), "{flags:?}");
+        client.forget().unwrap();
+
+        let vault = Vault::start(server, Knobs::default());
+        let client = vault.client(Driver::Blocking);
+        let copy = Shared::copy_of_file(&file, 14..21).unwrap();
+        assert!(copy.is_shared());
+        client.keep(copy).unwrap();
+        assert_eq!(client.marks(1, false).unwrap(), b"hunter2");
+        assert_eq!(flags_of(vault.id(), &file), []);
+        assert_eq!(client.sum(Shared::copy_of_file(&file, 5..5).unwrap()).unwrap(), 0);
+        let too_long = Shared::copy_of_file(&file, ..1000).unwrap_err();
+        assert_eq!(too_long.kind(), std::io::ErrorKind::UnexpectedEof);
     }
 }
 

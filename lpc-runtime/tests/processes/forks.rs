@@ -1,6 +1,7 @@
 //! A process that forks with connections, loans, and ports in its hands.
 #![allow(unsafe_code, reason = "fork(2)")]
 
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -10,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
-use crate::process::{PORT, Process, other, say, text, variable, within};
-use crate::service::{AnyClient, DRIVERS, Driver, Implementation, blocking};
+use crate::process::{PORT, Process, other, say, text, until, variable, within};
+use crate::service::{AnyClient, DRIVERS, Driver, Implementation, RUNTIME, asynchronous, blocking};
 use crate::vault::{AnyVault, Knobs, Vault};
 
 /// Role: forks while it calls, and says how the fork ended and how it fares itself.
@@ -125,6 +126,117 @@ pub fn forked_busily(driver: Driver) -> lpc::Result<()> {
     })?;
     say("60 forks");
     Ok(())
+}
+
+enum Server {
+    Blocking(lpc::blocking::Server),
+    Tokio(lpc::Server),
+}
+
+impl Server {
+    /// Serves until a thread shuts the server down, once `stop` has returned there.
+    fn serve(self, stop: impl FnOnce() + Send + 'static) -> lpc::Result<()> {
+        match self {
+            Self::Blocking(server) => {
+                let handle = server.handle();
+                std::thread::spawn(move || {
+                    stop();
+                    handle.shutdown();
+                });
+                server.serve::<blocking::ProbeService, _>(Implementation)
+            }
+            Self::Tokio(server) => {
+                let handle = server.handle();
+                std::thread::spawn(move || {
+                    stop();
+                    handle.shutdown();
+                });
+                RUNTIME.block_on(server.serve::<asynchronous::ProbeService, _>(Implementation))
+            }
+        }
+    }
+}
+
+/// Role: a daemon. Binds, forks, does with the server what the environment says, and has the fork serve until
+/// that is told to stop.
+pub fn daemon(driver: Driver) -> lpc::Result<()> {
+    let port = variable(PORT);
+    let server = match driver {
+        Driver::Blocking => Server::Blocking(lpc::blocking::Server::bind(&port)?),
+        Driver::Tokio => Server::Tokio(lpc::Server::bind(&port)?),
+    };
+    let (go, mut went) = UnixStream::pair()?;
+    // SAFETY: there is no other thread but the one that watches the parent.
+    let child = match unsafe { fork() }.map_err(std::io::Error::from)? {
+        ForkResult::Child => {
+            drop(go);
+            // The parent has done its part.
+            went.read_to_end(&mut Vec::new())?;
+            say("serving");
+            let result = server.serve(|| {
+                std::io::stdin().read_line(&mut String::new()).unwrap();
+            });
+            say(format_args!("served {:?}", result.map_err(|error| error.to_string())));
+            // SAFETY: it ends the process, and nothing else.
+            unsafe { nix::libc::_exit(0) };
+        }
+        ForkResult::Parent { child } => child,
+    };
+    let (held, successor) = match variable("LPC_TEST_PARENT").as_str() {
+        "drops it after" => (Some(server), None),
+        "serves after it" => (None, Some(server)),
+        _ => {
+            drop(server);
+            (None, None)
+        }
+    };
+    drop(go);
+    // It serves: what the parent does from now on is nothing to the port.
+    let client = AnyClient::connect(Driver::Blocking, &until_served(&port))?;
+    say(client.length(b"daemon")?);
+    drop(held);
+    say(client.length(b"still there")?);
+    say(AnyClient::connect(Driver::Blocking, &port)?.length(b"new")?);
+    let error = lpc::blocking::Server::bind(&port).map(drop).unwrap_err();
+    say(format_args!("{:?}", error.kind()));
+    let status = within("the daemon", move || waitpid(child, None)).map_err(std::io::Error::from)?;
+    say(format_args!("{}", status == WaitStatus::Exited(child, 0)));
+    say(format_args!("{}", Path::new(&port).exists()));
+    if let Some(server) = successor {
+        let at = port.clone();
+        server.serve(move || drop(until_served(&at)))?;
+        say(format_args!("{}", Path::new(&port).exists()));
+    }
+    drop(lpc::blocking::Server::bind(&port)?);
+    Ok(())
+}
+
+/// The port, once somebody has answered there.
+fn until_served(port: &str) -> String {
+    until("the port is served", || AnyClient::connect(Driver::Blocking, port).ok());
+    port.to_owned()
+}
+
+#[test]
+fn a_daemon_that_binds_and_then_forks_serves_wholly() {
+    for driver in DRIVERS {
+        for parent in ["drops it before", "drops it after", "serves after it"] {
+            let directory = tempfile::tempdir().unwrap();
+            let port = directory.path().join("port");
+            let mut command = other("daemon", driver);
+            command.env(PORT, &port).env("LPC_TEST_PARENT", parent).stdin(Stdio::piped());
+            let mut daemon = Process::start(&mut command);
+            for line in ["serving", "6", "11", "3", "AddrInUse"] {
+                assert_eq!(daemon.line(), line, "{parent}");
+            }
+            daemon.tell("stop");
+            let mut rest = daemon.rest();
+            if parent == "serves after it" {
+                assert_eq!(rest.remove(3), "false", "the parent leaves nothing behind either");
+            }
+            assert_eq!(rest, ["served Ok(())", "true", "false", "ended"], "{parent}");
+        }
+    }
 }
 
 #[test]

@@ -397,6 +397,13 @@ impl Peer {
         })
     }
 
+    /// Whether the other side closes the connection within this time, while nothing is read from it.
+    pub fn is_hung_up_on(&self, limit: std::time::Duration) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut ready = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        poll(&mut ready, PollTimeout::try_from(limit).unwrap()).unwrap() > 0
+    }
+
     /// Whether a server goes on answering; as a server, answers until its client has no more calls.
     pub fn is_content(&mut self) -> bool {
         if self.role == Role::Server {

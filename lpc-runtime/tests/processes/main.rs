@@ -7,7 +7,7 @@
 //! - `roles`: what this program does as the other process.
 //! - `process`: starts this program again in a role, and talks with it.
 //! - `children`, `names`, `environment`, `descriptors`, `users`, `manager` (what a service manager is told),
-//!   `forks`: the tests.
+//!   `forks`, `frozen` (processes that are stopped for a while): the tests.
 //! - `vault`: the service of the tests about shared memory, which are:
 //!   - `scarce`: no descriptor or address space is left;
 //!   - `failing`: system calls fail, one at a time;
@@ -16,6 +16,7 @@
 //!   - `threads`: the system has no thread for maintenance;
 //!   - `killed`: one side is killed;
 //!   - `files`: files and sealed memory, passed on;
+//!   - `stopped`: what is noticed of a process that is stopped;
 //!   - `steady`: once warm, calls share no more memory;
 //!   - `forged`, `scribbled`, `bombs`: peers that speak the protocol by hand (`hostile`), to do harm; more of
 //!     them, one by one, in the `hostile` tests.
@@ -31,6 +32,7 @@ mod fault;
 mod files;
 mod forged;
 mod forks;
+mod frozen;
 #[allow(dead_code, reason = "the `hostile` tests use the rest")]
 mod hostile;
 mod killed;
@@ -44,6 +46,7 @@ mod scarce;
 mod scribbled;
 mod service;
 mod steady;
+mod stopped;
 mod threads;
 mod users;
 mod vault;

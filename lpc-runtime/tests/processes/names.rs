@@ -2,11 +2,16 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::process::{PORT, Process, other, text, through_shell};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::Uid;
+
+use crate::process::{PORT, Process, other, text, through_shell, until};
 use crate::service::{AnyClient, DRIVERS, Driver};
 
 const NAME: &str = "documents";
@@ -56,6 +61,33 @@ fn a_name_that_nobody_serves_is_an_error_that_says_where_it_would_be() {
         let socket = directory.path().join("lpc/documents.sock");
         assert!(line.starts_with("error NotFound: ") && line.contains(text(&socket)), "{line}");
     }
+}
+
+/// Also of root, who may enter and write everywhere: it calls as another user.
+#[test]
+fn a_port_that_a_user_may_not_use_is_an_error_that_says_what_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let chmod = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    chmod(directory.path(), 0o755);
+    let closed = directory.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    let (inside, unwritable) = (closed.join("port"), directory.path().join("port"));
+    let _listeners = [UnixListener::bind(&inside).unwrap(), UnixListener::bind(&unwritable).unwrap()];
+    chmod(&closed, 0);
+    chmod(&unwritable, 0);
+    for driver in DRIVERS {
+        for (port, text) in [(&inside, "may not enter"), (&unwritable, "may not write to its socket")] {
+            let mut command = other("call", driver);
+            command.env(PORT, port);
+            if Uid::effective().is_root() {
+                command.uid(65_534);
+            }
+            let line = Process::start(&mut command).line();
+            assert!(line.starts_with("error PermissionDenied: ") && line.contains(text), "{line}");
+            assert!(line.contains("mode 0"), "{line}");
+        }
+    }
+    chmod(&closed, 0o700);
 }
 
 #[test]
@@ -197,13 +229,94 @@ fn a_listening_socket_of_the_service_manager_outlives_its_async_server() {
     outlives_its_server(Driver::Tokio);
 }
 
-// FAILS, and is right to: `blocking::Handle::shutdown` wakes its thread in accept(2) by shutdown(2) of the
-// listening socket. That socket is the service manager's as well, and is of no use to anybody from then on:
-// the next client is refused, and no server is started for it. An inherited listener needs to be woken in
-// another way.
 #[test]
 fn a_listening_socket_of_the_service_manager_outlives_its_blocking_server() {
     outlives_its_server(Driver::Blocking);
+}
+
+/// A server to which a service manager hands these sockets, in this order, with these names.
+#[allow(unsafe_code, reason = "a descriptor gets its number between fork and exec")]
+fn activated_with(role: &str, driver: Driver, sockets: &[(&str, OwnedFd)]) -> Process {
+    let names: Vec<_> = sockets.iter().map(|(name, _)| *name).collect();
+    let (count, names) = (sockets.len(), names.join(":"));
+    let script =
+        format!(r#"export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; exec "$0" "$@" "#);
+    let mut command = through_shell(&script, &other(role, driver));
+    // Beyond the numbers that they get.
+    let high = |(_, fd): &(&str, OwnedFd)| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(100)).unwrap();
+    let high: Vec<_> = sockets.iter().map(high).collect();
+    let given = high.clone();
+    let give = move || {
+        for (from, to) in given.iter().zip(3..) {
+            // SAFETY: nobody but the shell that is about to start owns a descriptor of this number here.
+            Errno::result(unsafe { nix::libc::dup2(*from, to) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: it makes nothing but system calls.
+    unsafe { command.pre_exec(give) };
+    let process = Process::start(&mut command);
+    high.into_iter().for_each(|high| nix::unistd::close(high).unwrap());
+    process
+}
+
+fn listeners(directory: &Path, names: &[&'static str]) -> Vec<(&'static str, OwnedFd)> {
+    let listen = |(at, name): (usize, &&'static str)| {
+        (*name, UnixListener::bind(directory.join(format!("{at}"))).unwrap().into())
+    };
+    names.iter().enumerate().map(listen).collect()
+}
+
+#[test]
+fn all_listening_sockets_of_the_service_manager_are_served() {
+    for driver in DRIVERS {
+        let directory = tempfile::tempdir().unwrap();
+        let sockets = listeners(directory.path(), &["documents", "index", "documents", ""]);
+        let server = activated_with("serve_inherited", driver, &sockets);
+        assert_eq!(server.line(), "bound");
+        for at in 0..sockets.len() {
+            let client = AnyClient::connect(driver, text(&directory.path().join(at.to_string()))).unwrap();
+            assert_eq!(client.length(b"served").unwrap(), 6);
+        }
+    }
+}
+
+#[test]
+fn listening_sockets_of_the_service_manager_are_found_by_name_and_the_others_closed() {
+    for driver in DRIVERS {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |at: usize| directory.path().join(at.to_string());
+        let sockets = listeners(directory.path(), &["documents", "other", "documents", "spare"]);
+        let server = activated_with("serve_by_name", driver, &sockets);
+        assert_eq!(server.line(), "documents other spare");
+        let error = server.line();
+        assert!(error.starts_with("NotFound: ") && error.contains("`none`"), "{error}");
+        assert!(error.contains("`documents`, `other`, `spare`"), "{error}");
+        assert_eq!(server.line(), "bound");
+        // The manager has its own; what the server does not serve it does not keep.
+        drop(sockets);
+        for served in [0, 2] {
+            let client = AnyClient::connect(driver, text(&at(served))).unwrap();
+            assert_eq!(client.length(b"served").unwrap(), 6);
+        }
+        for closed in [1, 3] {
+            // A process that another test is starting may have it, too, until it runs its program.
+            until("it is closed", || {
+                let error = AnyClient::connect(driver, text(&at(closed))).map(drop).unwrap_err();
+                error.is_not_found().then_some(())
+            });
+        }
+    }
+}
+
+#[test]
+fn a_connection_of_the_service_manager_is_refused_with_the_setting_to_change() {
+    for driver in DRIVERS {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let server = activated_with("serve_inherited", driver, &[("connection", theirs.into())]);
+        let line = server.line();
+        assert!(line.starts_with("error InvalidInput: ") && line.contains("Accept=no"), "{line}");
+    }
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Starts this program again as another process, and talks with it.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::service::Driver;
+use crate::service::{Driver, RUNTIME};
 
 /// What the other process is to do.
 pub const ROLE: &str = "LPC_TEST_ROLE";
@@ -68,9 +70,57 @@ pub fn through_shell(script: &str, command: &Command) -> Command {
     shell
 }
 
+/// A child of either driver's `spawn`.
+pub enum AnyChild {
+    Std(Child),
+    Tokio(tokio::process::Child),
+}
+
+impl AnyChild {
+    fn id(&self) -> Option<u32> {
+        match self {
+            Self::Std(child) => Some(child.id()),
+            Self::Tokio(child) => child.id(),
+        }
+    }
+
+    fn try_wait(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        match self {
+            Self::Std(child) => child.try_wait(),
+            Self::Tokio(child) => child.try_wait(),
+        }
+    }
+
+    fn kill(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Std(child) => child.kill(),
+            Self::Tokio(child) => child.start_kill(),
+        }
+    }
+
+    fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        match self {
+            Self::Std(child) => child.wait(),
+            Self::Tokio(child) => RUNTIME.block_on(child.wait()),
+        }
+    }
+}
+
+impl From<Child> for AnyChild {
+    fn from(child: Child) -> Self {
+        Self::Std(child)
+    }
+}
+
+impl From<tokio::process::Child> for AnyChild {
+    fn from(child: tokio::process::Child) -> Self {
+        Self::Tokio(child)
+    }
+}
+
 /// A process that this one started. Killed when dropped.
 pub struct Process {
-    child: Child,
+    child: AnyChild,
     lines: mpsc::Receiver<String>,
 }
 
@@ -80,8 +130,13 @@ impl Process {
     }
 
     /// A child whose standard output is a pipe.
-    pub fn adopt(mut child: Child) -> Self {
-        let stdout = child.stdout.take().expect("standard output is a pipe");
+    pub fn adopt(child: impl Into<AnyChild>) -> Self {
+        let mut child = child.into();
+        let stdout = match &mut child {
+            AnyChild::Std(child) => child.stdout.take().map(OwnedFd::from),
+            AnyChild::Tokio(child) => child.stdout.take().map(|stdout| stdout.into_owned_fd().unwrap()),
+        };
+        let stdout = File::from(stdout.expect("standard output is a pipe"));
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -96,7 +151,7 @@ impl Process {
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.child.id().expect("nobody has waited for it")
     }
 
     /// The next that it says.
@@ -118,7 +173,8 @@ impl Process {
 
     /// Writes to its standard input, which must be a pipe.
     pub fn tell(&mut self, text: &str) {
-        let stdin = self.child.stdin.as_mut().expect("standard input is a pipe");
+        let AnyChild::Std(child) = &mut self.child else { panic!("its standard input is its connection") };
+        let stdin = child.stdin.as_mut().expect("standard input is a pipe");
         writeln!(stdin, "{text}").unwrap();
     }
 

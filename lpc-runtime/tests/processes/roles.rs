@@ -9,8 +9,8 @@ use lpc::Threshold;
 use crate::process::{DRIVER, PORT, end_with_parent, holdings, other, say, settled, until, variable};
 use crate::service::{AnyClient, Driver, Implementation, RUNTIME, asynchronous, blocking};
 use crate::{
-    environment, failing, files, forks, killed, manager, passing, rings, scarce, steady, threads, users,
-    vault,
+    children, environment, failing, files, forks, frozen, killed, manager, passing, rings, scarce, steady,
+    threads, users, vault,
 };
 
 /// Plays a role to its end, which is the process's.
@@ -20,14 +20,17 @@ pub fn play(role: &str) -> ! {
         "Tokio" => Driver::Tokio,
         other => panic!("no driver is called {other}"),
     };
-    if role != "serve_parent" {
+    if !role.starts_with("serve_parent") {
         end_with_parent();
     }
     let result = match role {
         "serve_parent" => serve_parent(driver),
+        "serve_parent_without_files" => children::serve_without_files(driver),
         "spawn" => spawn(driver),
+        "spawn_until_death" => children::spawn_until_death(driver),
         "serve" => serve(driver),
         "serve_inherited" => serve_inherited(driver, false),
+        "serve_by_name" => serve_by_name(driver),
         "serve_one_call" => serve_inherited(driver, true),
         "call" => call(driver),
         "path" => path(),
@@ -38,6 +41,7 @@ pub fn play(role: &str) -> ! {
         "vault" => vault::serve(driver),
         "failing_server" => failing::serve(driver),
         "failing_client" => failing::call(driver),
+        "seal" => failing::seal(driver),
         "failing_quick_client" => rings::call(driver),
         "unpassed_client" => passing::call(driver),
         "client_without_threads" => threads::call(driver),
@@ -46,10 +50,14 @@ pub fn play(role: &str) -> ! {
         "client_without_descriptors" => scarce::client_without_descriptors(driver),
         "client_of_small_files" => scarce::client_of_small_files(driver),
         "client_without_memory" => scarce::client_without_memory(driver),
+        "hungry_client" => scarce::hungry_client(driver),
         "traffic" => killed::traffic(driver),
         "pass_file" => files::pass_file(driver),
         "steady" => steady::steady(driver),
         "forked" => forks::forked(driver),
+        "serve_impatiently" => frozen::serve_impatiently(driver),
+        "call_impatiently" => frozen::call_impatiently(driver),
+        "daemon" => forks::daemon(driver),
         "forked_busily" => forks::forked_busily(driver),
         "serve_until_told" => manager::serve_until_told(driver),
         "serve_a_stranger" => users::serve_a_stranger(driver),
@@ -68,7 +76,7 @@ pub fn play(role: &str) -> ! {
     std::process::exit(0);
 }
 
-fn serve_parent(driver: Driver) -> lpc::Result<()> {
+pub fn serve_parent(driver: Driver) -> lpc::Result<()> {
     match driver {
         Driver::Blocking => lpc::blocking::serve_parent::<blocking::ProbeService, _>(Implementation),
         Driver::Tokio => RUNTIME.block_on(lpc::serve_parent::<asynchronous::ProbeService, _>(Implementation)),
@@ -132,6 +140,28 @@ fn serve_inherited(driver: Driver, is_for_one_call: bool) -> lpc::Result<()> {
                 let (stats, stop) = (server.handle(), server.handle());
                 after_one_call(move || stats.stats().calls, move || stop.shutdown());
             }
+            say("bound");
+            RUNTIME.block_on(server.serve::<asynchronous::ProbeService, _>(Implementation))
+        }
+    }
+}
+
+/// Serves the sockets that the service manager calls `documents`.
+fn serve_by_name(driver: Driver) -> lpc::Result<()> {
+    let mut sockets = lpc::ActivatedSockets::from_env()?;
+    say(sockets.names().collect::<Vec<_>>().join(" "));
+    let error = sockets.take("none").expect_err("there is none");
+    say(format_args!("{:?}: {error}", error.kind()));
+    let documents = sockets.take("documents")?;
+    drop(sockets);
+    match driver {
+        Driver::Blocking => {
+            let server = lpc::blocking::Server::builder().from_listeners(documents)?;
+            say("bound");
+            server.serve::<blocking::ProbeService, _>(Implementation)
+        }
+        Driver::Tokio => {
+            let server = lpc::Server::builder().from_listeners(documents)?;
             say("bound");
             RUNTIME.block_on(server.serve::<asynchronous::ProbeService, _>(Implementation))
         }

@@ -1,6 +1,6 @@
 //! Shared memory where a process has no descriptor, or no address space, left for it.
 
-use lpc::Shared;
+use lpc::{ErrorKind, Shared};
 
 use crate::hostile::{Peer, file_of};
 use crate::process::{PORT, Process, other, say, through_shell, until, variable, within};
@@ -333,4 +333,74 @@ fn the_peers_of_one_user_leave_descriptors_for_others() {
             (honest.stats().sent.mapping.messages > before).then_some(())
         });
     }
+}
+
+/// Nor is there memory to receive it in, or to encode it, or to keep what the socket does not take.
+#[test]
+fn a_body_for_the_socket_without_memory_fails_its_call_alone() {
+    const LEN: usize = 200 << 20;
+    let knobs = Knobs { pool: Some(0), ..Knobs::default() };
+    // For what is received, and not for a copy of it; and not even for that.
+    let limits = [("ulimit -v 350000;", 3), ("ulimit -v 180000;", 2)];
+    for ((client_driver, server), (limit, most)) in pairs().flat_map(|pair| limits.map(|limit| (pair, limit)))
+    {
+        let what = format!("{client_driver:?} to {server:?}, {limit}");
+        let vault = Vault::start_limited(server, knobs, limit);
+        let client = vault.client(client_driver);
+        let honest = vault.client(Driver::Blocking);
+        let large = vec![7; LEN];
+        type Call<'c> = &'c dyn Fn() -> lpc::Result<u64>;
+        let calls: [(&str, Call<'_>); 3] = [
+            ("argument", &|| client.length(&large)),
+            ("owned argument", &|| client.owned(large.clone())),
+            ("result", &|| client.make(LEN as u64, 5).map(|made| made.len() as u64)),
+        ];
+        // What the implementation allocates is its own affair.
+        for (which, call) in calls.into_iter().take(most) {
+            let error = call().expect_err(&what);
+            assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{what}, {which}: {error}");
+            assert!(error.to_string().contains("no memory for"), "{what}, {which}: {error}");
+            assert_eq!(
+                honest.length(b"fine").map_err(|error| format!("{what} after {which}: {error}")),
+                Ok(4)
+            );
+        }
+        assert_eq!(client.length(&vec![7; 8 << 20]).unwrap(), 8 << 20, "{what}");
+        assert_eq!(client.make(8 << 20, 5).unwrap().len(), 8 << 20, "{what}");
+    }
+}
+
+/// The same of a client.
+#[test]
+fn a_client_without_memory_for_a_body_fails_that_call_alone() {
+    let knobs = Knobs { pool: Some(0), ..Knobs::default() };
+    for (client, server) in pairs() {
+        let vault = Vault::start_limited(server, knobs, "");
+        let script = r#"ulimit -v 350000; exec "$0" "$@""#;
+        let mut command = through_shell(script, &other("hungry_client", client));
+        let process = Process::start(command.env(PORT, vault.port()).env("MALLOC_ARENA_MAX", "1"));
+        let lines = process.rest();
+        assert_eq!(lines, ["argument", "result", "goes on", "ended"], "{client:?} to {server:?}");
+    }
+}
+
+/// Role: a client whose bodies are larger than its memory.
+pub fn hungry_client(driver: Driver) -> lpc::Result<()> {
+    const LEN: usize = 200 << 20;
+    let client = AnyVault::connect(driver, &variable(PORT))?;
+    let is_told = |error: lpc::Error| {
+        let is_told =
+            error.kind() == ErrorKind::ResourceExhausted && error.to_string().contains("no memory for");
+        assert!(is_told, "{error:?}");
+    };
+    let large = vec![7; LEN];
+    is_told(client.length(&large).unwrap_err());
+    say("argument");
+    drop(large);
+    is_told(client.make(LEN as u64, 5).map(drop).unwrap_err());
+    say("result");
+    assert_eq!(client.length(&vec![7; 8 << 20])?, 8 << 20);
+    assert_eq!(client.make(8 << 20, 5)?.len(), 8 << 20);
+    say("goes on");
+    Ok(())
 }

@@ -38,6 +38,10 @@ pub mod blocking {
         fn inherited(&self) -> lpc::Result<(u64, Vec<String>)>;
         /// The process and user of the caller.
         fn peer(&self) -> lpc::Result<Option<(u32, u32)>>;
+        /// Ends the process with this status.
+        fn exit(&self, status: i32) -> lpc::Result<()>;
+        /// The process's number.
+        fn id(&self) -> lpc::Result<u32>;
         /// Leaves a child that lives until nobody can write to `fifo` any more.
         fn leave(&self, fifo: &str) -> lpc::Result<()>;
         #[lpc(threshold = "off")]
@@ -58,6 +62,8 @@ pub mod asynchronous {
         async fn stall(&self) -> lpc::Result<()>;
         async fn inherited(&self) -> lpc::Result<(u64, Vec<String>)>;
         async fn peer(&self) -> lpc::Result<Option<(u32, u32)>>;
+        async fn exit(&self, status: i32) -> lpc::Result<()>;
+        async fn id(&self) -> lpc::Result<u32>;
         async fn leave(&self, fifo: &str) -> lpc::Result<()>;
         #[lpc(threshold = "off")]
         async fn length_by_socket(&self, bytes: &[u8]) -> lpc::Result<u64>;
@@ -118,6 +124,12 @@ impl blocking::Probe for Implementation {
     fn peer(&self) -> lpc::Result<Option<(u32, u32)>> {
         peer()
     }
+    fn exit(&self, status: i32) -> lpc::Result<()> {
+        std::process::exit(status)
+    }
+    fn id(&self) -> lpc::Result<u32> {
+        Ok(std::process::id())
+    }
     fn leave(&self, fifo: &str) -> lpc::Result<()> {
         leave(fifo)
     }
@@ -151,6 +163,12 @@ impl asynchronous::Probe for Implementation {
     }
     async fn peer(&self) -> lpc::Result<Option<(u32, u32)>> {
         peer()
+    }
+    async fn exit(&self, status: i32) -> lpc::Result<()> {
+        std::process::exit(status)
+    }
+    async fn id(&self) -> lpc::Result<u32> {
+        Ok(std::process::id())
     }
     async fn leave(&self, fifo: &str) -> lpc::Result<()> {
         leave(fifo)
@@ -215,6 +233,8 @@ forward! {
     fn panic(&self, len: u64) -> lpc::Result<()>;
     fn stall(&self) -> lpc::Result<()>;
     fn inherited(&self) -> lpc::Result<(u64, Vec<String>)>;
+    fn exit(&self, status: i32) -> lpc::Result<()>;
+    fn id(&self) -> lpc::Result<u32>;
     fn leave(&self, fifo: &str) -> lpc::Result<()>;
     fn length_by_socket(&self, bytes: &[u8]) -> lpc::Result<u64>;
     fn length_by_mapping(&self, bytes: &[u8]) -> lpc::Result<u64>;

@@ -262,6 +262,10 @@ pub struct Knobs {
     pub pool: Option<u64>,
     pub user_pool: Option<u64>,
     pub message: Option<u64>,
+    /// Milliseconds of `stall_timeout`.
+    pub stall: Option<u64>,
+    /// Milliseconds of `keepalive`.
+    pub keepalive: Option<u64>,
     /// Shared memory is kept for good.
     pub is_kept: bool,
     pub is_trusting: bool,
@@ -276,6 +280,8 @@ impl Knobs {
         pool: None,
         user_pool: None,
         message: None,
+        stall: None,
+        keepalive: None,
         is_kept: false,
         is_trusting: false,
         is_hasty: false,
@@ -283,15 +289,18 @@ impl Knobs {
     };
 
     fn encode(self) -> String {
-        let Self { pool, user_pool, message, is_kept, is_trusting, is_hasty, is_quick } = self;
+        let Self { pool, user_pool, message, stall, keepalive, is_kept, is_trusting, is_hasty, is_quick } =
+            self;
         let number = |value: Option<u64>| value.map_or(String::from("-"), |value| value.to_string());
-        let numbers = [pool, user_pool, message].map(number).join(" ");
+        let numbers = [pool, user_pool, message, stall, keepalive].map(number).join(" ");
         format!("{numbers} {is_kept} {is_trusting} {is_hasty} {is_quick}")
     }
 
     fn decode(text: &str) -> Self {
         let words: Vec<_> = text.split(' ').collect();
-        let [pool, user_pool, message, is_kept, is_trusting, is_hasty, is_quick] = words[..] else {
+        let [pool, user_pool, message, stall, keepalive, is_kept, is_trusting, is_hasty, is_quick] =
+            words[..]
+        else {
             panic!("{text}")
         };
         let number = |text: &str| text.parse().ok();
@@ -299,6 +308,8 @@ impl Knobs {
             pool: number(pool),
             user_pool: number(user_pool),
             message: number(message),
+            stall: number(stall),
+            keepalive: number(keepalive),
             is_kept: is_kept == "true",
             is_trusting: is_trusting == "true",
             is_hasty: is_hasty == "true",
@@ -321,6 +332,12 @@ macro_rules! with_knobs {
         }
         if let Some(bytes) = $knobs.message {
             builder = builder.max_message(bytes);
+        }
+        if let Some(millis) = $knobs.stall {
+            builder = builder.stall_timeout(Duration::from_millis(millis));
+        }
+        if let Some(millis) = $knobs.keepalive {
+            builder = builder.keepalive(Duration::from_millis(millis));
         }
         if $knobs.is_kept {
             builder = builder.pool_idle_timeout(KEPT);
@@ -427,6 +444,7 @@ forward! {
     fn lend(&self, len: u64, fill: u8) -> lpc::Result<Shared<[u8]>>;
     fn give(&self, len: u64, fill: u8, is_sealed: bool) -> lpc::Result<Shared<[u8]>>;
     fn faults(&self) -> lpc::Result<u64>;
+    fn nap(&self, millis: u64) -> lpc::Result<()>;
     fn look(&self, thing: Thing) -> lpc::Result<Thing>;
     fn keep(&self, bytes: Shared<[u8]>) -> lpc::Result<u64>;
     fn kept(&self) -> lpc::Result<Vec<(u64, u64)>>;

@@ -45,12 +45,17 @@ fn journal(journal: &impl Journal) {
     requires_send(journal.len());
 }
 
+fn journal_by_others(journal: &impl JournalBlocking) -> lpc::Result<u64> {
+    journal.append("line")
+}
+
 fn serve() -> lpc::Result<()> {
     report(&Store)?;
     report(&DocumentsClient::connect("documents")?)?;
     let documents = DocumentsClient::builder().connect("documents")?;
     let _ = documents.clone().client();
     let _ = JournalBlockingClient::connect("journal")?.append("line");
+    let _ = journal_by_others(&JournalBlockingClient::connect("journal")?);
     Ok(())
 }
 

@@ -11,12 +11,13 @@ use super::{
 };
 use crate::codec::de::Around;
 use crate::codec::input::Input;
-use crate::codec::{DecodeError, DecodeErrorKind, MAX_DEPTH, bytes, loan, varint};
+use crate::codec::{DecodeError, DecodeErrorKind, bytes, loan, varint};
 
 /// Reads one value.
 #[inline(never)]
 pub(in crate::codec) fn read<'de, T: Deserialize<'de>>(input: &mut Input<'de>) -> Result<T, DecodeError> {
-    let decoded = T::deserialize(Reader { input: &mut *input, around: Around::default() });
+    let around = Around::new(input.max_depth);
+    let decoded = T::deserialize(Reader { input: &mut *input, around });
     decoded.map_err(|error| error.or_at(input.offset()))
 }
 
@@ -31,10 +32,15 @@ impl<'a, 'de> Reader<'a, 'de> {
     fn deeper(self) -> Result<Self, DecodeError> {
         match self.around.deeper() {
             Some(around) => Ok(Self { around, ..self }),
-            None => {
-                let message = format!("value is nested deeper than {MAX_DEPTH} levels (codec::MAX_DEPTH)");
-                Err(self.input.error(DecodeErrorKind::TooDeep, message))
-            }
+            None => Err(self.input.too_deep()),
+        }
+    }
+
+    /// The reader of what is within a newtype or a `Some`.
+    fn within_thin(self) -> Result<Self, DecodeError> {
+        match self.around.within_thin() {
+            Some(around) => Ok(Self { around, ..self }),
+            None => Err(self.input.too_deep()),
         }
     }
 
@@ -55,7 +61,7 @@ impl<'a, 'de> Reader<'a, 'de> {
     /// JSON: a field may be written by `serialize_with` as an `Option`, and read as what is in it.
     fn within_some(mut self) -> Result<Self, DecodeError> {
         while self.take_tag(SOME)? {
-            self = self.deeper()?;
+            self = self.within_thin()?;
         }
         Ok(self)
     }
@@ -162,7 +168,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_, 'de> {
                 if octets.0.len() > 0 { Err(too_many(octets.0.len())) } else { Ok(value) }
             }
             NONE => visitor.visit_none(),
-            SOME => visitor.visit_some(self.deeper()?),
+            SOME => visitor.visit_some(self.within_thin()?),
             SEQ => {
                 let count = self.count(1)?;
                 self.seq(visitor, Some(count))
@@ -181,7 +187,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_, 'de> {
     as_it_comes! {
         deserialize_bool() deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64()
         deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64()
-        deserialize_f32() deserialize_f64() deserialize_char() deserialize_string()
+        deserialize_f32() deserialize_f64() deserialize_char()
         deserialize_unit() deserialize_unit_struct(&'static str) deserialize_map() deserialize_identifier()
         deserialize_struct(&'static str, &'static [&'static str])
     }
@@ -194,6 +200,15 @@ impl<'de> de::Deserializer<'de> for Reader<'_, 'de> {
         let mut this = self.within_some()?;
         if this.take_tag(STR)? {
             return visitor.visit_borrowed_str(this.input.take_str()?);
+        }
+        this.deserialize_any(visitor)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let mut this = self.within_some()?;
+        if bytes::is_path_visitor::<V>() && matches!(this.tag()?, STR | BYTES) {
+            this.input.skip(1);
+            return this.input.take_path();
         }
         this.deserialize_any(visitor)
     }
@@ -244,7 +259,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_, 'de> {
         match self.tag()? {
             NONE | SOME | UNIT => self.deserialize_any(visitor),
             // As in JSON: what is there is there.
-            _ => visitor.visit_some(self.deeper()?),
+            _ => visitor.visit_some(self.within_thin()?),
         }
     }
 
@@ -253,7 +268,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_, 'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        let within = self.deeper()?;
+        let within = self.within_thin()?;
         if name == loan::NAME { within.loan(visitor) } else { visitor.visit_newtype_struct(within) }
     }
 
@@ -309,12 +324,11 @@ impl<'de> de::Deserializer<'de> for Reader<'_, 'de> {
                 if this.count(2)? != 1 {
                     return Err(this.malformed(start, "enum is a map of more or less than its variant"));
                 }
-                let mut within = this.deeper()?;
-                if !within.take_tag(STR)? {
-                    return Err(within.malformed(start, "enum is a map of something else than its variant"));
+                if !this.take_tag(STR)? {
+                    return Err(this.malformed(start, "enum is a map of something else than its variant"));
                 }
-                let name = within.input.take_str()?;
-                visitor.visit_enum(Variant { within, name, start })
+                let name = this.input.take_str()?;
+                visitor.visit_enum(Variant { content: this, name, start })
             }
             _ => Err(this.malformed(start, "enum is neither the name of a variant nor a map of it")),
         }
@@ -438,7 +452,7 @@ impl<'de> de::SeqAccess<'de> for &mut Octets<'de> {
 
 /// A variant with content.
 struct Variant<'a, 'de> {
-    within: Reader<'a, 'de>,
+    content: Reader<'a, 'de>,
     name: &'de str,
     start: usize,
 }
@@ -458,15 +472,15 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
     type Error = DecodeError;
 
     fn unit_variant(self) -> Result<(), DecodeError> {
-        <()>::deserialize(self.within)
+        <()>::deserialize(self.content)
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, DecodeError> {
-        seed.deserialize(self.within)
+        seed.deserialize(self.content.deeper()?)
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, DecodeError> {
-        de::Deserializer::deserialize_tuple(self.within, len, visitor)
+        de::Deserializer::deserialize_tuple(self.content, len, visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -474,6 +488,6 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        de::Deserializer::deserialize_struct(self.within, "", fields, visitor)
+        de::Deserializer::deserialize_struct(self.content, "", fields, visitor)
     }
 }

@@ -1,6 +1,7 @@
 //! Values to described bytes.
 
 use std::fmt::{Display, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 
 use serde::ser::{self, Serialize, SerializeSeq as _};
 
@@ -8,8 +9,10 @@ use super::{
     BYTES, CHAR, END, F32, F64, FALSE, LOAN, MAP, NONE, OCTETS, OPEN_MAP, OPEN_SEQ, SEQ, SIGNED, SIGNED_128,
     SOME, STR, TRUE, UNIT, UNSIGNED, UNSIGNED_128,
 };
+use crate::codec::depth::Depth;
+use crate::codec::ser::too_deep;
 use crate::codec::sink::Sink;
-use crate::codec::{EncodeError, MAX_DEPTH, bytes, compound, loan, varint};
+use crate::codec::{EncodeError, bytes, compound, loan, varint};
 
 /// Appends the described encoding of `value` to `sink`.
 ///
@@ -18,30 +21,45 @@ pub(in crate::codec) fn write<T: Serialize + ?Sized>(
     value: &T,
     sink: &mut dyn Sink,
 ) -> Result<(), EncodeError> {
-    Writer { sink, depth: 0 }.emit(value)
+    let depth = Depth::of(sink.max_depth());
+    Writer { sink, depth }.emit(value)
 }
 
-/// Writes one item that is nested `depth` levels deep.
+/// Writes one item, within which others may nest `depth` levels deep.
 struct Writer<'s> {
     sink: &'s mut dyn Sink,
-    depth: u32,
+    depth: Depth,
 }
 
 impl<'s> Writer<'s> {
     /// Writes `value`. All values whose types are known pass here, so that arrays of bytes are recognised.
     fn emit<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        match bytes::as_array(value) {
-            Some(array) => self.deeper()?.counted(OCTETS, array),
-            None => value.serialize(self),
+        if let Some(array) = bytes::as_array(value) {
+            return self.deeper()?.counted(OCTETS, array);
         }
+        // Of any bytes, though serde's own implementation wants them to be UTF-8.
+        if let Some(path) = bytes::as_path(value)
+            && path.to_str().is_none()
+        {
+            return self.counted(BYTES, path.as_os_str().as_bytes());
+        }
+        value.serialize(self)
     }
 
     /// The writer of the items within the one at hand.
     fn deeper(self) -> Result<Self, EncodeError> {
-        if self.depth >= MAX_DEPTH {
-            return Err(EncodeError::TooDeep);
+        match self.depth.within() {
+            Some(depth) => Ok(Self { depth, ..self }),
+            None => Err(too_deep(self.sink.max_depth())),
         }
-        Ok(Self { depth: self.depth + 1, ..self })
+    }
+
+    /// The writer of what is within a newtype or a `Some`.
+    fn within_thin(self) -> Result<Self, EncodeError> {
+        match self.depth.within_thin() {
+            Some(depth) => Ok(Self { depth, ..self }),
+            None => Err(too_deep(self.sink.max_depth())),
+        }
     }
 
     fn again(&mut self) -> Writer<'_> {
@@ -71,13 +89,12 @@ impl<'s> Writer<'s> {
         Ok(Items { writer, announced: count, given: 0 })
     }
 
-    /// Begins a variant with content, which the writer that is returned is for.
-    fn variant(self, name: &str) -> Result<Self, EncodeError> {
-        let mut within = self.deeper()?;
-        within.sink.push(MAP)?;
-        within.sink.push(1)?;
-        within.again().counted(STR, name.as_bytes())?;
-        Ok(within)
+    /// Begins a variant with content, which is to follow and counts as its level.
+    fn variant(mut self, name: &str) -> Result<Self, EncodeError> {
+        self.sink.push(MAP)?;
+        self.sink.push(1)?;
+        self.again().counted(STR, name.as_bytes())?;
+        Ok(self)
     }
 
     /// Writes what is within a [`Lent`](loan::Lent).
@@ -188,7 +205,7 @@ impl<'s> ser::Serializer for Writer<'s> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
-        let within = self.deeper()?;
+        let within = self.within_thin()?;
         within.sink.push(SOME)?;
         within.emit(value)
     }
@@ -215,7 +232,7 @@ impl<'s> ser::Serializer for Writer<'s> {
         name: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        let within = self.deeper()?;
+        let within = self.within_thin()?;
         if name == loan::NAME { within.loan(value) } else { within.emit(value) }
     }
 
@@ -226,7 +243,7 @@ impl<'s> ser::Serializer for Writer<'s> {
         variant: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
-        self.variant(variant)?.emit(value)
+        self.variant(variant)?.deeper()?.emit(value)
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Items<'s>, EncodeError> {

@@ -338,6 +338,7 @@ impl End {
         let arrived = match payload {
             Payload::Inline(bytes) => Arrived::Inline(bytes),
             Payload::Block(block) => Arrived::Mapped(block, pages(&self.view, &block)?),
+            Payload::Lost(len) => panic!("there is memory for {len} bytes"),
         };
         for loan in loans {
             match pages(&self.view, &loan) {

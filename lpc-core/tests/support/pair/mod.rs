@@ -334,7 +334,7 @@ impl Pair {
                 if let Some((call, _)) = taken_at(&mut self.running, at) {
                     self.desk.answer(call, None)?;
                     self.fail(call);
-                    self.finish();
+                    self.finish(call);
                 }
             }
             Step::Fetch { at } => self.fetch(at),
@@ -507,13 +507,13 @@ impl Pair {
         self.answered.insert(call, len);
         self.desk.answer(call, sent)?;
         let _ = self.server.dispatch(&frame, way);
-        self.finish();
+        self.finish(call);
         Ok(())
     }
 
     /// A call that ran has ended: others run.
-    fn finish(&mut self) {
-        self.running.extend(self.desk.finish(Cost::default()).call);
+    fn finish(&mut self, call: CallId) {
+        self.running.extend(self.desk.finish(call, Cost::default()).call);
     }
 
     fn fail(&mut self, call: CallId) {

@@ -23,6 +23,7 @@ fn link(wait: Wait) -> (Arc<Link>, UnixStream) {
         idle,
         stall: idle,
         write_timeout: None,
+        keepalive: None,
         spin: Duration::ZERO,
     };
     (Link::new(Arc::new(ours), wait, settings, Arc::default()), theirs)
@@ -125,6 +126,7 @@ fn waking_a_peer_whose_socket_is_full_waits_for_nothing() {
         idle,
         stall: idle,
         write_timeout: None,
+        keepalive: None,
         spin,
     };
     let link = Link::new(Arc::new(ours), Wait::Sleep, settings, Arc::default());
@@ -283,6 +285,7 @@ fn a_desk_ends_before_the_peer_sees_that_its_server_has_cut_it_off() {
         idle,
         stall: idle,
         write_timeout: None,
+        keepalive: None,
         spin,
     };
     let link = Link::new(Arc::clone(&ours) as _, Wait::Sleep, settings, Arc::default());

@@ -1,5 +1,6 @@
 //! How a [`Link`] writes: one sender at a time, without the lock, and the others leave their frames to it.
 
+use std::collections::TryReserveError;
 use std::io;
 use std::sync::atomic::{Ordering::Release, Ordering::SeqCst};
 use std::sync::{MutexGuard, PoisonError};
@@ -12,12 +13,36 @@ use super::{Flow, Link, SharedSender, Wrote};
 use crate::connection::passing::Descriptor;
 use crate::connection::warnings::Warning;
 use crate::connection::writer::{Until, into_error};
+use crate::sys::private;
 use crate::sys::socket::{self, Wait};
 
 /// How long a sender pauses before it writes again what a writer left.
 const AGAIN: Duration = Duration::from_millis(10);
 
 impl Link {
+    /// Makes room for a large frame that is about to be sent, of which what the socket does not take is kept.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for it.
+    #[cold]
+    pub(crate) fn make_room(&self, len: usize) -> Result<(), TryReserveError> {
+        if !self.fork_guard.is_here() {
+            return Ok(());
+        }
+        let mut sender = self.sender();
+        if sender.make_room(len).is_ok() {
+            return Ok(());
+        }
+        drop(sender);
+        private::release();
+        match self.sender().make_room(len) {
+            // A thread writes all of it as a rule, and nothing has to be kept.
+            Err(_) if self.wait == Wait::Sleep => Ok(()),
+            result => result,
+        }
+    }
+
     #[inline]
     pub(super) fn until(&self, deadline: Option<Instant>) -> Until {
         match self.wait {

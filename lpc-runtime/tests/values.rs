@@ -1,14 +1,17 @@
-//! Types whose writer and reader differ, or that ask what comes next, arrive as they were sent: as arguments
-//! and as results, over every lane, for each colour of service and client. What cannot be carried is said
-//! before the first call.
+//! Values arrive as they were sent, as arguments and as results, over every lane, for each colour of service and
+//! client: those whose writer and reader differ, or that ask what comes next, paths of any bytes, deep ones. What
+//! cannot be carried is said before the first call.
 
 #![cfg(feature = "tokio")]
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::thread;
 
-use lpc::{Threshold, service};
+use lpc::{ErrorKind, Threshold, service};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -62,6 +65,21 @@ impl From<lpc::Error> for EditError {
     }
 }
 
+/// One level a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct List {
+    next: Option<Box<List>>,
+}
+
+impl List {
+    fn of(nodes: u32) -> Self {
+        (1..nodes).fold(Self { next: None }, |list, _| Self { next: Some(Box::new(list)) })
+    }
+}
+
+/// The limit of both sides.
+const DEPTH: u32 = 300;
+
 /// The same service in both colours.
 macro_rules! services {
     ($($module:ident: $($async_token:ident)?;)*) => {$(
@@ -74,6 +92,9 @@ macro_rules! services {
                 $($async_token)? fn edits(&self, edits: &[Edit]) -> lpc::Result<Vec<Edit>>;
                 $($async_token)? fn unwritten(&self, one: &Unwritten, bytes: &[u8]) -> lpc::Result<(Unwritten, Vec<u8>)>;
                 $($async_token)? fn any(&self, packed: u32, value: Value, untagged: Option<&Untagged>) -> lpc::Result<(Value, Option<Untagged>, u32)>;
+                $($async_token)? fn paths(&self, one: &Path, many: Vec<PathBuf>, name: &OsString) -> lpc::Result<(PathBuf, Vec<PathBuf>, OsString)>;
+                $($async_token)? fn list(&self, list: List) -> lpc::Result<List>;
+                $($async_token)? fn units(&self, units: &[()]) -> lpc::Result<Vec<()>>;
             }
 
             impl Edits for super::Echo {
@@ -92,6 +113,15 @@ macro_rules! services {
                 }
                 $($async_token)? fn any(&self, packed: u32, value: Value, untagged: Option<&Untagged>) -> lpc::Result<(Value, Option<Untagged>, u32)> {
                     Ok((value, untagged.cloned(), packed))
+                }
+                $($async_token)? fn paths(&self, one: &Path, many: Vec<PathBuf>, name: &OsString) -> lpc::Result<(PathBuf, Vec<PathBuf>, OsString)> {
+                    Ok((one.into(), many, name.clone()))
+                }
+                $($async_token)? fn list(&self, list: List) -> lpc::Result<List> {
+                    Ok(list)
+                }
+                $($async_token)? fn units(&self, units: &[()]) -> lpc::Result<Vec<()>> {
+                    Ok(vec![(); units.len() * 2])
                 }
             }
         }
@@ -128,6 +158,31 @@ macro_rules! calls {
             let expected = (value.clone(), untagged.clone(), 70_000);
             assert_eq!($client.any(70_000, value.clone(), untagged.as_ref())$(.$await)?.unwrap(), expected);
         }
+
+        let path = Path::new(OsStr::from_bytes(b"/tmp/\xff"));
+        let name = OsStr::from_bytes(b"\xfe").to_owned();
+        let many = vec![path.to_owned(), PathBuf::from("/etc/passwd")];
+        let expected = (path.to_owned(), many.clone(), name.clone());
+        assert_eq!($client.paths(path, many, &name)$(.$await)?.unwrap(), expected);
+
+        let list = List::of(DEPTH - 1);
+        assert_eq!($client.list(list.clone())$(.$await)?.unwrap(), list);
+        // The call itself counts as a level of a result, which is a `Result`.
+        let error = $client.list(List::of(DEPTH))$(.$await)?.unwrap_err();
+        assert!(error.to_string().contains("result of Edits.list: value is nested deeper than 300"), "{error}");
+        let error = $client.list(List::of(DEPTH + 1))$(.$await)?.unwrap_err();
+        assert_eq!((error.kind(), error.may_have_run()), (ErrorKind::Encode, false));
+        let text = error.to_string();
+        assert!(text.contains("`list`") && text.contains("300 levels (max_depth of client or server)"), "{text}");
+
+        assert_eq!($client.units(&[(); 1000])$(.$await)?.unwrap().len(), 2000);
+        for (sent, place) in [(65_537, "argument `units`"), (40_000, "result of Edits.units")] {
+            let error = $client.units(&vec![(); sent])$(.$await)?.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Encode);
+            let text = error.to_string();
+            assert!(text.contains(place) && text.contains("more than 65536 elements without bytes"), "{text}");
+        }
+        assert_eq!($client.units(&[()])$(.$await)?.unwrap().len(), 2);
     };
 }
 
@@ -144,13 +199,17 @@ fn a_blocking_service_gets_what_was_sent_and_so_do_its_clients() {
     use blocking::{EditsAsyncClient, EditsClient, EditsService};
     let serve = |threshold, quick| {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let server = lpc::blocking::Server::builder().threshold(threshold).quick_lane(quick);
+        let server = lpc::blocking::Server::builder().threshold(threshold).quick_lane(quick).max_depth(DEPTH);
         (ours, thread::spawn(move || server.serve_stream::<EditsService, _>(theirs, Echo)))
     };
     for (threshold, quick) in WAYS {
         let (ours, server) = serve(threshold, quick);
-        let client =
-            EditsClient::builder().threshold(threshold).quick_lane(quick).connect_stream(ours).unwrap();
+        let client = EditsClient::builder()
+            .threshold(threshold)
+            .quick_lane(quick)
+            .max_depth(DEPTH)
+            .connect_stream(ours)
+            .unwrap();
         {
             use blocking::Edits as _;
             calls!(client);
@@ -159,7 +218,7 @@ fn a_blocking_service_gets_what_was_sent_and_so_do_its_clients() {
         server.join().unwrap().unwrap();
         let (ours, server) = serve(threshold, quick);
         runtime().block_on(async {
-            let client = EditsAsyncClient::builder().threshold(threshold).quick_lane(quick);
+            let client = EditsAsyncClient::builder().threshold(threshold).quick_lane(quick).max_depth(DEPTH);
             let client = client.connect_stream(ours).await.unwrap();
             calls!(client.await);
         });
@@ -172,13 +231,13 @@ fn an_async_service_gets_what_was_sent_and_so_do_its_clients() {
     use asynchronous::{EditsBlockingClient, EditsClient, EditsService};
     let serve = |threshold, quick| {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let server = lpc::Server::builder().threshold(threshold).quick_lane(quick);
+        let server = lpc::Server::builder().threshold(threshold).quick_lane(quick).max_depth(DEPTH);
         let serve = move || runtime().block_on(server.serve_stream::<EditsService, _>(theirs, Echo));
         (ours, thread::spawn(serve))
     };
     for (threshold, quick) in WAYS {
         let (ours, server) = serve(threshold, quick);
-        let client = EditsBlockingClient::builder().threshold(threshold).quick_lane(quick);
+        let client = EditsBlockingClient::builder().threshold(threshold).quick_lane(quick).max_depth(DEPTH);
         let client = client.connect_stream(ours).unwrap();
         calls!(client);
         drop(client);
@@ -186,10 +245,29 @@ fn an_async_service_gets_what_was_sent_and_so_do_its_clients() {
         let (ours, server) = serve(threshold, quick);
         runtime().block_on(async {
             use asynchronous::Edits as _;
-            let client = EditsClient::builder().threshold(threshold).quick_lane(quick);
+            let client = EditsClient::builder().threshold(threshold).quick_lane(quick).max_depth(DEPTH);
             let client = client.connect_stream(ours).await.unwrap();
             calls!(client.await);
         });
+        server.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn the_lower_of_both_sides_limits_of_depth_holds() {
+    use blocking::{Edits as _, EditsClient, EditsService};
+    for (ours, theirs, limit) in [(1000, 200, 200), (200, 1000, 200), (u32::MAX, u32::MAX, 1024)] {
+        let (stream, other) = UnixStream::pair().unwrap();
+        let server = lpc::blocking::Server::builder().max_depth(theirs);
+        let serve = move || server.serve_stream::<EditsService, _>(other, Echo);
+        let server = thread::Builder::new().stack_size(16 << 20).spawn(serve).unwrap();
+        let call = move || {
+            let client = EditsClient::builder().max_depth(ours).connect_stream(stream).unwrap();
+            assert_eq!(client.list(List::of(limit - 1)).unwrap(), List::of(limit - 1));
+            let text = client.list(List::of(limit + 1)).unwrap_err().to_string();
+            assert!(text.contains(&format!("deeper than {limit} levels")), "{text}");
+        };
+        thread::Builder::new().stack_size(16 << 20).spawn(call).unwrap().join().unwrap();
         server.join().unwrap().unwrap();
     }
 }

@@ -1,0 +1,121 @@
+//! Calls that an implementation makes to itself while it answers others: however deep and however many, they
+//! end.
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use lpc::ErrorKind;
+use tokio::task::JoinSet;
+
+use crate::in_time;
+use crate::pairs::RUNTIME;
+
+/// A service of which each call makes another, as often as is left.
+#[lpc::service]
+pub trait Chain {
+    fn down(&self, left: u32) -> lpc::Result<u32>;
+}
+
+mod asynchronous {
+    #[lpc::service]
+    pub trait Chain {
+        async fn down(&self, left: u32) -> lpc::Result<u32>;
+    }
+}
+
+/// It has a client of itself.
+struct Recursive<C>(Arc<Mutex<Option<C>>>);
+
+impl<C: Clone> Recursive<C> {
+    fn own(&self) -> C {
+        self.0.lock().unwrap().clone().unwrap()
+    }
+}
+
+impl Chain for Recursive<ChainClient> {
+    fn down(&self, left: u32) -> lpc::Result<u32> {
+        if left == 0 { Ok(0) } else { Ok(self.own().down(left - 1)? + 1) }
+    }
+}
+
+impl asynchronous::Chain for Recursive<asynchronous::ChainClient> {
+    async fn down(&self, left: u32) -> lpc::Result<u32> {
+        if left == 0 { Ok(0) } else { Ok(self.own().down(left - 1).await? + 1) }
+    }
+}
+
+/// How many calls the server runs at once, and the client has in flight.
+const BOUNDS: [(u32, u32); 4] = [(16, 1024), (2, 1024), (16, 2), (1, 1)];
+
+/// As deep as calls nest.
+const DEEPEST: u32 = lpc_core::frame::MAX_NESTING;
+
+fn is_told(error: &lpc::Error) {
+    assert_eq!((error.kind(), error.is_remote()), (ErrorKind::ResourceExhausted, true));
+    assert!(error.to_string().contains("nest 32 deep at most (MAX_NESTING)"), "{error}");
+}
+
+#[test]
+fn a_blocking_service_that_calls_itself_runs() {
+    for ((running, in_flight), quick) in
+        BOUNDS.into_iter().flat_map(|bounds| [(bounds, false), (bounds, true)])
+    {
+        in_time(&format!("{running} calls, {in_flight} in flight, {quick}"), move || {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let own = Arc::new(Mutex::new(None));
+            let server =
+                lpc::blocking::Server::builder().max_concurrent_calls(running as usize).quick_lane(quick);
+            let chain = Recursive(Arc::clone(&own));
+            let server = thread::spawn(move || server.serve_stream::<ChainService, _>(theirs, chain));
+            let client = ChainClient::builder().max_calls_in_flight(in_flight).quick_lane(quick);
+            let client = client.connect_stream(ours).unwrap();
+            *own.lock().unwrap() = Some(client.clone());
+            assert_eq!(client.down(17).unwrap(), 17);
+            assert_eq!(client.down(DEEPEST).unwrap(), DEEPEST);
+            is_told(&client.down(DEEPEST + 1).unwrap_err());
+            // Many that each wait for others.
+            thread::scope(|scope| {
+                for depth in 0..40 {
+                    let client = &client;
+                    scope.spawn(move || assert_eq!(client.down(depth % 5).unwrap(), depth % 5));
+                }
+            });
+            drop((client, own.lock().unwrap().take()));
+            server.join().unwrap().unwrap();
+        });
+    }
+}
+
+#[test]
+fn an_async_service_that_calls_itself_runs() {
+    use asynchronous::{Chain as _, ChainClient, ChainService};
+    for ((running, in_flight), quick) in
+        BOUNDS.into_iter().flat_map(|bounds| [(bounds, false), (bounds, true)])
+    {
+        let chains = async move {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let own = Arc::new(Mutex::new(None));
+            let server = lpc::Server::builder().max_concurrent_calls(running as usize).quick_lane(quick);
+            let server =
+                tokio::spawn(server.serve_stream::<ChainService, _>(theirs, Recursive(Arc::clone(&own))));
+            let client = ChainClient::builder().max_calls_in_flight(in_flight).quick_lane(quick);
+            let client = client.connect_stream(ours).await.unwrap();
+            *own.lock().unwrap() = Some(client.clone());
+            assert_eq!(client.down(17).await.unwrap(), 17);
+            assert_eq!(client.down(DEEPEST).await.unwrap(), DEEPEST);
+            is_told(&client.down(DEEPEST + 1).await.unwrap_err());
+            let mut many = JoinSet::new();
+            for depth in 0..40 {
+                let client = client.clone();
+                many.spawn(async move { assert_eq!(client.down(depth % 5).await.unwrap(), depth % 5) });
+            }
+            many.join_all().await;
+            drop((client, own.lock().unwrap().take()));
+            server.await.unwrap().unwrap();
+        };
+        in_time(&format!("{running} calls, {in_flight} in flight, {quick}"), move || {
+            RUNTIME.block_on(chains);
+        });
+    }
+}

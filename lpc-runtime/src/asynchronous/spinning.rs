@@ -2,6 +2,7 @@
 //! which all other tasks have theirs.
 
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::task::Poll;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use std::time::Duration;
 use tokio::task::yield_now;
 
 use super::stream::Stream;
-use crate::connection::inbox::{self, FillError, Filled, Inbox, Spun};
+use crate::connection::inbox::spinning;
+use crate::connection::inbox::{FillError, Filled, Inbox};
 
 /// One spin for something to receive, in turns.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spinning(inbox::Spinning);
+pub(super) struct Spinning(spinning::Spinning);
 
 impl Spinning {
     /// `None` where it does not pay, and where one [spins for all](super::thread_spin) connections of the
@@ -23,7 +25,7 @@ impl Spinning {
             return None;
         }
         let time = inbox.spin_budget();
-        (!time.is_zero()).then(|| Self(inbox::Spinning::new(time)))
+        (!time.is_zero()).then(|| Self(spinning::Spinning::new(time)))
     }
 
     /// Spins as long as that pays: in short turns, between which all others have theirs.
@@ -59,8 +61,8 @@ impl Spinning {
         let mut turn = None;
         loop {
             let now = match self.0.turn(socket.as_fd(), inbox)? {
-                Spun::Ended(filled) => return Ok(Some(filled)),
-                Spun::GoesOn(now) => now,
+                ControlFlow::Break(filled) => return Ok(Some(filled)),
+                ControlFlow::Continue(now) => now,
             };
             if turn.is_none() && inbox.is_contended() {
                 return Ok(Some(Filled::Nothing));

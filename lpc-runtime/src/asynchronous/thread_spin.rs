@@ -12,7 +12,8 @@ use tokio::task::yield_now;
 
 use super::socket::try_receive;
 use super::stream::Stream;
-use crate::connection::inbox::{Filled, Glance, Inbox};
+use crate::connection::inbox::spinning::Glance;
+use crate::connection::inbox::{Filled, Inbox};
 use crate::connection::sharing;
 
 /// The task's part in the spin of its thread: as long as it has this, it may be the one that spins.

@@ -1,6 +1,5 @@
 //! [`Inbox`], the receive half: takes messages off the socket, or out of the ring.
 
-use std::hint::spin_loop;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
@@ -15,7 +14,7 @@ use crate::body::arrived::{Announced, Arrived, Unreadable};
 use crate::connection::link::Link;
 use crate::connection::ring::{OwnRing, PeersRing};
 #[cfg(feature = "tokio")]
-use crate::connection::sharing::{self, Sharing};
+use crate::connection::sharing::Sharing;
 use crate::connection::tally::Tally;
 use crate::connection::waiting::Watch;
 use crate::connection::warnings::Warnings;
@@ -26,9 +25,7 @@ use crate::memory::quota::Quota;
 use crate::sys::socket::{self, Control, Received, Wait};
 
 mod announced;
-mod spinning;
-
-pub(crate) use spinning::{Glance, Spinning, Spun};
+pub(crate) mod spinning;
 
 /// The receiving side of a connection: one thread or task holds it at a time.
 #[derive(Debug)]
@@ -284,7 +281,6 @@ impl Inbox {
     }
 
     /// Whether the peer's next frame comes through its ring.
-    #[cfg(feature = "tokio")]
     pub(crate) fn is_in_ring(&self) -> bool {
         self.receiver.source() == Source::Ring
     }
@@ -321,49 +317,6 @@ impl Inbox {
         }
     }
 
-    /// Spins for something to receive, as long as that pays, and no longer than `left`.
-    #[inline]
-    fn spin(&mut self, socket: BorrowedFd<'_>, left: Option<Duration>) -> Result<Filled, FillError> {
-        let time = self.spin_budget().min(left.unwrap_or(Duration::MAX));
-        if time.is_zero() {
-            return Ok(Filled::Nothing);
-        }
-        let mut spinning = Spinning::new(time);
-        loop {
-            if let Spun::Ended(filled) = spinning.turn(socket, self)? {
-                return Ok(filled);
-            }
-        }
-    }
-
-    /// Tries to receive a few times in a row: reading the clock after each try would take a sixth of the
-    /// time.
-    fn try_fill_some(&mut self, socket: impl AsFd) -> Result<Filled, FillError> {
-        if self.receiver.source() == Source::Ring {
-            for _ in 0..RING_TRIES {
-                if self.receiver.has_next() {
-                    break;
-                }
-                spin_loop();
-            }
-            return Ok(if self.poll_ring() { Filled::Some } else { Filled::Nothing });
-        }
-        for _ in 0..TRIES - 1 {
-            let filled = self.try_fill(socket.as_fd(), Wait::Never)?;
-            if filled != Filled::Nothing {
-                return Ok(filled);
-            }
-        }
-        self.try_fill(socket, Wait::Never)
-    }
-
-    /// How long to [try](Self::try_fill) to receive before sleeping. Where it is more than no time, it is to
-    /// be said what came of it: [something](Self::found) or [nothing](Self::missed).
-    #[inline]
-    pub(crate) fn spin_budget(&mut self) -> Duration {
-        if self.receiver.is_between_frames() { self.watch.time() } else { Duration::ZERO }
-    }
-
     /// Its holder has just been found on this CPU, and waits there.
     #[inline]
     pub(crate) fn is_at(&mut self, cpu: Option<u32>) {
@@ -377,66 +330,6 @@ impl Inbox {
         if let Some(sharing) = &mut self.sharing {
             sharing.received();
         }
-    }
-
-    /// Waits on threads of a runtime, as others do, too.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn wait_in_runtime(&mut self, spin_budget: Duration) {
-        self.sharing = Some(Sharing::new(spin_budget));
-    }
-
-    /// Whether one spins for all connections of the thread. Otherwise each spins by itself.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn shares_spin(&self) -> bool {
-        self.sharing.is_some() && sharing::thread(|thread| thread.is_shared())
-    }
-
-    /// The connection's number and budget in the spin of its thread, where it may take part in that. On the
-    /// CPU that the peer needs it does not.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn shared_spin(&self) -> Option<(u64, Duration)> {
-        let sharing = self.sharing.as_ref()?;
-        let may_spin = !sharing.budget().is_zero()
-            && self.shares_spin()
-            && self.receiver.is_between_frames()
-            && self.watch.is_peer_elsewhere();
-        may_spin.then(|| (sharing.number(), sharing.budget()))
-    }
-
-    /// Whether others receive on this thread while this connection spins by itself.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn is_contended(&mut self) -> bool {
-        self.sharing.as_mut().is_some_and(Sharing::is_contended)
-    }
-
-    /// A lone call has been made: its answer can come from now on.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn begin_wait(&mut self) {
-        if let Some(sharing) = &mut self.sharing {
-            sharing.begin();
-        }
-    }
-
-    /// What came of the connection's part in the spin of its thread.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn count_spin(&self, has_found: bool) {
-        if has_found {
-            self.counters.found();
-        } else {
-            self.counters.missed();
-        }
-    }
-
-    /// Something was there, after a spin that began then, or at once.
-    fn found(&mut self, began: Option<Instant>) {
-        self.counters.found();
-        self.watch.found(|| began.map_or(Duration::ZERO, |began| began.elapsed()));
-    }
-
-    /// Nothing was there in time.
-    fn missed(&mut self) {
-        self.counters.missed();
-        self.watch.missed();
     }
 
     /// Its holder waits until there is something to receive.
@@ -590,12 +483,6 @@ impl Inbox {
         Err(Error::new(ErrorKind::Disconnected, "the other side hung up in the middle of a message"))
     }
 }
-
-/// Tries to receive between two looks at the clock: about a microsecond.
-const TRIES: u32 = 4;
-
-/// Looks at the ring between two looks at the clock.
-const RING_TRIES: u32 = 32;
 
 /// Frames that are taken from the ring in a row.
 const BATCH: u64 = 128;

@@ -15,7 +15,6 @@ use lpc_core::receive::Entrance;
 use lpc_core::ring::SLOTS;
 use lpc_core::send::{MUCH, Sender, StreamPosition};
 use lpc_core::{Limits, Result};
-use nix::poll::PollFlags;
 use nix::sys::socket::Shutdown;
 
 use self::reading::Reading;
@@ -25,9 +24,9 @@ use crate::connection::tally::{Counters, Tally};
 use crate::connection::upkeep::Upkeep;
 use crate::connection::warnings::Warnings;
 use crate::connection::writer::{Until, Writer, into_error};
-use crate::maintenance::{Left, Maintained};
+use crate::maintenance::Maintained;
 use crate::memory::budget::Budget;
-use crate::memory::lender::{Announce, Lender};
+use crate::memory::lender::Lender;
 use crate::memory::objects::Pin;
 use crate::memory::peer::{KnowsObjects, Object};
 use crate::memory::pool::{PoolBlock, WaitingForRoom};
@@ -37,6 +36,7 @@ use crate::sys::fork::ForkGuard;
 use crate::sys::socket::{self, Wait};
 
 mod reading;
+mod roles;
 mod writing;
 
 /// What waits to go out, the socket, and the memory for large bodies.
@@ -569,54 +569,6 @@ impl fmt::Debug for Link {
             .field("socket", &self.socket())
             .field("limits", self.limits())
             .finish_non_exhaustive()
-    }
-}
-
-impl Announce for Link {
-    fn tell(&self, frame: &[u8]) {
-        let _ = self.sender().enqueue(frame);
-    }
-
-    fn announce(&self, frame: &[u8], descriptor: Descriptor) -> bool {
-        let mut sender = self.sender();
-        // What is not queued is closed without the lock.
-        let is_over = sender.is_over().is_some();
-        !is_over && sender.enqueue_with(frame, descriptor).is_ok()
-    }
-
-    fn watch(&self) {
-        Link::watch(self);
-    }
-}
-
-impl KnowsObjects for Link {
-    fn forget(&self, object: &Object, number: u32) {
-        if self.fork_guard.is_here() {
-            self.lender.forget(object, number, |frame| {
-                self.enqueue_deferred(frame);
-            });
-        }
-    }
-}
-
-impl Maintained for Link {
-    fn flush_deferred(&self) -> Left {
-        if !self.flush_in_time() || !self.upkeep.comes_again_to_flush() {
-            return Left::Nothing;
-        }
-        // Room that comes from now on is waited for; where there is some it is memory that is missing.
-        match socket::wait(self.socket(), PollFlags::POLLOUT, Some(Duration::ZERO)) {
-            Ok(false) => Left::Full(self.writer.shared_socket()),
-            _ => Left::Later,
-        }
-    }
-
-    fn trim(&self) -> Option<Duration> {
-        self.trim_and_flush(false)
-    }
-
-    fn look(&self) -> Option<Duration> {
-        self.look_whether_it_reads()
     }
 }
 

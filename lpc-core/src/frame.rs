@@ -459,20 +459,32 @@ fn plain(kind: Kind, len: u32, method: u16, call: u64) -> [u8; Header::LEN] {
 #[inline]
 pub fn seal(frame: &mut Vec<u8>, call: CallId, body: Body, loans: &[BlockRef]) {
     if let Body::Mapped(block) = body {
-        frame.truncate(Header::LEN);
-        frame.extend_from_slice(&block.encode());
-        frame[5] |= Flags::MAPPED.0;
+        set_block(frame, block);
     }
     if !loans.is_empty() {
-        assert!(loans.len() <= MAX_LOANS, "{} loans do not fit in a frame", loans.len());
-        for loan in loans {
-            frame.extend_from_slice(&loan.encode());
-        }
-        frame.extend_from_slice(&(loans.len() as u16).to_le_bytes());
-        frame[5] |= Flags::LOANS.0;
+        set_loans(frame, loans);
     }
     set_len(frame);
     frame[8..16].copy_from_slice(&call.0.to_le_bytes());
+}
+
+/// Says where the body stands, in place of it.
+#[inline(never)]
+fn set_block(frame: &mut Vec<u8>, block: BlockRef) {
+    frame.truncate(Header::LEN);
+    frame.extend_from_slice(&block.encode());
+    frame[5] |= Flags::MAPPED.0;
+}
+
+/// Says behind the body what is lent with it.
+#[inline(never)]
+fn set_loans(frame: &mut Vec<u8>, loans: &[BlockRef]) {
+    assert!(loans.len() <= MAX_LOANS, "{} loans do not fit in a frame", loans.len());
+    for loan in loans {
+        frame.extend_from_slice(&loan.encode());
+    }
+    frame.extend_from_slice(&(loans.len() as u16).to_le_bytes());
+    frame[5] |= Flags::LOANS.0;
 }
 
 /// Marks a Call whose client has others waiting.

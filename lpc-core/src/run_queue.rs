@@ -148,8 +148,10 @@ impl<C, H: Clone> RunQueue<C, H> {
     pub fn finish(&mut self, id: CallId, cost: Cost) -> Option<C> {
         self.running -= 1;
         self.copied -= cost.copied;
-        // Which of two calls of the same nesting it was does not matter.
-        self.beyond &= !(1 << id.nesting());
+        if self.beyond > 0 {
+            // Which of two calls of the same nesting it was does not matter.
+            self.beyond &= !(1 << id.nesting());
+        }
         self.start_next()
     }
 
@@ -258,11 +260,11 @@ impl<C, H: Clone> RunQueue<C, H> {
 
     #[inline]
     fn may_run(&self, cost: Cost) -> bool {
-        let has_room = self.copied == 0 || self.copied.saturating_add(cost.copied) <= self.bounds.copied;
-        // As a rule there is none, and to count takes its time.
-        let beyond = if self.beyond == 0 { 0 } else { self.beyond.count_ones() };
-        let within = self.running - beyond as usize;
-        within < self.bounds.running && (cost.copied == 0 || has_room)
+        let has_room = || self.copied == 0 || self.copied.saturating_add(cost.copied) <= self.bounds.copied;
+        // As a rule there is none beyond, and to count takes its time.
+        let within = || self.running - self.beyond.count_ones() as usize;
+        (self.running < self.bounds.running || (self.beyond > 0 && within() < self.bounds.running))
+            && (cost.copied == 0 || has_room())
     }
 
     /// Whether a nested call may run beside as many as may run.

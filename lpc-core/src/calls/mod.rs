@@ -443,8 +443,10 @@ impl<A, B, W> Calls<A, B, W> {
                 None
             }
         };
-        // Which of two calls of the same nesting has the permit beyond the limit does not matter.
-        self.beyond &= !(1 << id.nesting());
+        if self.beyond > 0 {
+            // Which of two calls of the same nesting has the permit beyond the limit does not matter.
+            self.beyond &= !(1 << id.nesting());
+        }
         Gone { answer, body, wake: self.permits.release() }
     }
 }

@@ -87,15 +87,21 @@ impl<'de> Decoder<'de> {
     /// # Errors
     ///
     /// If bytes are left.
+    #[inline]
     pub fn end(self) -> Result<(), DecodeError> {
         match self.input.left() {
             0 => Ok(()),
-            1 => Err(self.input.error(DecodeErrorKind::Trailing, "1 byte is left after the last value")),
-            left => {
-                let message = format!("{left} bytes are left after the last value");
-                Err(self.input.error(DecodeErrorKind::Trailing, message))
-            }
+            left => Err(self.trailing(left)),
         }
+    }
+
+    #[cold]
+    fn trailing(&self, left: usize) -> DecodeError {
+        let message = match left {
+            1 => "1 byte is left after the last value".to_owned(),
+            _ => format!("{left} bytes are left after the last value"),
+        };
+        self.input.error(DecodeErrorKind::Trailing, message)
     }
 }
 

@@ -111,7 +111,7 @@ impl<'s, S: Sink + ?Sized> Encoder<'s, S> {
         self.emit(value)
     }
 
-    #[inline]
+    #[inline(always)]
     fn variant(self, index: u32) -> Result<Self, EncodeError> {
         let within = self.deeper()?;
         varint::put(within.sink, index.into())?;

@@ -16,9 +16,11 @@ pub(super) const fn len(value: u64) -> usize {
 /// Writes `value`, by one call of the sink. A smaller integer type has the same encoding.
 #[inline]
 pub(super) fn put<S: Sink + ?Sized>(sink: &mut S, value: u64) -> Result<(), EncodeError> {
-    if value < 0x80 {
-        return sink.push(value as u8);
-    }
+    if value < 0x80 { sink.push(value as u8) } else { put_long(sink, value) }
+}
+
+#[inline(never)]
+fn put_long<S: Sink + ?Sized>(sink: &mut S, value: u64) -> Result<(), EncodeError> {
     let mut bytes = [0; MAX_LEN];
     let mut len = 0;
     let mut rest = value;

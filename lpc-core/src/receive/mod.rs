@@ -235,7 +235,7 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
     /// Whether [`next`](Self::next) has something to give before more bytes arrive. With a quick lane it may
     /// turn out to be no message, but where the next one comes from.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn has_next(&self) -> bool {
         match &self.ring {
             Some(ring) if self.source == Source::Ring => ring.has_next(),
@@ -373,6 +373,18 @@ impl<F, O: Own, P: Peers> Receiver<F, O, P> {
     }
 }
 
+/// A body that came in a frame, in memory of its own.
+#[inline]
+fn copied<B: AsMut<Vec<u8>>>(bytes: &[u8], buffer: &impl Fn(usize) -> B) -> Payload<B> {
+    let mut body = buffer(bytes.len());
+    let into = body.as_mut();
+    if into.capacity() - into.len() < bytes.len() && !make_room(into, bytes.len()) {
+        return Payload::Lost(bytes.len() as u64);
+    }
+    into.extend_from_slice(bytes);
+    Payload::Inline(body)
+}
+
 /// Whether there is memory for so many bytes more.
 #[cold]
 fn make_room(buffer: &mut Vec<u8>, len: usize) -> bool {
@@ -420,19 +432,10 @@ impl<F> Peer<F> {
         bytes: Bytes<'_, B>,
         buffer: &impl Fn(usize) -> B,
     ) -> Result<(Payload<B>, Body), Violation> {
-        let inline = |bytes: &[u8]| {
-            let mut body = buffer(bytes.len());
-            let into = body.as_mut();
-            if into.capacity() - into.len() < bytes.len() && !make_room(into, bytes.len()) {
-                return Payload::Lost(bytes.len() as u64);
-            }
-            into.extend_from_slice(bytes);
-            Payload::Inline(body)
-        };
         // As nearly all are.
         if header.flags.are_among(Flags::BUSY) {
             let payload = match bytes {
-                Bytes::Buffered(bytes) => inline(bytes),
+                Bytes::Buffered(bytes) => copied(bytes, buffer),
                 Bytes::Cut(_) => Payload::Lost(header.len.into()),
                 Bytes::Taken(bytes) => Payload::Inline(bytes),
             };
@@ -442,7 +445,7 @@ impl<F> Peer<F> {
         match bytes {
             Bytes::Buffered(bytes) => {
                 let body = self.announced.body(limits, header, bytes)?;
-                Ok((body.block.map_or_else(|| inline(&bytes[..body.len]), Payload::Block), body))
+                Ok((body.block.map_or_else(|| copied(&bytes[..body.len], buffer), Payload::Block), body))
             }
             Bytes::Cut(bytes) => {
                 let body = self.announced.body(limits, header, bytes)?;

@@ -137,7 +137,7 @@ impl Announced {
             }
             Payload::Lost(len) => {
                 counters.received(Lane::Socket, len as usize);
-                lost = Some(format!("no memory for a body of {len} bytes"));
+                lost = Some(len);
                 Bytes::Copied(Buffer::take())
             }
         };
@@ -150,7 +150,7 @@ impl Announced {
     }
 
     /// The loans of a body, of which it may be known why it cannot be read.
-    fn borrowed(&self, loans: &[BlockRef], lost: Option<String>, counters: &Tally) -> Box<Borrowed> {
+    fn borrowed(&self, loans: &[BlockRef], lost: Option<u64>, counters: &Tally) -> Box<Borrowed> {
         let mut spots: HashMap<(u32, u32, u64), Arc<Spot>> = HashMap::new();
         let mut copied = 0_u64;
         let mut entries = Vec::with_capacity(loans.len());
@@ -168,7 +168,8 @@ impl Announced {
             });
             entries.push(Some(Loan { spot: Arc::clone(spot), returning }));
         }
-        let failed = lost.map_or_else(OnceLock::new, OnceLock::from);
+        let failed = lost.map(|len| format!("no memory for a body of {len} bytes"));
+        let failed = failed.map_or_else(OnceLock::new, OnceLock::from);
         Box::new(Borrowed { loans: Mutex::new(entries), copied, failed })
     }
 

@@ -1,9 +1,9 @@
 //! [`Inbox`], the receive half: takes messages off the socket, or out of the ring.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use std::{io, iter};
 
 use lpc_core::frame::{self, CallId};
 use lpc_core::receive::{Incoming, Receiver, Role, Source, StallTimer};
@@ -144,11 +144,13 @@ impl Inbox {
         self.note_received();
         // A receive stops behind bytes that came with descriptors, whatever follows them.
         let is_all = len < room && self.descriptors.is_empty() && !is_short;
-        let descriptors =
-            if self.descriptors.is_empty() { Vec::new() } else { self.take_descriptors(&mut is_short)? };
-        self.receiver
-            .received(len, descriptors, is_short)
-            .map_err(|violation| FillError::Peer(violation.into()))?;
+        let received = if self.descriptors.is_empty() {
+            self.receiver.received(len, iter::empty(), is_short)
+        } else {
+            let descriptors = self.take_descriptors(&mut is_short)?;
+            self.receiver.received(len, descriptors, is_short)
+        };
+        received.map_err(|violation| FillError::Peer(violation.into()))?;
         Ok(if is_all { Filled::All } else { Filled::Some })
     }
 
@@ -302,12 +304,17 @@ impl Inbox {
     /// from looking at the time.
     #[inline]
     pub(crate) fn poll_ring(&mut self) -> bool {
-        self.batch_end = self.counted + BATCH;
         let has_next = self.receiver.source() == Source::Ring && self.receiver.has_next();
+        self.begin_batch(has_next);
+        has_next
+    }
+
+    #[inline]
+    fn begin_batch(&mut self, has_next: bool) {
+        self.batch_end = self.counted + BATCH;
         if has_next {
             self.note_received();
         }
-        has_next
     }
 
     /// Says that nothing more is received, and how much of the ring was taken.

@@ -100,7 +100,12 @@ impl Writer {
             let sent =
                 socket::send(self.socket(), piece.bytes, piece.descriptor.map(AsFd::as_fd), Wait::Never);
             match sent {
-                Ok(len) => sent_descriptors.extend(batch.wrote(len).inspect(Descriptor::passed)),
+                Ok(len) => {
+                    if let Some(descriptor) = batch.wrote(len) {
+                        descriptor.passed();
+                        sent_descriptors.push(descriptor);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let deadline = match until {
                         Until::Now => return Ok(WriteOutcome::OutOfTime),

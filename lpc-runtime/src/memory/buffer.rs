@@ -1,6 +1,6 @@
 //! [`Buffer`]: bytes whose memory is used again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::TryReserveError;
 use std::mem;
 use std::ops::{Deref, DerefMut};
@@ -37,7 +37,54 @@ const LARGE_SPARES: usize = 16;
 const KEPT: usize = 64 << 20;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: Spares = const { Spares::new() };
+}
+
+/// The spares of one thread.
+struct Spares {
+    /// The two that were given back last, as nearly all are that are taken: a call and its reply have one each.
+    last: Cell<Vec<u8>>,
+    before: Cell<Vec<u8>>,
+    others: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Spares {
+    const fn new() -> Self {
+        Self { last: Cell::new(Vec::new()), before: Cell::new(Vec::new()), others: RefCell::new(Vec::new()) }
+    }
+
+    #[inline]
+    fn take(&self) -> Vec<u8> {
+        let last = self.last.take();
+        if last.capacity() > 0 { last } else { self.take_other() }
+    }
+
+    #[inline]
+    fn take_other(&self) -> Vec<u8> {
+        let before = self.before.take();
+        if before.capacity() > 0 { before } else { self.others.borrow_mut().pop().unwrap_or_default() }
+    }
+
+    #[inline]
+    fn keep(&self, bytes: Vec<u8>) {
+        let last = self.last.replace(bytes);
+        if last.capacity() > 0 {
+            let before = self.before.replace(last);
+            if before.capacity() > 0 {
+                self.keep_other(before);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn keep_other(&self, bytes: Vec<u8>) {
+        let most = if bytes.capacity() <= TINY { TINY_SPARES } else { SPARES };
+        let mut others = self.others.borrow_mut();
+        // The last two are some, too.
+        if others.len() + 2 < most {
+            others.push(bytes);
+        }
+    }
 }
 
 static LARGE: PerProcess<Mutex<Vec<Large>>> = PerProcess::new(Mutex::default);
@@ -53,8 +100,7 @@ impl Buffer {
     #[inline]
     pub(crate) fn take() -> Self {
         // At the end of the thread there is no list any more, and destructors may still call.
-        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
-        Self(spare.ok().flatten().unwrap_or_default())
+        Self(SPARE.try_with(Spares::take).unwrap_or_default())
     }
 
     /// An empty buffer with room for so many bytes, if there is memory for it.
@@ -136,25 +182,15 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let mut bytes = mem::take(&mut self.0);
         bytes.clear();
-        let most = match bytes.capacity() {
-            0 => return,
-            1..=TINY => TINY_SPARES,
-            _ if bytes.capacity() <= SMALL => SPARES,
-            capacity => {
-                if capacity <= KEPT {
-                    keep_large(bytes);
-                }
-                return;
+        match bytes.capacity() {
+            0 => {}
+            1..=SMALL => {
+                // At the end of the thread there is no list to go to any more.
+                let _ = SPARE.try_with(|spares| spares.keep(bytes));
             }
-        };
-        // At the end of the thread there is no list to go to any more.
-        let _ = SPARE.try_with(|spare| {
-            if let Ok(mut spare) = spare.try_borrow_mut()
-                && spare.len() < most
-            {
-                spare.push(bytes);
-            }
-        });
+            ..=KEPT => keep_large(bytes),
+            _ => {}
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::codec::{EncodeError, bytes, compound, loan, varint};
 /// Appends the described encoding of `value` to `sink`.
 ///
 /// It is compiled once for each type, not for each type and sink: the packed coding is the one for speed.
+#[inline(never)]
 pub(in crate::codec) fn write<T: Serialize + ?Sized>(
     value: &T,
     sink: &mut dyn Sink,

@@ -95,13 +95,15 @@ impl Inbox {
     /// time.
     fn try_fill_some(&mut self, socket: impl AsFd) -> Result<Filled, FillError> {
         if self.receiver.source() == Source::Ring {
-            for _ in 0..RING_TRIES {
-                if self.receiver.has_next() {
-                    break;
+            let has_next = (0..RING_TRIES).any(|_| {
+                let has_next = self.receiver.has_next();
+                if !has_next {
+                    spin_loop();
                 }
-                spin_loop();
-            }
-            return Ok(if self.poll_ring() { Filled::Some } else { Filled::Nothing });
+                has_next
+            });
+            self.begin_batch(has_next);
+            return Ok(if has_next { Filled::Some } else { Filled::Nothing });
         }
         for _ in 0..TRIES - 1 {
             let filled = self.try_fill(socket.as_fd(), Wait::Never)?;

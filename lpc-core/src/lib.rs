@@ -50,6 +50,7 @@
 pub mod arena;
 pub mod calls;
 pub mod codec;
+mod compounds;
 pub mod control;
 pub mod deadline;
 pub mod desk;

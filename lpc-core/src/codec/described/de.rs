@@ -15,7 +15,6 @@ use crate::codec::{DecodeError, DecodeErrorKind, bytes, loan, varint};
 
 /// Reads one value.
 #[inline(never)]
-#[inline(never)]
 pub(in crate::codec) fn read<'de, T: Deserialize<'de>>(input: &mut Input<'de>) -> Result<T, DecodeError> {
     let around = Around::new(input.max_depth);
     let decoded = T::deserialize(Reader { input: &mut *input, around });

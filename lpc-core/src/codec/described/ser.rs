@@ -13,6 +13,7 @@ use crate::codec::depth::Depth;
 use crate::codec::ser::too_deep;
 use crate::codec::sink::Sink;
 use crate::codec::{EncodeError, bytes, compound, loan, varint};
+use crate::compounds::{elements, fields};
 
 /// Appends the described encoding of `value` to `sink`.
 ///
@@ -337,57 +338,13 @@ impl Items<'_> {
     }
 }
 
-impl ser::SerializeSeq for Items<'_> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.element(value)
-    }
-
-    fn end(self) -> Result<(), EncodeError> {
-        self.finish()
-    }
-}
-
-impl ser::SerializeTuple for Items<'_> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.element(value)
-    }
-
-    fn end(self) -> Result<(), EncodeError> {
-        self.finish()
-    }
-}
-
-impl ser::SerializeTupleStruct for Items<'_> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.element(value)
-    }
-
-    fn end(self) -> Result<(), EncodeError> {
-        self.finish()
-    }
-}
-
-impl ser::SerializeTupleVariant for Items<'_> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
-        self.element(value)
-    }
-
-    fn end(self) -> Result<(), EncodeError> {
-        self.finish()
-    }
-}
+elements!(
+    Items<'_>, EncodeError, element, finish:
+    SerializeSeq::serialize_element,
+    SerializeTuple::serialize_element,
+    SerializeTupleStruct::serialize_field,
+    SerializeTupleVariant::serialize_field,
+);
 
 impl ser::SerializeMap for Items<'_> {
     type Ok = ();
@@ -414,38 +371,16 @@ impl Fields<'_> {
         self.0.writer.again().counted(STR, key.as_bytes())?;
         self.0.writer.again().emit(value)
     }
-}
 
-impl ser::SerializeStruct for Fields<'_> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        value: &T,
-    ) -> Result<(), EncodeError> {
-        self.field(key, value)
+    /// Its name is not there, which its reader sees.
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as with what says that it is missing")]
+    fn skipped(&mut self, _key: &'static str) -> Result<(), EncodeError> {
+        Ok(())
     }
 
-    fn end(self) -> Result<(), EncodeError> {
+    fn finish(self) -> Result<(), EncodeError> {
         self.0.finish()
     }
 }
 
-impl ser::SerializeStructVariant for Fields<'_> {
-    type Ok = ();
-    type Error = EncodeError;
-
-    fn serialize_field<T: Serialize + ?Sized>(
-        &mut self,
-        key: &'static str,
-        value: &T,
-    ) -> Result<(), EncodeError> {
-        self.field(key, value)
-    }
-
-    fn end(self) -> Result<(), EncodeError> {
-        self.0.finish()
-    }
-}
+fields!(Fields<'_>, EncodeError, field, skipped, finish: SerializeStruct, SerializeStructVariant);

@@ -3,6 +3,7 @@
 use serde::ser::{self, Serialize};
 
 use super::{Checked, Checker, Differs, Expected, wrong_len};
+use crate::compounds::{elements, fields};
 use crate::form::graph::Kind;
 use crate::form::trace::search::{self, Place, Trace};
 
@@ -33,20 +34,18 @@ impl Each<'_> {
         };
         value.serialize(Checker { trace: &mut *self.trace, expected })
     }
-}
 
-impl ser::SerializeSeq for Each<'_> {
-    type Ok = ();
-    type Error = Differs;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Checked {
-        self.one(value)
-    }
-
-    fn end(self) -> Checked {
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "as with what has an end to be checked"
+    )]
+    fn finish(self) -> Checked {
         Ok(())
     }
 }
+
+elements!(Each<'_>, Differs, one, finish: SerializeSeq::serialize_element);
 
 impl ser::SerializeMap for Each<'_> {
     type Ok = ();
@@ -61,7 +60,7 @@ impl ser::SerializeMap for Each<'_> {
     }
 
     fn end(self) -> Checked {
-        Ok(())
+        self.finish()
     }
 }
 
@@ -175,50 +174,11 @@ impl Parts<'_> {
     }
 }
 
-/// Those whose elements have no names.
-macro_rules! elements {
-    ($($compound:ident: $element:ident),*) => {
-        $(impl ser::$compound for Parts<'_> {
-            type Ok = ();
-            type Error = Differs;
-
-            fn $element<T: Serialize + ?Sized>(&mut self, value: &T) -> Checked {
-                self.one(value)
-            }
-
-            fn end(self) -> Checked {
-                self.finish()
-            }
-        })*
-    };
-}
-
 elements!(
-    SerializeTuple: serialize_element,
-    SerializeTupleStruct: serialize_field,
-    SerializeTupleVariant: serialize_field
+    Parts<'_>, Differs, one, finish:
+    SerializeTuple::serialize_element,
+    SerializeTupleStruct::serialize_field,
+    SerializeTupleVariant::serialize_field,
 );
 
-/// Those with fields.
-macro_rules! fields {
-    ($($compound:ident),*) => {
-        $(impl ser::$compound for Parts<'_> {
-            type Ok = ();
-            type Error = Differs;
-
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Checked {
-                self.field(key, value)
-            }
-
-            fn skip_field(&mut self, key: &'static str) -> Checked {
-                self.skipped(key)
-            }
-
-            fn end(self) -> Checked {
-                self.finish()
-            }
-        })*
-    };
-}
-
-fields!(SerializeStruct, SerializeStructVariant);
+fields!(Parts<'_>, Differs, field, skipped, finish: SerializeStruct, SerializeStructVariant);

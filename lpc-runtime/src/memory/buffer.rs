@@ -188,7 +188,7 @@ impl Drop for Buffer {
                 // At the end of the thread there is no list to go to any more.
                 let _ = SPARE.try_with(|spares| spares.keep(bytes));
             }
-            ..=KEPT => keep_large(bytes),
+            capacity if capacity <= KEPT => keep_large(bytes),
             _ => {}
         }
     }

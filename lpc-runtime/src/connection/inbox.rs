@@ -113,9 +113,16 @@ impl Inbox {
     }
 
     /// Receives once, from the ring if that is where the peer sends to, and has sent something.
+    ///
+    /// # Errors
+    ///
+    /// Among others, so much of what this peer's user has passed cannot be closed that nothing more may come.
     pub(crate) fn fill(&mut self, socket: impl AsFd, wait: Wait) -> Result<Filled, FillError> {
         if self.poll_ring() {
             return Ok(Filled::Some);
+        }
+        if self.budget.is_overrun() {
+            return Err(FillError::Peer(self.budget.clogged()));
         }
         let space = self.receiver.space();
         let room = space.len();

@@ -144,6 +144,12 @@ impl Budget {
         self.unclosed.load(Relaxed) >= MAX_UNCLOSED
     }
 
+    /// Whether those that wait to be closed are as many as the user may have at all: whatever is received may
+    /// bring more, which then are there, on each of the user's connections.
+    pub(crate) fn is_overrun(&self) -> bool {
+        self.unclosed.load(Relaxed) >= self.descriptors.limit
+    }
+
     #[cfg(test)]
     pub(crate) fn unclosed(&self) -> u64 {
         self.unclosed.load(Relaxed)
@@ -182,6 +188,13 @@ impl Held {
     }
 }
 
+impl Unclosed {
+    /// Whose peer passed it.
+    pub(crate) fn user(&self) -> u32 {
+        self.0.budget.user
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.budget.count(self.kind).give_back();
@@ -216,9 +229,12 @@ mod tests {
     #[test]
     fn a_user_whose_descriptors_are_not_closed_is_turned_away_until_they_are() {
         let budget = Arc::new(Budget::with_limits(1, 1000, 1));
-        let waiting: Vec<_> = (0..MAX_UNCLOSED).map(|_| budget.descriptor().0.unclosed()).collect();
+        let mut waiting: Vec<_> = (0..MAX_UNCLOSED).map(|_| budget.descriptor().0.unclosed()).collect();
+        assert!(!budget.is_overrun(), "those that pass nothing are served");
         let error = budget.check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+        waiting.extend((MAX_UNCLOSED..1000).map(|_| budget.descriptor().0.unclosed()));
+        assert!(budget.is_overrun());
         drop(waiting);
         budget.check().unwrap();
         assert_eq!(budget.descriptors.used.load(Relaxed), 0);

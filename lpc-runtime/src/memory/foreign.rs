@@ -6,7 +6,7 @@
 //! thread that does nothing else, and no thread that serves, or waits until a deadline, ever closes one or asks about it.
 //! How many may wait for that thread is bounded by the [`Budget`].
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -52,7 +52,7 @@ impl Drop for Foreign {
     fn drop(&mut self) {
         let Some((file, held)) = self.0.take() else { return };
         if !memfd::is_local(&file) {
-            close_elsewhere(Waiting { file, _unclosed: held.unclosed() });
+            close_elsewhere(Waiting { file, unclosed: held.unclosed() });
         }
     }
 }
@@ -71,44 +71,49 @@ pub(crate) fn close_strays(strays: &mut Vec<OwnedFd>, socket: impl AsFd) {
 /// A descriptor that waits to be closed. What is counted of it comes last: it is closed by then.
 struct Waiting {
     file: OwnedFd,
-    _unclosed: Unclosed,
+    unclosed: Unclosed,
 }
 
+/// What waits for one user's thread.
 #[derive(Default)]
-struct Closer {
+struct Queue {
     waiting: VecDeque<Waiting>,
     has_thread: bool,
 }
 
-static CLOSER: PerProcess<Mutex<Closer>> = PerProcess::new(Mutex::default);
+/// By user, so that nobody waits for another's filesystem.
+static QUEUES: PerProcess<Mutex<HashMap<u32, Queue>>> = PerProcess::new(Mutex::default);
 
-fn closer() -> MutexGuard<'static, Closer> {
-    CLOSER.get().lock().unwrap_or_else(PoisonError::into_inner)
+fn queues() -> MutexGuard<'static, HashMap<u32, Queue>> {
+    QUEUES.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn close_elsewhere(waiting: Waiting) {
-    let mut closer = closer();
-    closer.waiting.push_back(waiting);
-    if closer.has_thread {
+    let user = waiting.unclosed.user();
+    let mut queues = queues();
+    let queue = queues.entry(user).or_default();
+    queue.waiting.push_back(waiting);
+    if queue.has_thread {
         return;
     }
-    match thread::Builder::new().name("lpc-closer".into()).spawn(run) {
-        Ok(_) => closer.has_thread = true,
+    match thread::Builder::new().name("lpc-closer".into()).spawn(move || run(user)) {
+        Ok(_) => queue.has_thread = true,
         // The next one tries again.
         Err(error) => tracing::warn!(%error, "no thread to close what a peer passed"),
     }
 }
 
-fn run() {
+fn run(user: u32) {
     loop {
-        let mut closer = closer();
-        let Some(next) = closer.waiting.pop_front() else {
-            closer.has_thread = false;
+        let mut queues = queues();
+        let Some(next) = queues.get_mut(&user).and_then(|queue| queue.waiting.pop_front()) else {
+            queues.remove(&user);
             return;
         };
-        drop(closer);
-        let Waiting { file, _unclosed } = next;
+        drop(queues);
+        let Waiting { file, unclosed } = next;
         drop(file);
+        drop(unclosed);
     }
 }
 
@@ -156,6 +161,15 @@ mod tests {
         }
         assert!(closed.is_finished(), "the thread that dropped it waits for the close");
         assert_eq!(budget.unclosed(), 1, "it lingers");
+
+        let (pipe, _other) = nix::unistd::pipe().unwrap();
+        let other_user = Budget::of_user(4_000_000_003);
+        drop(Foreign::new(pipe, &other_user));
+        while other_user.unclosed() > 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(budget.unclosed(), 1, "others do not wait for it");
+
         drop(peer);
         while budget.unclosed() > 0 {
             thread::sleep(Duration::from_millis(1));

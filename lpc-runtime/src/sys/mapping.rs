@@ -74,6 +74,11 @@ fn map_private(file: impl AsFd, offset: u64, len: usize) -> io::Result<MmapRaw> 
     Ok(mapping)
 }
 
+/// Maps a part of a file, in whichever way the system lets this process.
+fn map(file: impl AsFd, offset: u64, len: usize) -> io::Result<MmapRaw> {
+    map_read_only(&file, offset, len).or_else(|_| map_private(&file, offset, len))
+}
+
 /// Whether the system has all pages of `offset..offset + len` in memory (mincore(2)). It looks, and waits for
 /// nobody.
 fn are_in_memory(mapping: &MmapRaw, offset: usize, len: usize) -> bool {
@@ -96,7 +101,7 @@ fn are_in_memory(mapping: &MmapRaw, offset: usize, len: usize) -> bool {
 /// calls all pages present where it may not tell, which is for the peer to decide (fchmod(2)).
 fn has_no_page_behind(file: BorrowedFd<'_>) -> io::Result<bool> {
     let end = memfd::memory_len(file)?.next_multiple_of(PAGE as u64);
-    Ok(!are_in_memory(&map_read_only(file, end, PAGE)?, 0, PAGE))
+    Ok(!are_in_memory(&map(file, end, PAGE)?, 0, PAGE))
 }
 
 /// A segment of this process's pool.
@@ -196,8 +201,7 @@ impl PeerMapping {
     /// Maps a part of a file. Whether reading it may raise SIGBUS is for the caller to know.
     pub(crate) fn of_file(file: impl AsFd, offset: u64, len: u64) -> io::Result<Self> {
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mapping = map_read_only(&file, offset, len).or_else(|_| map_private(&file, offset, len))?;
-        Ok(Self { mapping, len })
+        Ok(Self { mapping: map(file, offset, len)?, len })
     }
 
     /// Whether all pages of a part of `file` are in memory, which is [frozen](memfd::Constancy), so that they

@@ -12,6 +12,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::libc;
@@ -209,19 +210,24 @@ pub(crate) fn inspect(file: impl AsFd, offset: u64, len: u64) -> io::Result<Cons
     Ok(constancy)
 }
 
-/// The same file by a descriptor that cannot be written through, where the system gives one.
+/// The same file by a descriptor that cannot be written through, where the system gives one at once: whoever
+/// holds a lease of the file has others wait as they open it (fcntl(2)), unless they do it without blocking.
 pub(crate) fn without_writing(file: OwnedFd) -> OwnedFd {
     let flags = fcntl(&file, FcntlArg::F_GETFL).map_or(OFlag::empty(), OFlag::from_bits_retain);
     match flags & OFlag::O_ACCMODE {
         OFlag::O_RDONLY => file,
-        _ => read_only(file.as_fd()).unwrap_or(file),
+        _ => open_again(file.as_fd(), OFlag::O_NONBLOCK).unwrap_or(file),
     }
 }
 
 /// Another descriptor of the same file that cannot be written through, whatever `file` can.
 pub(crate) fn read_only(file: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    open_again(file, OFlag::empty())
+}
+
+fn open_again(file: BorrowedFd<'_>, flags: OFlag) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(std::fs::OpenOptions::new().read(true).open(path)?.into())
+    Ok(std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?.into())
 }
 
 /// Fills `into` from `offset` on. What the file does not have (any more) reads as zeroes.
@@ -253,6 +259,23 @@ mod tests {
         let file = without_writing(file);
         assert!(!is_writable(&file));
         let number = file.as_raw_fd();
+        assert_eq!(without_writing(file).as_raw_fd(), number, "it is passed as it is");
+    }
+
+    #[test]
+    #[allow(unsafe_code, reason = "nix has neither of these commands")]
+    fn nobody_waits_for_whoever_has_a_lease_of_a_file() {
+        let file: OwnedFd = tempfile::tempfile().unwrap().into();
+        // By default the holder of a lease that is to be broken is killed by SIGIO.
+        const F_SETSIG: libc::c_int = 10;
+        // SAFETY: both take numbers, and the descriptor is open.
+        let lease = unsafe {
+            libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG);
+            libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
+        };
+        assert_eq!(lease, 0);
+        let number = file.as_raw_fd();
+        // It would be 45 s (`/proc/sys/fs/lease-break-time`), and another descriptor.
         assert_eq!(without_writing(file).as_raw_fd(), number, "it is passed as it is");
     }
 

@@ -252,6 +252,36 @@ fn numbers_of_128_bits_and_bytes_are_kept_beside_what_asks() {
 }
 
 #[test]
+fn bytes_are_read_by_whatever_reads_numbers_of_their_size() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Byte(u8);
+
+    let mut sent = Vec::new();
+    encode_as(Described, &vec![1_u8, 2], &mut sent).unwrap();
+    let read = Decoder::new(&sent).next_as::<Vec<Byte>>(Described).unwrap();
+    assert_eq!(read, [Byte(1), Byte(2)], "their forms are the same");
+    let read = Decoder::new(&sent).next_as::<Vec<Option<u8>>>(Described).unwrap();
+    assert_eq!(read, [Some(1), Some(2)]);
+}
+
+#[test]
+fn what_a_default_makes_anew_each_time_is_not_lost() {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    fn next() -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        LAST.fetch_add(1, Relaxed)
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Entry {
+        #[serde(skip_deserializing, default = "next")]
+        _id: u64,
+        text: String,
+    }
+    assert_eq!(form!(Entry).unsupported(), None);
+}
+
+#[test]
 fn other_names_are_no_matter() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(rename_all = "kebab-case")]

@@ -74,8 +74,9 @@ use crate::ctxt::Ctxt;
 ///
 /// `&T`, `Box<T>` and `Arc<T>` implement the traits where `T` does, `dyn Documents` being one, so an
 /// `Arc<Store>` or a `Box<dyn Documents + Send + Sync>` can be served and passed on as `impl Documents`.
-/// Local methods that take `&self` are those of `T`; others run as they stand in the trait. (A trait with a
-/// `where` clause of its own, or with types, is not delegated.)
+/// Local methods that take `&self` are those of `T`. Others run as they stand in the trait, even where `T` has
+/// its own: those with a `where` clause (`Self: Sized`), with `Self` in their signature, or `unsafe`. (A trait
+/// with a `where` clause of its own, or with types, is not delegated.)
 ///
 /// Code that is generic over the other colour takes `&impl DocumentsAsync` or `&impl DocumentsBlocking`. An
 /// object that implements it can be served, too, by the other kind of server.

@@ -64,8 +64,9 @@
 //! The [described](Coding::Described) coding says of each item what it is, and knows fields and variants by
 //! their names: with tags of a byte, over the same sinks and inputs, within the same bounds. It carries what
 //! JSON does (`#[serde(untagged)]`, `tag`, `flatten`, `serde_json::Value`), and besides numbers of 128 bits,
-//! bytes, `Some(None)` and loans. Both sides say that it is human-readable, because the deserializers in which
-//! serde buffers values say so.
+//! bytes, `Some(None)` and loans. Within types that ask what comes next serde itself buffers values, and has no
+//! kind for 128 bits there, nor for paths that are not UTF-8. Both sides say that the coding is human-readable,
+//! because the deserializers in which serde buffers values say so.
 //!
 //! [Forms](crate::form) tell which of the two an argument or a result is written in ([`encode_as`],
 //! [`Decoder::next_as`]).

@@ -275,7 +275,8 @@ macro_rules! common_knobs {
         /// Values are encoded and decoded by functions that call themselves: each level takes up to
         /// 8 KiB of the stack in a build without optimisation, and about 1 KiB in one with it. Threads have 2
         /// MiB unless they are made with more (`RUST_MIN_STACK` for those of a blocking server,
-        /// `thread_stack_size` for tokio's). What a peer sends is decoded on them, too.
+        /// `thread_stack_size` for tokio's); a type that contains itself beside a large array takes that
+        /// array's size a level more. What a peer sends is decoded on them, too.
         pub fn max_depth(mut self, levels: u32) -> Self {
             self.config.limits.max_depth = levels.min(DEEPEST);
             self

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde::de::value::{BorrowedStrDeserializer, U8Deserializer};
-use serde::de::{self, Deserialize, DeserializeSeed, IntoDeserializer, Visitor};
+use serde::de::value::BorrowedStrDeserializer;
+use serde::de::{self, Deserialize, DeserializeSeed, Visitor};
+use serde::forward_to_deserialize_any;
 
 use super::{
     BYTES, CHAR, END, F32, F64, FALSE, LOAN, MAP, NONE, OCTETS, OPEN_MAP, OPEN_SEQ, SEQ, SIGNED, SIGNED_128,
@@ -441,12 +442,39 @@ impl<'de> de::SeqAccess<'de> for &mut Octets<'de> {
         seed: T,
     ) -> Result<Option<T::Value>, DecodeError> {
         let Some(octet) = self.0.next() else { return Ok(None) };
-        let octet: U8Deserializer<DecodeError> = (*octet).into_deserializer();
-        seed.deserialize(octet).map(Some)
+        seed.deserialize(Octet(*octet)).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
         Some(self.0.len())
+    }
+}
+
+/// One of them, in whatever thin wrapping its type has.
+struct Octet(u8);
+
+impl<'de> de::Deserializer<'de> for Octet {
+    type Error = DecodeError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_u8(self.0)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }
 

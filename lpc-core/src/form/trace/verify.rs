@@ -21,7 +21,8 @@ pub(super) fn lost<T: Serialize + Deserialize<'static>>(value: &T) -> Option<Str
         Err(error) => return Some(format!("what it is written as cannot be read: {error}")),
     };
     let again = encoded(&again)?;
-    if again == bytes {
+    // What a default makes anew each time (an identifier that is not read, say) is no loss.
+    if again == bytes || encoded(&decoded::<T>(bytes).ok()?)? != again {
         return None;
     }
     let (Ok(one), Ok(other)) = (decoded::<Item>(bytes), decoded::<Item>(&again)) else { return None };

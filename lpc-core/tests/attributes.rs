@@ -252,6 +252,94 @@ fn numbers_of_128_bits_and_bytes_are_kept_beside_what_asks() {
 }
 
 #[test]
+fn what_is_written_and_not_read_is_found_in_types_that_ask_what_comes_next() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Empty,
+        Point {
+            #[serde(default, rename(serialize = "a", deserialize = "b"))]
+            x: u8,
+        },
+    }
+    refused!(Tagged: "`a`" "rename");
+    refused!((Value, Vec<Tagged>): "`a`" "rename");
+    refused!(BTreeMap<String, Option<Box<Tagged>>>: "`a.a`" "rename");
+    refused!(Result<Option<(u8, Tagged)>, (Tagged, Value)>: "a`" "rename");
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Inner {
+        #[serde(default, rename(serialize = "a", deserialize = "b"))]
+        x: u8,
+        y: Vec<String>,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Flattened {
+        id: u64,
+        #[serde(flatten)]
+        inner: Inner,
+    }
+    refused!(Flattened: "`a`" "rename");
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Text(String),
+        Number(u8),
+        Deep { inner: Inner, to: Option<(u8, bool)> },
+    }
+    refused!(Untagged: "`inner.a`" "rename");
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Renamed {
+        #[serde(rename(serialize = "one", deserialize = "two"))]
+        One {
+            x: u8,
+        },
+        Other,
+    }
+    refused!(Renamed: "cannot be read");
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Recursive {
+        Add { l: Box<Recursive>, r: Box<Recursive> },
+        Negative { l: Box<Recursive>, neg: () },
+        List(Vec<Recursive>),
+        Number(u64),
+    }
+    let one = || Box::new(Recursive::Number(1));
+    kept!(Described Recursive: Recursive::Add { l: one(), r: one() }, Recursive::Negative { l: one(), neg: () });
+
+    // Something that only some of what it may be is.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind", rename_all = "snake_case")]
+    enum Event {
+        Started,
+        Moved { to: (f64, f64), by: Option<String> },
+        Stopped(Halt),
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Halt {
+        code: i32,
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        tail: Vec<Event>,
+    }
+    let stopped = || Event::Stopped(Halt { code: -1, tail: vec![Event::Moved { to: (0.5, 1.5), by: None }] });
+    kept!(Described Event: Event::Started, stopped());
+    kept!(Described Vec<Event>: vec![Event::Started, stopped()]);
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Wide {
+        Id { id: u128 },
+        Name(String),
+    }
+    refused!(Wide: "Wide" "128 bits");
+}
+
+#[test]
 fn bytes_are_read_by_whatever_reads_numbers_of_their_size() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     struct Byte(u8);

@@ -234,12 +234,13 @@
 //!
 //! A type that writes what it cannot read in either way, for instance a field with `skip_serializing` but no
 //! `default`, is refused by `bind` and `connect`: [`ErrorKind::Unsupported`], with the method, the field, and
-//! the attribute to change. What asks the data what comes next takes made-up values only in part, so that this
-//! is not seen in all of its variants: there, see to it that the names and conditions of both sides agree.
+//! the attribute to change. What asks the data what comes next is made up by what it says as it refuses
+//! something; where it insists on a text of a certain form, say, there may be variants of which no value was
+//! made, and nothing is known.
 //!
-//! serde buffers such values, within limits of its own: numbers of 128 bits and paths that are not UTF-8 do not
-//! pass, and an enum of this sort that contains itself may take time that doubles with each level
-//! ([`max_depth`](config::ServerBuilder::max_depth)).
+//! serde buffers such values, within limits of its own. Numbers of 128 bits do not pass (which is found, too), nor
+//! do paths that are not UTF-8, and an enum of this sort that contains itself may take time that doubles with
+//! each level ([`max_depth`](config::ServerBuilder::max_depth)).
 //!
 //! # Shutdown
 //!

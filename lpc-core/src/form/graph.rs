@@ -1,6 +1,7 @@
 //! The result of tracing: the parts that types consist of.
 
 use std::any::TypeId;
+use std::collections::HashSet;
 
 use super::Why;
 
@@ -14,6 +15,8 @@ pub(super) enum Content {
     Part(usize),
     /// A loan, as its visitor describes it.
     Loan(String),
+    /// A type that asks what comes next, by its full name.
+    Any(&'static str, TypeId),
     /// A type that cannot be traced, by its full name.
     Opaque(&'static str, Why),
 }
@@ -209,13 +212,21 @@ impl Variant {
     }
 }
 
+/// Types that ask what comes next, for which there is more to try.
+pub(super) type Open = HashSet<TypeId>;
+
 /// Whether one of these slots leads to what the search is after.
-pub(super) fn any_leads(parts: &[Part], slots: &[Slot]) -> bool {
-    slots.iter().any(|slot| matches!(slot, Some(Content::Part(part)) if parts[*part].leads))
+pub(super) fn any_leads(parts: &[Part], slots: &[Slot], open: &Open) -> bool {
+    slots.iter().flatten().any(|content| match content {
+        Content::Part(part) => parts[*part].leads,
+        Content::Any(_, id) => open.contains(id),
+        _ => false,
+    })
 }
 
 /// Finds the parts that lead to what the search is after.
-pub(super) fn find_leads(parts: &mut [Part], goal: Goal) {
+pub(super) fn find_leads(parts: &mut [Part], goal: Option<Goal>, open: &Open) {
+    let goal = goal.unwrap_or(Goal::Seen);
     for part in &mut *parts {
         part.leads = false;
     }
@@ -224,9 +235,13 @@ pub(super) fn find_leads(parts: &mut [Part], goal: Goal) {
         for part in (0..parts.len()).rev() {
             let Part { slots, variants, leads: false, .. } = &parts[part] else { continue };
             let variant_leads = |variant: &Variant| {
-                variant.is_wanted(goal) || variant.state == State::Seen && any_leads(parts, &variant.slots)
+                variant.is_wanted(goal)
+                    || variant.state == State::Seen && any_leads(parts, &variant.slots, open)
             };
-            if parts[part].is_wanted(goal) || any_leads(parts, slots) || variants.iter().any(variant_leads) {
+            if parts[part].is_wanted(goal)
+                || any_leads(parts, slots, open)
+                || variants.iter().any(variant_leads)
+            {
                 parts[part].leads = true;
                 has_changed = true;
             }

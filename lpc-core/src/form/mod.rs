@@ -28,7 +28,8 @@
 //! | `shared [f32] of 4 bytes aligned to 4` | a loan of a type with this name and layout |
 //! | `opaque Url` | a type of this name, which cannot be traced |
 //! | `described …` | an argument or result in the [described coding](crate::codec::Coding::Described) |
-//! | `any` | what takes whatever comes (`serde_json::Value`, an untagged enum), which has no name for serde |
+//! | `any Value` | a type of this name that asks what comes next (`serde_json::Value`, an untagged enum) |
+//! | `any` | what is left out whatever it is (`IgnoredAny`) |
 //! | `!` | a variant that cannot be decoded |
 //! | `…` | a part that is too deep or too long to be written |
 //!

@@ -57,8 +57,7 @@ impl Nodes {
 
     /// Adds a type that is known by its name alone.
     pub(super) fn opaque(&mut self, name: &str, why: Why) -> usize {
-        // A receiver of `&[T]` holds a type of lpc's own, a sender of results a `Vec`.
-        let short = without_modules(name).replace("HeldSlice<", "Vec<");
+        let short = short(name);
         let word = self.word(format!("opaque {short}"));
         self.note(short, why);
         word
@@ -115,6 +114,7 @@ impl Nodes {
                 self.push(Head::Seq, vec![byte])
             }
             Some(Content::Loan(form)) => self.word(form),
+            Some(Content::Any(name, _)) => self.word(format!("any {}", short(name))),
             Some(Content::Opaque(name, why)) => self.opaque(name, *why),
             Some(Content::Part(part)) => traced.first + part,
             // Content that was never asked for cannot be known.
@@ -290,4 +290,9 @@ impl Fnv {
             }
         }
     }
+}
+
+/// A type's name. A receiver of `&[T]` holds a type of lpc's own, a sender of results a `Vec`.
+fn short(name: &str) -> String {
+    without_modules(name).replace("HeldSlice<", "Vec<")
 }

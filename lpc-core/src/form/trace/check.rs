@@ -67,7 +67,9 @@ enum Expected {
 impl Expected {
     fn of(content: Option<&Content>) -> Self {
         match content {
-            None | Some(Content::Opaque(..) | Content::Plain(super::tracer::ANY)) => Self::Anything,
+            None | Some(Content::Opaque(..) | Content::Any(..) | Content::Plain(super::tracer::ANY)) => {
+                Self::Anything
+            }
             Some(Content::Plain(name)) => Self::Plain(name),
             Some(Content::Bytes) => Self::Bytes,
             Some(Content::Loan(_)) => Self::Loan,

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::de::DeserializeSeed;
 
 use super::check::Differs;
+use super::guess::{self, Guesses};
 use super::tracer::{Refused, Tracer};
 use super::values::{FILLINGS, STRINGS};
 use crate::codec::{Coding, MAX_DEPTH};
@@ -91,6 +92,10 @@ pub(in crate::form) struct Trace {
     pub(super) differs: Option<Differs>,
     /// What a value loses on its way in the described coding.
     pub(super) lost: Option<String>,
+    /// What is tried for types that ask what comes next.
+    pub(super) guesses: HashMap<TypeId, Guesses>,
+    /// Those of them for which there was more to try when the pass began.
+    open: graph::Open,
     /// Positions for which content was made, in passes that succeeded.
     filled: HashMap<Edge, usize>,
 
@@ -99,7 +104,7 @@ pub(in crate::form) struct Trace {
     /// How many of the enclosing arrays are at elements that need not be traced.
     skimmed: usize,
     /// The types that are being decoded, from the outermost in.
-    around: Vec<TypeId>,
+    pub(super) around: Vec<(TypeId, &'static str)>,
     /// Which of the values to try: the sum of the refusals of all enclosing types.
     pub(super) shift: usize,
     /// How many values without parts were made.
@@ -205,14 +210,15 @@ impl Trace {
             match decoded {
                 Ok((decoded, content)) if decoded.is_ok() || self.blame == Blame::Empty => {
                     self.succeeded();
-                    while let Some(goal) = self.goal {
-                        graph::find_leads(&mut self.parts, goal);
+                    while self.goal.is_some() {
+                        graph::find_leads(&mut self.parts, self.goal, &graph::Open::new());
                         if matches!(content, Content::Part(part) if self.parts[part].leads) {
                             break;
                         }
                         self.next_goal();
                     }
-                    if self.goal.is_none() || self.is_settled() {
+                    let is_over = self.goal.is_none() && self.open().is_empty();
+                    if is_over || self.is_settled() {
                         return (content, false);
                     }
                     made = Some(content);
@@ -220,7 +226,7 @@ impl Trace {
                 Ok(_) => self.failed(),
                 // A type that panics is not run again.
                 Err(_) => {
-                    let id = self.around.last().copied().unwrap_or(root);
+                    let id = self.around.last().map_or(root, |(id, _)| *id);
                     self.give_up(id, Why::Panics);
                     self.found_at = self.pass;
                 }
@@ -230,7 +236,7 @@ impl Trace {
             }
             if self.fuel == 0 || self.pass - self.found_at > IDLE_PASSES {
                 let Some(content) = made.clone() else { return (Content::Opaque(name, Why::TooMuch), false) };
-                graph::find_leads(&mut self.parts, Goal::Seen);
+                graph::find_leads(&mut self.parts, Some(Goal::Seen), &graph::Open::new());
                 let is_cut = matches!(content, Content::Part(part) if self.parts[part].leads);
                 self.next_goal();
                 if self.goal.is_none() || is_cut || self.fuel == 0 {
@@ -255,6 +261,9 @@ impl Trace {
 
     /// A value could be made as a whole.
     fn succeeded(&mut self) {
+        for guesses in self.guesses.values_mut() {
+            guesses.succeeded(self.pass);
+        }
         for edge in self.filling.drain(..) {
             self.filled.insert(edge, FILLS);
         }
@@ -330,7 +339,8 @@ impl Trace {
             part.open = 0;
             part.variants.iter_mut().for_each(|variant| variant.is_open = false);
         }
-        graph::find_leads(&mut self.parts, self.goal.unwrap_or(Goal::Seen));
+        self.open = self.open();
+        graph::find_leads(&mut self.parts, self.goal, &self.open);
         (self.depth, self.skimmed, self.shift, self.leaves) = (0, 0, 0, 0);
         (self.mode, self.stripped, self.edge) = (Mode::Full, None, None);
         self.filling.clear();
@@ -352,12 +362,23 @@ impl Trace {
         let shift = self.shift;
         self.shift += self.refusals.get(&id).copied().unwrap_or_default();
         self.content = None;
-        self.around.push(id);
+        self.around.push((id, name));
         let decoded = decode(self);
         self.around.pop();
         self.shift = shift;
         // A type that asks for nothing takes no bytes on the wire.
         let content = self.content.take().unwrap_or(Content::Plain("()"));
+        if let Some(guesses) = self.guesses.get_mut(&id)
+            && guesses.tried(self.pass, decoded.is_ok())
+        {
+            self.found_at = self.pass;
+            if decoded.is_err() {
+                self.blame = Blame::Settled;
+            }
+            if guesses.is_too_wide {
+                self.lost.get_or_insert_with(|| guess::too_wide(name));
+            }
+        }
         if decoded.is_err() {
             self.refused(id);
         }
@@ -488,7 +509,7 @@ impl Trace {
         let unseen = of(State::Unseen).min_by_key(|(_, variant)| variant.attempts);
         let leads = |variant: &graph::Variant| {
             self.goal.is_some_and(|goal| variant.is_wanted(goal))
-                || graph::any_leads(&self.parts, &variant.slots)
+                || graph::any_leads(&self.parts, &variant.slots, &self.open)
         };
         let leading = of(State::Seen).filter(|(_, variant)| leads(variant));
         let leading = leading.filter(|_| part.spent < self.pass).min_by_key(|(_, variant)| variant.attempts);

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, IntoDeserializer, Visitor};
+use serde::de::{self, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
 
+use super::guess::{self, Hint, Reader};
 use super::search::{Blame, Made, Place, Shape, Trace};
 use super::values::{BYTES, CHARS, FRACTIONS, LENGTHS, LETTERS, NUMBERS, STRINGS};
 use crate::codec::LOAN;
@@ -69,6 +70,14 @@ impl<'t> Tracer<'t> {
         let visited = visitor.visit_seq(Elements { bare, ..Elements::new(&mut *trace, place, len) });
         trace.parts[part].is_done |= visited.is_ok();
         trace.leave(part);
+        visited
+    }
+
+    /// What takes a guess, or refuses it.
+    fn guessed<T>(self, visit: impl FnOnce() -> Result<T, Refused>) -> Result<T, Refused> {
+        self.trace.burn()?;
+        let visited = visit();
+        self.trace.content = self.trace.asking();
         visited
     }
 
@@ -213,6 +222,13 @@ impl<'t> de::Deserializer<'static> for Tracer<'t> {
     }
 
     fn deserialize_map<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Refused> {
+        // A struct that takes what it does not know, and may ask what that is.
+        if self.trace.is_described
+            && Expecting(&visitor).to_string().starts_with("struct ")
+            && let Some(guess) = self.trace.guess(true)
+        {
+            return self.guessed(|| Reader(&guess).deserialize_any(visitor));
+        }
         let Self { trace } = self;
         let part = trace.enter::<V>(Shape::Map, "", Kind::Map)?;
         let len = 2 * trace.filling(part);
@@ -276,6 +292,9 @@ impl<'t> de::Deserializer<'static> for Tracer<'t> {
         if !self.trace.is_described {
             return self.unsupported();
         }
+        if let Some(guess) = self.trace.guess(false) {
+            return self.guessed(|| Reader(&guess).deserialize_any(visitor));
+        }
         let letter = |number: usize| &LETTERS[number % LETTERS.len()..][..1];
         self.plain(ANY, |made| match made {
             Made::Bare => visitor.visit_none(),
@@ -291,7 +310,7 @@ impl<'t> de::Deserializer<'static> for Tracer<'t> {
     }
 
     fn deserialize_ignored_any<V: Visitor<'static>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.deserialize_any(visitor)
+        if self.trace.is_described { self.plain(ANY, |_| visitor.visit_unit()) } else { self.unsupported() }
     }
 }
 
@@ -437,7 +456,38 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 impl de::Error for Refused {
-    fn custom<T: fmt::Display>(_: T) -> Self {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        guess::note(|| Hint::Other(message.to_string()));
+        Self
+    }
+
+    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        if let Some(text) = guess::text_of(unexpected) {
+            guess::note(|| Hint::Instead(text, expected.to_string()));
+        }
+        Self
+    }
+
+    fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        Self::invalid_type(unexpected, expected)
+    }
+
+    fn invalid_length(len: usize, _: &dyn de::Expected) -> Self {
+        guess::note(|| Hint::Length(len));
+        Self
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        guess::note(|| Hint::Unknown(variant.to_owned(), expected));
+        Self
+    }
+
+    fn unknown_field(_: &str, _: &'static [&'static str]) -> Self {
+        Self
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        guess::note(|| Hint::Missing(field));
         Self
     }
 }

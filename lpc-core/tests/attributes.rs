@@ -264,7 +264,7 @@ fn what_is_written_and_not_read_is_found_in_types_that_ask_what_comes_next() {
     }
     refused!(Tagged: "`a`" "rename");
     refused!((Value, Vec<Tagged>): "`a`" "rename");
-    refused!(BTreeMap<String, Option<Box<Tagged>>>: "`a.a`" "rename");
+    refused!(BTreeMap<String, Option<Box<Tagged>>>: "`a`" "rename");
     refused!(Result<Option<(u8, Tagged)>, (Tagged, Value)>: "a`" "rename");
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

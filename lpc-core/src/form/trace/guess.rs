@@ -16,7 +16,7 @@ use serde::forward_to_deserialize_any;
 use super::search::Trace;
 use super::tracer::Refused;
 use super::values::STRINGS;
-use crate::form::graph::{Content, Kind, Open, Slot};
+use crate::form::graph::{Content, Open, Slot};
 use crate::type_name::without_modules;
 
 /// How many guesses are made for a type.
@@ -81,12 +81,30 @@ pub(super) fn text_of(unexpected: Unexpected<'_>) -> Option<String> {
     }
 }
 
+/// A guess, and what it shows if it is taken.
+#[derive(Clone, Debug)]
+struct Try {
+    guess: Guess,
+    probe: Option<Probe>,
+}
+
+/// A value that was written, of which nothing is known so far, was changed.
+#[derive(Clone, Debug)]
+struct Probe {
+    /// The map that it was added to, as it was.
+    map: Vec<(String, Guess)>,
+    key: String,
+    was: Guess,
+    /// Where the change is.
+    path: String,
+}
+
 /// The guesses for one type.
 #[derive(Debug)]
 pub(super) struct Guesses {
-    waiting: VecDeque<Guess>,
+    waiting: VecDeque<Try>,
     made: HashSet<Guess>,
-    current: Option<Guess>,
+    current: Option<Try>,
     /// Whether the type took that.
     is_taken: bool,
     /// The last that was taken.
@@ -110,16 +128,16 @@ impl Guesses {
             is_too_wide: false,
         };
         if only_maps {
-            guesses.add(Guess::Map(Vec::new()));
+            guesses.add(Guess::Map(Vec::new()), None);
         } else {
-            kinds(0).into_iter().for_each(|guess| guesses.add(guess));
+            kinds(0).into_iter().for_each(|guess| guesses.add(guess, None));
         }
         guesses
     }
 
-    fn add(&mut self, guess: Guess) {
+    fn add(&mut self, guess: Guess, probe: Option<Probe>) {
         if self.made.len() < MOST && guess.values() <= MOST_VALUES && self.made.insert(guess.clone()) {
-            self.waiting.push_back(guess);
+            self.waiting.push_back(Try { guess, probe });
         }
     }
 
@@ -139,12 +157,13 @@ impl Guesses {
             self.used = pass;
             HINTS.set(Some(Vec::new()));
         }
-        Some(current.clone())
+        Some(current.guess.clone())
     }
 
     /// The type took what was tried in this pass, or not. Whether it was a guess.
     pub(super) fn tried(&mut self, pass: usize, is_taken: bool) -> bool {
-        let Some(current) = self.current.clone().filter(|_| self.used == pass) else { return false };
+        let Some(current) = self.current.as_ref().filter(|_| self.used == pass) else { return false };
+        let current = current.guess.clone();
         let hints = HINTS.take();
         if !self.is_taken {
             hints.unwrap_or_default().iter().for_each(|hint| self.refine(&current, hint));
@@ -156,6 +175,53 @@ impl Guesses {
             self.current = None;
         }
         true
+    }
+
+    /// Looks at a value for which a guess was taken, as it is written again: at what stands in it besides, and
+    /// whether what the guess changed is there. If not, that is written and never read: its names.
+    pub(super) fn compare(&mut self, pass: usize, written: &Guess) -> Option<String> {
+        let current = self.current.clone().filter(|_| self.used == pass && self.is_taken)?;
+        let mut all = Vec::new();
+        written.maps(&mut all);
+        if let Some(Probe { map, key, was, path }) = current.probe {
+            let mut same = all.into_iter().filter(|written| are_in(&map, written));
+            let value = same.find_map(|written| value_of(written, &key))?;
+            return (*value == was).then_some(path);
+        }
+        let mut guessed = Vec::new();
+        current.guess.maps(&mut guessed);
+        for map in guessed.into_iter().filter(|map| !map.is_empty()) {
+            for written in all.iter().filter(|written| are_in(map, written)) {
+                let besides = written.iter().filter(|(key, _)| value_of(map, key).is_none());
+                for (key, was) in besides {
+                    for (path, changed) in was.changed() {
+                        self.add_probe(&current.guess, map, key, (was, &path, changed));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn add_probe(
+        &mut self,
+        guess: &Guess,
+        map: &[(String, Guess)],
+        key: &str,
+        (was, path, changed): (&Guess, &[String], Guess),
+    ) {
+        let path = std::iter::once(key).chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join(".");
+        let probe = Probe { map: map.to_vec(), key: key.to_owned(), was: was.clone(), path };
+        let mut with = Vec::new();
+        guess.each_with(&mut with, &|at| match at {
+            Guess::Map(entries) if entries == map => {
+                let mut entries = entries.clone();
+                entries.push((key.to_owned(), changed.clone()));
+                vec![Guess::Map(entries)]
+            }
+            _ => Vec::new(),
+        });
+        with.into_iter().for_each(|guess| self.add(guess, Some(probe.clone())));
     }
 
     /// All of a value was made: another guess may be tried.
@@ -199,23 +265,22 @@ impl Guesses {
                 _ => Vec::new(),
             }),
         }
-        better.into_iter().for_each(|guess| self.add(guess));
+        better.into_iter().for_each(|guess| self.add(guess, None));
     }
 }
 
 impl Trace {
-    /// Whether the type asks what comes next, somewhere.
-    pub(super) fn asks(&self) -> bool {
-        !self.guesses.is_empty()
-    }
-
-    /// Whether a struct that names its fields has those of these names, and none of this one.
-    pub(super) fn leaves_out(&self, field: &str, names: &[String]) -> bool {
-        let is_among = |name: &&str| names.iter().any(|known| known == name);
-        self.parts.iter().any(|part| match part.kind {
-            Kind::Struct(names) => !names.contains(&field) && names.iter().any(is_among),
-            _ => false,
-        })
+    /// What of a value, as it is written, is never read by a type in it that asks what comes next.
+    pub(super) fn unread(&mut self, written: impl FnOnce() -> Option<Guess>) -> Option<String> {
+        if self.guesses.is_empty() {
+            return None;
+        }
+        let written = written()?;
+        let path = self.guesses.values_mut().find_map(|guesses| guesses.compare(self.pass, &written))?;
+        Some(format!(
+            "`{path}` is written, and not read again: give it one name on both sides (`rename`, `alias`), or leave \
+             it out on both (`skip`)"
+        ))
     }
 
     /// What comes next for the type at hand, which asks.
@@ -287,6 +352,15 @@ fn of_kind(expected: &str, next: usize) -> Vec<Guess> {
     }
 }
 
+fn value_of<'g>(map: &'g [(String, Guess)], key: &str) -> Option<&'g Guess> {
+    map.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+}
+
+/// Whether all entries of a guess are in what was written.
+fn are_in(entries: &[(String, Guess)], written: &[(String, Guess)]) -> bool {
+    entries.iter().all(|(key, value)| value_of(written, key).is_some_and(|written| value.is_in(written)))
+}
+
 fn hole(number: usize) -> String {
     format!("hole {number}")
 }
@@ -330,15 +404,6 @@ impl Guess {
             _ => {}
         }
     }
-}
-
-/// A guess of which one value was changed.
-pub(super) struct Changed {
-    /// The names on the way to it.
-    pub(super) path: Vec<String>,
-    /// All names of the map that it is in.
-    pub(super) names: Vec<String>,
-    pub(super) guess: Guess,
 }
 
 /// A guess, to be decoded.
@@ -509,41 +574,68 @@ impl<'de> Visitor<'de> for Written {
 }
 
 impl Guess {
-    /// This guess with one value in a map changed, for each of those that can be; with the names on the way there,
-    /// and all names of that map.
-    pub(super) fn changed(&self) -> Vec<Changed> {
+    /// This value with one within it changed, for each of those that can be, and the names on the way there.
+    fn changed(&self) -> Vec<(Vec<String>, Self)> {
         let mut found = Vec::new();
         match self {
             Self::Map(entries) => {
                 for (at, (key, value)) in entries.iter().enumerate() {
-                    let names = || entries.iter().map(|(key, _)| key.clone()).collect();
-                    let plain =
-                        value.other().map(|guess| Changed { path: Vec::new(), names: names(), guess });
-                    for mut changed in plain.into_iter().chain(value.changed()) {
+                    for (mut path, value) in value.changed() {
                         let mut entries = entries.clone();
-                        entries[at].1 = changed.guess;
-                        changed.path.insert(0, key.clone());
-                        found.push(Changed { guess: Self::Map(entries), ..changed });
+                        entries[at].1 = value;
+                        path.insert(0, key.clone());
+                        found.push((path, Self::Map(entries)));
                     }
                 }
             }
             Self::Seq(elements) => {
                 for (at, element) in elements.iter().enumerate() {
-                    for changed in element.changed() {
+                    for (path, element) in element.changed() {
                         let mut elements = elements.clone();
-                        elements[at] = changed.guess;
-                        found.push(Changed { guess: Self::Seq(elements), ..changed });
+                        elements[at] = element;
+                        found.push((path, Self::Seq(elements)));
                     }
                 }
             }
-            _ => {}
+            _ => found.extend(self.other().map(|other| (Vec::new(), other))),
         }
         found
     }
 
-    /// Another value of the same kind.
+    /// All maps within.
+    fn maps<'g>(&'g self, found: &mut Vec<&'g [(String, Self)]>) {
+        match self {
+            Self::Map(entries) => {
+                found.push(entries);
+                entries.iter().for_each(|(_, value)| value.maps(found));
+            }
+            Self::Seq(elements) => elements.iter().for_each(|element| element.maps(found)),
+            _ => {}
+        }
+    }
+
+    /// Whether it is this value as it is written again: something may have been added to its maps.
+    fn is_in(&self, written: &Self) -> bool {
+        match (self, written) {
+            (Self::Hole(number), Self::Text(text)) => hole(*number) == *text,
+            (Self::Map(entries), Self::Map(written)) => are_in(entries, written),
+            (Self::Seq(elements), Self::Seq(written)) => {
+                elements.len() == written.len()
+                    && elements.iter().zip(written).all(|(element, written)| element.is_in(written))
+            }
+            // A number may have another type by now.
+            (
+                Self::Unsigned(_) | Self::Signed(_) | Self::Float(_),
+                Self::Unsigned(_) | Self::Signed(_) | Self::Float(_),
+            ) => true,
+            _ => self == written,
+        }
+    }
+
+    /// Another value of the same kind, or of any for nothing.
     fn other(&self) -> Option<Self> {
         Some(match self {
+            Self::Unit => Self::Unsigned(1),
             Self::Bool(value) => Self::Bool(!value),
             // Within all types of numbers.
             Self::Unsigned(number) => Self::Unsigned(if *number < 2 { number + 1 } else { 1 }),

@@ -37,8 +37,7 @@ pub(super) fn make<T: Serialize + Deserialize<'static>>(trace: &mut Trace) -> Re
         trace.differs = check::check(trace, &content, &value).err();
     }
     if trace.is_described && trace.lost.is_none() {
-        let asks = trace.asks();
-        trace.lost = verify::lost(&value).or_else(|| if asks { verify::unread(&value, trace) } else { None });
+        trace.lost = verify::lost(&value).or_else(|| trace.unread(|| verify::written(&value)));
     }
     trace.content = content;
     Ok(())

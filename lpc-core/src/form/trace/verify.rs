@@ -5,8 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::Serialize;
 
-use super::guess::{Changed, Guess, Reader};
-use super::search::Trace;
+use super::guess::Guess;
 use crate::codec::{Coding, Decoder, encode_as};
 
 /// Longer ones are not tried.
@@ -35,28 +34,8 @@ pub(super) fn lost<T: Serialize + Deserialize<'static>>(value: &T) -> Option<Str
     ))
 }
 
-/// What of `value` is written and never read, in a type that asks what comes next, if there is such: each value in
-/// it is changed, and has to come back as it was changed.
-pub(super) fn unread<T: Serialize + Deserialize<'static>>(value: &T, trace: &Trace) -> Option<String> {
-    let written = guess_of(value)?;
-    written.changed().into_iter().find_map(|Changed { path, names, guess }| {
-        // Where the reader names what it reads, that was compared with what is written.
-        if trace.leaves_out(path.last()?, &names) {
-            return None;
-        }
-        // What is not taken may be a tag, or out of some range.
-        let read = T::deserialize(Reader(&guess)).ok()?;
-        (guess_of(&read)? == written).then(|| {
-            let path = path.join(".");
-            format!(
-                "`{path}` is written, and not read again: give it one name on both sides (`rename`, `alias`), \
-                 or leave it out on both (`skip`)"
-            )
-        })
-    })
-}
-
-fn guess_of<T: Serialize>(value: &T) -> Option<Guess> {
+/// How a value is written.
+pub(super) fn written<T: Serialize>(value: &T) -> Option<Guess> {
     decoded(encoded(value).filter(|bytes| bytes.len() <= MAX_LEN)?.as_slice()).ok()
 }
 

@@ -275,7 +275,7 @@ fn the_permit_of_a_depth_goes_to_the_next_call_of_that_depth() {
     let mut calls = Calls::<(), (), &str>::new(1);
     let start = |calls: &mut Calls<(), (), &'static str>, nesting| {
         assert!(calls.admit_nested(nesting).unwrap());
-        calls.start(None).nested(nesting)
+        calls.start_nested(None, nesting)
     };
     let (outer, first) = (start(&mut calls, 0), start(&mut calls, 1));
     assert!(!calls.admit().unwrap() && !calls.admit_nested(1).unwrap());
@@ -285,6 +285,10 @@ fn the_permit_of_a_depth_goes_to_the_next_call_of_that_depth() {
     // The outer call waits for both that it has made.
     assert_eq!(calls.unsent(first).wake, Some("second"));
     assert!(calls.admitted(second).unwrap().is_none());
-    let second = calls.start(None).nested(1);
+    let second = calls.start_nested(None, 1);
+    // A server that answers with another depth frees the permit of none.
+    assert!(
+        calls.answer(second.nested(2), Ok(())).is_err() && calls.answer(second.nested(0), Ok(())).is_err()
+    );
     assert_eq!((calls.unsent(second).wake, calls.unsent(outer).wake), (None, Some("other")));
 }

@@ -227,8 +227,14 @@ impl<A, B, W> Calls<A, B, W> {
     /// A call is about to be sent, under this id. `body` is what of it stands in shared memory.
     #[inline]
     pub fn start(&mut self, body: Option<B>) -> CallId {
+        self.start_nested(body, 0)
+    }
+
+    /// The same, of a call that was [admitted](Self::admit_nested) as nested so deep, which its id says.
+    #[inline]
+    pub fn start_nested(&mut self, body: Option<B>, nesting: u32) -> CallId {
         self.unanswered += 1;
-        self.table.insert(Call { stage: Stage::Sending, body, waiter: None })
+        self.table.insert_nested(Call { stage: Stage::Sending, body, waiter: None }, nesting)
     }
 
     /// The call's frame ends there in all that is sent. Whether the caller is to wait: the answer may be here

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::frame::MAX_NESTING;
+
 /// Permits of which there are so many, handed on in the order in which they were waited for.
 ///
 /// A permit that is released goes to the waiter at the front of the queue, which is told, and to nobody else:
@@ -25,12 +27,17 @@ use std::collections::VecDeque;
 /// assert_eq!(permits.release(), None);
 /// ```
 ///
-/// Every operation takes constant time, amortized.
+/// What is nested has, for each depth, one more permit beyond the limit, since those around it may have all
+/// others and wait for it. A permit of a depth goes to the first waiter of that depth.
+///
+/// Every operation takes constant time, amortized, but that the waiters of a depth are looked for.
 #[derive(Debug)]
 pub struct Permits<W> {
     limit: usize,
-    /// Permits that are in use, or granted to a waiter that has not taken them yet.
-    used: usize,
+    /// Permits within the limit that are in use, or granted to a waiter that has not taken them yet.
+    within: usize,
+    /// By their nesting, those beyond the limit that are: a bit each. Who waits finds its own taken.
+    beyond: u64,
     queue: VecDeque<Place<W>>,
     /// The ticket of the first place in the queue.
     first: u64,
@@ -40,8 +47,11 @@ pub struct Permits<W> {
 
 #[derive(Debug)]
 enum Place<W> {
-    /// `None` while the waiter runs, and asks by itself.
-    Waits(Option<W>),
+    Waits {
+        nesting: u32,
+        /// `None` while the waiter runs, and asks by itself.
+        waiter: Option<W>,
+    },
     Granted,
     Gone,
 }
@@ -49,36 +59,54 @@ enum Place<W> {
 /// A place in the queue.
 #[derive(Debug)]
 #[must_use = "a place that is forgotten stays in the queue"]
-pub struct Ticket(u64);
+pub struct Ticket {
+    number: u64,
+    nesting: u32,
+}
 
 impl<W> Permits<W> {
     /// `limit` permits; one, where that is none.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), used: 0, queue: VecDeque::new(), first: 0, next: 0 }
+        Self { limit: limit.max(1), within: 0, beyond: 0, queue: VecDeque::new(), first: 0, next: 0 }
     }
 
     /// Takes a permit, if there is one that nobody waits for.
     #[inline]
     pub fn try_acquire(&mut self) -> bool {
-        let is_free = self.used < self.limit;
-        self.used += usize::from(is_free);
+        self.try_acquire_nested(0)
+    }
+
+    /// The same, for what is nested so deep: [`MAX_NESTING`] at most, and 0 is not nested.
+    #[inline]
+    pub fn try_acquire_nested(&mut self, nesting: u32) -> bool {
+        let is_free = self.within < self.limit;
+        self.within += usize::from(is_free);
+        is_free || self.try_acquire_beyond(nesting)
+    }
+
+    #[inline]
+    const fn try_acquire_beyond(&mut self, nesting: u32) -> bool {
+        let bit = beyond(nesting);
+        let is_free = self.beyond & bit != bit;
+        self.beyond |= bit;
         is_free
     }
 
-    /// Takes a permit beyond the limit, which then takes that many more releases to be kept again.
-    pub const fn acquire_beyond(&mut self) {
-        self.used += 1;
+    /// Joins the queue. The caller found no permit a moment ago.
+    pub fn join(&mut self) -> Ticket {
+        self.join_nested(0)
     }
 
-    /// Joins the queue. The caller found no permit a moment ago, under the same lock.
-    pub fn join(&mut self) -> Ticket {
-        let ticket = Ticket(self.first + self.queue.len() as u64);
-        if self.try_acquire() {
-            self.queue.push_back(Place::Granted);
+    /// The same, for what is nested so deep.
+    pub fn join_nested(&mut self, nesting: u32) -> Ticket {
+        let ticket = Ticket { number: self.first + self.queue.len() as u64, nesting };
+        let is_granted = self.try_acquire_nested(nesting);
+        self.queue.push_back(if is_granted {
+            Place::Granted
         } else {
-            self.queue.push_back(Place::Waits(None));
-        }
+            Place::Waits { nesting, waiter: None }
+        });
         ticket
     }
 
@@ -86,7 +114,7 @@ impl<W> Permits<W> {
     /// permit already.
     pub fn wait(&mut self, ticket: &Ticket, waiter: W) -> Option<W> {
         match self.place(ticket) {
-            Place::Waits(slot) => slot.replace(waiter),
+            Place::Waits { waiter: slot, .. } => slot.replace(waiter),
             Place::Granted | Place::Gone => Some(waiter),
         }
     }
@@ -94,7 +122,7 @@ impl<W> Permits<W> {
     /// Takes out how the waiter is to be told, who asks by itself from now on, or [gives up](Self::leave).
     pub fn take_waiter(&mut self, ticket: &Ticket) -> Option<W> {
         match self.place(ticket) {
-            Place::Waits(waiter) => waiter.take(),
+            Place::Waits { waiter, .. } => waiter.take(),
             Place::Granted | Place::Gone => None,
         }
     }
@@ -120,7 +148,7 @@ impl<W> Permits<W> {
     #[expect(clippy::needless_pass_by_value, reason = "a ticket is good for one permit")]
     pub fn leave(&mut self, ticket: Ticket) -> Option<W> {
         let place = std::mem::replace(self.place(&ticket), Place::Gone);
-        let next = if let Place::Granted = place { self.release() } else { None };
+        let next = if let Place::Granted = place { self.release_nested(ticket.nesting) } else { None };
         self.tidy();
         next
     }
@@ -128,8 +156,18 @@ impl<W> Permits<W> {
     /// A permit is free again. The waiter that is given has been granted it, and is to be told.
     #[inline]
     pub fn release(&mut self) -> Option<W> {
-        if self.queue.is_empty() || self.used > self.limit {
-            self.used -= 1;
+        self.release_nested(0)
+    }
+
+    /// The same, of what is nested so deep.
+    #[inline]
+    pub fn release_nested(&mut self, nesting: u32) -> Option<W> {
+        // Which of two of the same nesting has the permit beyond the limit does not matter.
+        if self.beyond & beyond(nesting) != 0 {
+            return self.grant_nested(nesting);
+        }
+        if self.queue.is_empty() {
+            self.within -= 1;
             return None;
         }
         self.grant_next()
@@ -139,7 +177,7 @@ impl<W> Permits<W> {
     /// [leaves](Self::leave).
     pub fn drain(&mut self) -> impl Iterator<Item = W> + '_ {
         self.queue.iter_mut().filter_map(|place| match place {
-            Place::Waits(waiter) => waiter.take(),
+            Place::Waits { waiter, .. } => waiter.take(),
             Place::Granted | Place::Gone => None,
         })
     }
@@ -147,25 +185,41 @@ impl<W> Permits<W> {
     /// Permits that are in use or granted.
     #[must_use]
     pub const fn used(&self) -> usize {
-        self.used
+        self.within + self.beyond.count_ones() as usize
     }
 
     #[cold]
     fn grant_next(&mut self) -> Option<W> {
         while let Some(place) = self.queue.get_mut(self.next) {
             self.next += 1;
-            if let Place::Waits(waiter) = place {
+            if let Place::Waits { waiter, .. } = place {
                 let waiter = waiter.take();
                 *place = Place::Granted;
                 return waiter;
             }
         }
-        self.used -= 1;
+        self.within -= 1;
+        None
+    }
+
+    /// Hands on the permit of a depth beyond the limit.
+    #[cold]
+    fn grant_nested(&mut self, depth: u32) -> Option<W> {
+        for place in self.queue.iter_mut().skip(self.next) {
+            if let Place::Waits { nesting, waiter } = place
+                && *nesting == depth
+            {
+                let waiter = waiter.take();
+                *place = Place::Granted;
+                return waiter;
+            }
+        }
+        self.beyond &= !beyond(depth);
         None
     }
 
     fn place(&mut self, ticket: &Ticket) -> &mut Place<W> {
-        let index = usize::try_from(ticket.0 - self.first).expect("a queue fits in memory");
+        let index = usize::try_from(ticket.number - self.first).expect("a queue fits in memory");
         &mut self.queue[index]
     }
 
@@ -179,6 +233,13 @@ impl<W> Permits<W> {
     }
 }
 
+/// The bit of a depth; none of what is not nested.
+#[inline]
+const fn beyond(nesting: u32) -> u64 {
+    debug_assert!(nesting <= MAX_NESTING);
+    (1 << nesting) & !1
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -187,10 +248,14 @@ mod tests {
 
     use super::*;
 
+    /// Depths that are tried, that of what is not nested included.
+    const DEPTHS: usize = 3;
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        Come,
-        Release,
+        /// One that is nested so deep.
+        Come(usize),
+        Release(usize),
         /// One of those that were granted a permit takes it.
         Take(usize),
         /// One of those in the queue gives up.
@@ -198,9 +263,10 @@ mod tests {
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let depth = prop_oneof![2 => Just(0), 1 => 1..DEPTHS];
         let step = prop_oneof![
-            3 => Just(Step::Come),
-            2 => Just(Step::Release),
+            3 => depth.clone().prop_map(Step::Come),
+            2 => depth.prop_map(Step::Release),
             2 => (0..64usize).prop_map(Step::Take),
             1 => (0..64usize).prop_map(Step::Leave),
         ];
@@ -208,37 +274,44 @@ mod tests {
     }
 
     proptest! {
-        /// Against a model that searches: permits are never more than the limit, never idle while somebody
-        /// waits, and granted in the order of arrival, each time with exactly one told.
+        /// Against a model that searches: permits are never more than the limit and one of each depth, never
+        /// idle while somebody waits who may have them, and granted in the order of arrival, each time with
+        /// exactly one told.
         #[test]
         fn permits_go_to_those_that_wait_in_order(limit in 1..4usize, steps in steps()) {
             let mut permits = Permits::new(limit);
-            let (mut in_use, mut number) = (0, 0);
-            let mut waiting: BTreeMap<usize, Ticket> = BTreeMap::new();
-            let mut granted: BTreeMap<usize, Ticket> = BTreeMap::new();
+            let (mut in_use, mut number) = ([0; DEPTHS], 0);
+            let mut waiting: BTreeMap<usize, (usize, Ticket)> = BTreeMap::new();
+            let mut granted: BTreeMap<usize, (usize, Ticket)> = BTreeMap::new();
             for step in steps {
+                let first = |of: Option<usize>| {
+                    let mut all = waiting.iter().filter(|(_, (depth, _))| of.is_none_or(|of| of == *depth));
+                    all.next().map(|(key, _)| *key)
+                };
+                let firsts = [None, Some(1), Some(2)].map(first);
                 let told = match step {
-                    Step::Come if permits.try_acquire() => {
-                        prop_assert!(waiting.is_empty(), "nobody overtakes");
-                        in_use += 1;
+                    Step::Come(depth) if permits.try_acquire_nested(depth as u32) => {
+                        prop_assert!(waiting.values().all(|(other, _)| *other != depth), "nobody overtakes");
+                        in_use[depth] += 1;
                         None
                     }
-                    Step::Come => {
-                        let ticket = permits.join();
+                    Step::Come(depth) => {
+                        let ticket = permits.join_nested(depth as u32);
                         permits.wait(&ticket, number);
-                        waiting.insert(number, ticket);
+                        waiting.insert(number, (depth, ticket));
                         number += 1;
                         None
                     }
-                    Step::Release if in_use == 0 => continue,
-                    Step::Release => {
-                        in_use -= 1;
-                        permits.release()
+                    Step::Release(depth) if in_use[depth] == 0 => continue,
+                    Step::Release(depth) => {
+                        in_use[depth] -= 1;
+                        permits.release_nested(depth as u32)
                     }
                     Step::Take(at) => {
                         let Some(key) = granted.keys().nth(at % granted.len().max(1)).copied() else { continue };
-                        permits.take(granted.remove(&key).expect("it is there"));
-                        in_use += 1;
+                        let (depth, ticket) = granted.remove(&key).expect("it is there");
+                        permits.take(ticket);
+                        in_use[depth] += 1;
                         None
                     }
                     Step::Leave(at) => {
@@ -246,22 +319,27 @@ mod tests {
                         let Some(key) = granted.keys().chain(waiting.keys()).nth(at % all.max(1)).copied() else {
                             continue;
                         };
-                        let ticket = granted.remove(&key).or_else(|| waiting.remove(&key)).expect("it is there");
-                        permits.leave(ticket)
+                        let left = granted.remove(&key).or_else(|| waiting.remove(&key));
+                        permits.leave(left.expect("it is there").1)
                     }
                 };
                 if let Some(told) = told {
-                    prop_assert_eq!(waiting.keys().next(), Some(&told), "the first of those that wait");
+                    prop_assert!(firsts.contains(&Some(told)), "the first of those that wait");
                     granted.insert(told, waiting.remove(&told).expect("it waits"));
                 }
-                prop_assert_eq!(permits.used(), in_use + granted.len());
-                prop_assert!(permits.used() <= limit);
-                prop_assert!(waiting.is_empty() || permits.used() == limit, "one is idle while somebody waits");
-                for ticket in granted.values() {
+                let mut used = in_use;
+                granted.values().for_each(|(depth, _)| used[*depth] += 1);
+                prop_assert_eq!(permits.used(), used.iter().sum::<usize>());
+                prop_assert!(permits.within <= limit);
+                prop_assert!(waiting.is_empty() || permits.within == limit, "one is idle while somebody waits");
+                for (depth, ticket) in granted.values() {
                     prop_assert!(permits.is_granted(ticket));
+                    prop_assert!(used[*depth] > 0);
                 }
-                for ticket in waiting.values() {
+                for (depth, ticket) in waiting.values() {
                     prop_assert!(!permits.is_granted(ticket));
+                    // One of its depth runs, so that what it waits for ends by itself.
+                    prop_assert!(*depth == 0 || used[*depth] > 0, "one of depth {depth} waits for others");
                 }
             }
             let queued = permits.queue.len();

@@ -68,7 +68,8 @@ pub struct Cost {
 pub struct Bounds {
     /// Calls that run at once.
     pub running: usize,
-    /// Bytes that these copy. A single call may always run.
+    /// Bytes that these copy, and twice that with those that run beyond others because they are nested. A
+    /// single call may always run.
     pub copied: u64,
     /// Calls that wait.
     pub waiting: usize,

@@ -269,3 +269,26 @@ fn a_rejected_call_whose_caller_has_gone_is_not_sent_again() {
     assert!(gone.answer.is_none() && gone.body == Some("the block"));
     assert!(calls.is_empty() && calls.admit().unwrap(), "its permit is free again");
 }
+
+#[test]
+fn the_permit_of_a_depth_goes_to_the_next_call_of_that_depth() {
+    let mut calls = Calls::<(), (), &str>::new(1);
+    let start = |calls: &mut Calls<(), (), &'static str>, nesting| {
+        assert!(calls.admit_nested(nesting).unwrap());
+        calls.start_nested(None, nesting)
+    };
+    let (outer, first) = (start(&mut calls, 0), start(&mut calls, 1));
+    assert!(!calls.admit().unwrap() && !calls.admit_nested(1).unwrap());
+    let (other, second) = (calls.queue(), calls.queue_nested(1));
+    calls.wait_for_permit(&other, "other");
+    calls.wait_for_permit(&second, "second");
+    // The outer call waits for both that it has made.
+    assert_eq!(calls.unsent(first).wake, Some("second"));
+    assert!(calls.admitted(second).unwrap().is_none());
+    let second = calls.start_nested(None, 1);
+    // A server that answers with another depth frees the permit of none.
+    assert!(
+        calls.answer(second.nested(2), Ok(())).is_err() && calls.answer(second.nested(0), Ok(())).is_err()
+    );
+    assert_eq!((calls.unsent(second).wake, calls.unsent(outer).wake), (None, Some("other")));
+}

@@ -460,3 +460,90 @@ fn iterators_of_unknown_length_are_collected() {
     let squares = decoded::<BTreeMap<u32, u32>>(&encoded(&Squares(6))).unwrap();
     assert_eq!(squares, BTreeMap::from([(1, 1), (3, 9), (5, 25)]));
 }
+
+/// Takes the first element, or entry, of what it is given, and leaves the others.
+struct First;
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+enum Asks {
+    Seq,
+    Map,
+    Tuple,
+    TupleStruct,
+}
+
+impl<'de> Visitor<'de> for First {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("elements")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self, A::Error> {
+        seq.next_element::<u8>().map(|_| Self)
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        map.next_entry::<u8, u8>().map(|_| Self)
+    }
+}
+
+impl<'de> serde::de::DeserializeSeed<'de> for Asks {
+    type Value = First;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<First, D::Error> {
+        let first = First;
+        match self {
+            Self::Seq => deserializer.deserialize_seq(first),
+            Self::Map => deserializer.deserialize_map(first),
+            Self::Tuple => deserializer.deserialize_tuple(2, first),
+            Self::TupleStruct => deserializer.deserialize_tuple_struct("First", 2, first),
+        }
+    }
+}
+
+#[test]
+fn what_a_visitor_leaves_is_not_read_as_the_next_value() {
+    struct Seeded<const ASKS: usize>;
+    const ALL: [Asks; 4] = [Asks::Seq, Asks::Map, Asks::Tuple, Asks::TupleStruct];
+    impl<'de, const ASKS: usize> Deserialize<'de> for Seeded<ASKS> {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            serde::de::DeserializeSeed::deserialize(ALL[ASKS], deserializer).map(|_| Self)
+        }
+    }
+    fn left<T: DeserializeOwned>(bytes: &[u8], what: &str) {
+        let Err(error) = Decoder::new(bytes).next::<T>() else { panic!("{what} is left") };
+        assert_eq!(error.kind(), DecodeErrorKind::Custom);
+        assert!(error.to_string().contains("1 more elements than the type has"), "{error}");
+    }
+    left::<Seeded<0>>(&[2, 7, 8], "an element");
+    left::<Seeded<1>>(&[2, 7, 8, 9, 10], "an entry");
+    left::<Seeded<2>>(&[7, 8], "a part of a tuple");
+    left::<Seeded<3>>(&[7, 8], "a part of a tuple struct");
+    assert!(Decoder::new(&[1, 7]).next::<Seeded<0>>().is_ok());
+
+    /// It takes the first part of a variant.
+    enum Variant {}
+    impl<'de> Deserialize<'de> for Variant {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct OfVariant;
+            impl<'de> Visitor<'de> for OfVariant {
+                type Value = Variant;
+
+                fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.write_str("a variant")
+                }
+
+                fn visit_enum<A: serde::de::EnumAccess<'de>>(self, data: A) -> Result<Variant, A::Error> {
+                    use serde::de::VariantAccess as _;
+                    let (_, content) = data.variant::<u32>()?;
+                    content.tuple_variant(2, First)?;
+                    Err(A::Error::custom("nothing is left"))
+                }
+            }
+            deserializer.deserialize_enum("Variant", &["Tuple"], OfVariant)
+        }
+    }
+    left::<Variant>(&[0, 7, 8], "a part of a tuple variant");
+}

@@ -57,8 +57,6 @@ pub struct Calls<A, B, W> {
     /// Calls without an answer.
     unanswered: usize,
     permits: Permits<W>,
-    /// By their nesting, those calls that have a permit beyond the limit: a bit each.
-    beyond: u64,
     life: Life,
 }
 
@@ -139,8 +137,7 @@ impl<A, B, W> Calls<A, B, W> {
     /// At most `max_calls` at once.
     #[must_use]
     pub fn new(max_calls: usize) -> Self {
-        let permits = Permits::new(max_calls);
-        Self { table: Table::new(), unanswered: 0, permits, beyond: 0, life: Life::default() }
+        Self { table: Table::new(), unanswered: 0, permits: Permits::new(max_calls), life: Life::default() }
     }
 
     /// Whether the connection is open, and why not.
@@ -180,22 +177,17 @@ impl<A, B, W> Calls<A, B, W> {
     #[inline]
     pub fn admit_nested(&mut self, nesting: u32) -> Result<bool, Error> {
         self.check()?;
-        Ok(self.permits.try_acquire() || (nesting > 0 && self.admit_beyond(1 << nesting)))
-    }
-
-    #[cold]
-    const fn admit_beyond(&mut self, bit: u64) -> bool {
-        let is_free = self.beyond & bit == 0;
-        if is_free {
-            self.beyond |= bit;
-            self.permits.acquire_beyond();
-        }
-        is_free
+        Ok(self.permits.try_acquire_nested(nesting))
     }
 
     /// Joins the queue for a permit, where there [was none](Self::admit).
     pub fn queue(&mut self) -> Ticket {
-        self.permits.join()
+        self.queue_nested(0)
+    }
+
+    /// The same, of a call that is made [within so many](Self::admit_nested) others.
+    pub fn queue_nested(&mut self, nesting: u32) -> Ticket {
+        self.permits.join_nested(nesting)
     }
 
     /// Takes the permit if it is there by now; gives the place in the queue back if it is not.
@@ -235,8 +227,14 @@ impl<A, B, W> Calls<A, B, W> {
     /// A call is about to be sent, under this id. `body` is what of it stands in shared memory.
     #[inline]
     pub fn start(&mut self, body: Option<B>) -> CallId {
+        self.start_nested(body, 0)
+    }
+
+    /// The same, of a call that was [admitted](Self::admit_nested) as nested so deep, which its id says.
+    #[inline]
+    pub fn start_nested(&mut self, body: Option<B>, nesting: u32) -> CallId {
         self.unanswered += 1;
-        self.table.insert(Call { stage: Stage::Sending, body, waiter: None })
+        self.table.insert_nested(Call { stage: Stage::Sending, body, waiter: None }, nesting)
     }
 
     /// The call's frame ends there in all that is sent. Whether the caller is to wait: the answer may be here
@@ -443,11 +441,7 @@ impl<A, B, W> Calls<A, B, W> {
                 None
             }
         };
-        if self.beyond > 0 {
-            // Which of two calls of the same nesting has the permit beyond the limit does not matter.
-            self.beyond &= !(1 << id.nesting());
-        }
-        Gone { answer, body, wake: self.permits.release() }
+        Gone { answer, body, wake: self.permits.release_nested(id.nesting()) }
     }
 }
 

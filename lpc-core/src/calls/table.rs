@@ -24,8 +24,8 @@ pub struct Table<T> {
 
 #[derive(Clone, Debug)]
 struct Place<T> {
-    /// How often the place was used: the upper half of the id of the call in it.
-    turn: u32,
+    /// The id of the call in it, or of the last. Its upper half says how often the place was used.
+    id: CallId,
     call: Option<T>,
 }
 
@@ -43,39 +43,46 @@ impl<T> Table<T> {
     /// If there are 2^26 calls already.
     #[inline]
     pub fn insert(&mut self, call: T) -> CallId {
+        self.insert_nested(call, 0)
+    }
+
+    /// The same, of a call that is [nested](CallId::nested) so deep.
+    ///
+    /// # Panics
+    ///
+    /// As [`insert`](Self::insert).
+    #[inline]
+    pub fn insert_nested(&mut self, call: T, nesting: u32) -> CallId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place { turn: 0, call: None });
+            self.places.push(Place { id: CallId::new(0), call: None });
             let index = u32::try_from(self.places.len() - 1).ok().filter(|index| *index < MOST);
             index.expect("fewer than 2^26 calls wait at once")
         });
         let place = &mut self.places[index as usize];
-        place.turn = place.turn.wrapping_add(1);
+        let turn = ((place.id.as_u64() >> 32) as u32).wrapping_add(1);
+        place.id = CallId::new(u64::from(turn) << 32 | u64::from(index)).nested(nesting);
         place.call = Some(call);
-        join(place.turn, index)
+        place.id
     }
 
     /// The call of this id.
     #[inline]
     pub fn get_mut(&mut self, id: CallId) -> Option<&mut T> {
-        let (turn, index) = split(id);
-        self.places.get_mut(index).filter(|place| place.turn == turn)?.call.as_mut()
+        self.places.get_mut(index(id)).filter(|place| place.id == id)?.call.as_mut()
     }
 
     /// Takes the call of this id out.
     #[inline]
     pub fn remove(&mut self, id: CallId) -> Option<T> {
-        let (turn, index) = split(id);
-        let call = self.places.get_mut(index).filter(|place| place.turn == turn)?.call.take()?;
+        let index = index(id);
+        let call = self.places.get_mut(index).filter(|place| place.id == id)?.call.take()?;
         self.free.push(index as u32);
         Some(call)
     }
 
     /// All calls, in no particular order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (CallId, &mut T)> {
-        (0..).zip(&mut self.places).filter_map(|(index, place)| {
-            let id = join(place.turn, index);
-            place.call.as_mut().map(|call| (id, call))
-        })
+        self.places.iter_mut().filter_map(|place| Some((place.id, place.call.as_mut()?)))
     }
 
     /// How many calls there are.
@@ -99,15 +106,10 @@ impl<T> Default for Table<T> {
     }
 }
 
+/// The place of a call. How deep that is nested stands above it.
 #[inline]
-fn join(turn: u32, index: u32) -> CallId {
-    CallId::new(u64::from(turn) << 32 | u64::from(index))
-}
-
-#[inline]
-fn split(id: CallId) -> (u32, usize) {
-    // The bits between say how deep the call is nested.
-    ((id.as_u64() >> 32) as u32, (id.as_u64() & u64::from(MOST - 1)) as usize)
+const fn index(id: CallId) -> usize {
+    (id.as_u64() & (MOST as u64 - 1)) as usize
 }
 
 /// How many places there may be.
@@ -121,10 +123,14 @@ mod tests {
     fn ids_that_nobody_gave_out_find_nobody() {
         let mut calls = Table::new();
         let id = calls.insert(1);
-        for unknown in [0, 1, u64::MAX, id.as_u64() + 1, id.as_u64() ^ 1 << 40] {
+        // The last is of another depth, whose permit it would free.
+        let unknowns = [0, 1, u64::MAX, id.as_u64() + 1, id.as_u64() ^ 1 << 40, id.nested(1).as_u64()];
+        for unknown in unknowns {
             assert_eq!(calls.get_mut(CallId::new(unknown)), None);
             assert_eq!(calls.remove(CallId::new(unknown)), None);
         }
         assert_eq!((calls.len(), calls.remove(id), calls.len()), (1, Some(1), 0));
+        let id = calls.insert_nested(2, 3);
+        assert_eq!((id.nesting(), calls.remove(id.nested(0)), calls.remove(id)), (3, None, Some(2)));
     }
 }

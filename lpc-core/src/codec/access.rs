@@ -20,6 +20,22 @@ impl<'de> Elements<'_, 'de> {
         Value { input: &mut *self.within.input, around }
     }
 
+    /// Has a visitor take all elements.
+    #[inline]
+    pub(super) fn seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, DecodeError> {
+        let value = visitor.visit_seq(&mut self)?;
+        finish(self.awaited)?;
+        Ok(value)
+    }
+
+    /// Has a visitor take all entries.
+    #[inline]
+    pub(super) fn map<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, DecodeError> {
+        let value = visitor.visit_map(&mut self)?;
+        finish(self.awaited)?;
+        Ok(value)
+    }
+
     /// Starts an element. Returns where it starts.
     #[inline]
     fn begin_one(&mut self) -> Option<Place> {
@@ -80,10 +96,32 @@ impl<'de> de::MapAccess<'de> for Elements<'_, 'de> {
     }
 }
 
-/// The elements of a tuple or the fields of a struct. Their number is the type's.
+/// The elements of a tuple or the fields of a struct. Their number is the type's; that of a struct's fields is
+/// at most so many, since serde counts each alias as one.
 pub(super) struct Fields<'a, 'de> {
     pub(super) within: Value<'a, 'de>,
     pub(super) awaited: usize,
+}
+
+impl<'de> Fields<'_, 'de> {
+    /// Has a visitor take all of them.
+    #[inline]
+    pub(super) fn seq<V: Visitor<'de>>(mut self, visitor: V) -> Result<V::Value, DecodeError> {
+        let value = visitor.visit_seq(&mut self)?;
+        finish(self.awaited)?;
+        Ok(value)
+    }
+}
+
+/// Checks that the visitor has taken all: what follows would be misread.
+#[inline]
+fn finish(left: usize) -> Result<(), DecodeError> {
+    if left == 0 { Ok(()) } else { Err(too_many(left)) }
+}
+
+#[cold]
+fn too_many(left: usize) -> DecodeError {
+    de::Error::custom(format_args!("{left} more elements than the type has"))
 }
 
 impl<'de> de::SeqAccess<'de> for Fields<'_, 'de> {
@@ -140,7 +178,7 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
 
     #[inline]
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, DecodeError> {
-        visitor.visit_seq(Fields { within: self.within, awaited: len })
+        Fields { within: self.within, awaited: len }.seq(visitor)
     }
 
     #[inline]

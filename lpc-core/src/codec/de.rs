@@ -211,7 +211,7 @@ impl<'a, 'de> Value<'a, 'de> {
     #[cold]
     #[inline(never)]
     fn array_by_elements<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, DecodeError> {
-        visitor.visit_seq(self.fields(len)?)
+        self.fields(len)?.seq(visitor)
     }
 
     /// Decodes bytes that may be lent.
@@ -412,7 +412,7 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
             let found = self.deeper()?.input.take_counted_to_own()?.into_owned();
             return bytes::from_vec(found).map_err(|_| de::Error::custom("visitor is not of Vec<u8>"));
         }
-        visitor.visit_seq(self.elements()?)
+        self.elements()?.seq(visitor)
     }
 
     #[inline]
@@ -424,7 +424,7 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
         if bytes::is_array::<V::Value>() {
             return self.array_by_elements(len, visitor);
         }
-        visitor.visit_seq(self.fields(len)?)
+        self.fields(len)?.seq(visitor)
     }
 
     #[inline]
@@ -434,12 +434,12 @@ impl<'de> de::Deserializer<'de> for Value<'_, 'de> {
         len: usize,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        visitor.visit_seq(self.fields(len)?)
+        self.fields(len)?.seq(visitor)
     }
 
     #[inline]
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        visitor.visit_map(self.elements()?)
+        self.elements()?.map(visitor)
     }
 
     #[inline]

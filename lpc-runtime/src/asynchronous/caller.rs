@@ -289,7 +289,7 @@ impl Connection {
                 }
                 WaitsFor::Permit(mut request) => {
                     drop(place);
-                    self.wait_for_permit(deadline).await?;
+                    self.wait_for_permit(request.nesting(), deadline).await?;
                     return self.start(self.session.state(), &mut request, deadline);
                 }
             }
@@ -397,8 +397,9 @@ impl Connection {
     }
 
     /// Waits for a permit.
-    async fn wait_for_permit(&self, deadline: Option<Instant>) -> Result<()> {
-        let mut queued = Queued { connection: self, ticket: Some(self.session.state().calls.queue()) };
+    async fn wait_for_permit(&self, nesting: u32, deadline: Option<Instant>) -> Result<()> {
+        let ticket = self.session.state().calls.queue_nested(nesting);
+        let mut queued = Queued { connection: self, ticket: Some(ticket) };
         let mut wait = QuotaWait::new(self.session.at_quota(), deadline);
         loop {
             // At once it is there where it was released in between.

@@ -306,7 +306,7 @@ impl Connection {
         if state.calls.admit_nested(nesting)? {
             return Ok(state);
         }
-        let ticket = state.calls.queue();
+        let ticket = state.calls.queue_nested(nesting);
         self.wait_for_permit(state, ticket, deadline)
     }
 

@@ -252,7 +252,7 @@ impl<C: Callers> Session<C> {
         self.link.counters().call();
         self.link.expect_life();
         request.count(self.link.counters());
-        let call = state.calls.start(request.take_block()).nested(request.nesting());
+        let call = state.calls.start_nested(request.take_block(), request.nesting());
         request.seal(call);
         if let Some(deadline) = deadline {
             request.set_time_left(reply::time_left(deadline));

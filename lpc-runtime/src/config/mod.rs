@@ -54,6 +54,7 @@
 //! |---|---|---|---|
 //! | bytes ([`pool_limit`]) | 512 MiB | both | arguments wait ([`at_quota`]), results take the socket |
 //! | bytes of arguments copied at once ([`pool_limit`]) | 512 MiB | server | further calls wait |
+//! | the same, with calls within calls that run beyond others | 1 GiB | server | these wait, too |
 //! | bytes of a user's connections ([`user_pool_limit`]) | 8 GiB | server | bodies take the socket |
 //! | bytes for both rings of a quick lane ([`quick_lane`]) | off; 136 KiB | both | frames take the socket |
 //! | segments | 64 | both | as for `pool_limit` |

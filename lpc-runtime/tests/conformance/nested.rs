@@ -2,8 +2,9 @@
 //! end.
 
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use lpc::ErrorKind;
 use tokio::task::JoinSet;
@@ -15,12 +16,21 @@ use crate::pairs::RUNTIME;
 #[lpc::service]
 pub trait Chain {
     fn down(&self, left: u32) -> lpc::Result<u32>;
+
+    /// Makes another once there are two of it, and ends once both have the answer.
+    fn meet(&self) -> lpc::Result<()>;
+
+    /// Takes its time.
+    fn linger(&self) -> lpc::Result<()>;
 }
 
 mod asynchronous {
     #[lpc::service]
     pub trait Chain {
         async fn down(&self, left: u32) -> lpc::Result<u32>;
+
+        /// Makes two at once, as often as is left.
+        async fn fork(&self, left: u32) -> lpc::Result<u32>;
     }
 }
 
@@ -37,11 +47,33 @@ impl Chain for Recursive<ChainClient> {
     fn down(&self, left: u32) -> lpc::Result<u32> {
         if left == 0 { Ok(0) } else { Ok(self.own().down(left - 1)? + 1) }
     }
+
+    fn meet(&self) -> lpc::Result<()> {
+        static TWO: Barrier = Barrier::new(2);
+        TWO.wait();
+        self.own().linger()?;
+        TWO.wait();
+        Ok(())
+    }
+
+    fn linger(&self) -> lpc::Result<()> {
+        thread::sleep(Duration::from_millis(20));
+        Ok(())
+    }
 }
 
 impl asynchronous::Chain for Recursive<asynchronous::ChainClient> {
     async fn down(&self, left: u32) -> lpc::Result<u32> {
         if left == 0 { Ok(0) } else { Ok(self.own().down(left - 1).await? + 1) }
+    }
+
+    async fn fork(&self, left: u32) -> lpc::Result<u32> {
+        if left == 0 {
+            return Ok(1);
+        }
+        let own = self.own();
+        let (one, other) = tokio::join!(own.fork(left - 1), own.fork(left - 1));
+        Ok(one? + other?)
     }
 }
 
@@ -74,6 +106,13 @@ fn a_blocking_service_that_calls_itself_runs() {
             assert_eq!(client.down(17).unwrap(), 17);
             assert_eq!(client.down(DEEPEST).unwrap(), DEEPEST);
             is_told(&client.down(DEEPEST + 1).unwrap_err());
+            if running.min(in_flight) > 1 {
+                thread::scope(|scope| {
+                    for _ in 0..2 {
+                        scope.spawn(|| client.meet().unwrap());
+                    }
+                });
+            }
             // Many that each wait for others.
             thread::scope(|scope| {
                 for depth in 0..40 {
@@ -105,6 +144,7 @@ fn an_async_service_that_calls_itself_runs() {
             assert_eq!(client.down(17).await.unwrap(), 17);
             assert_eq!(client.down(DEEPEST).await.unwrap(), DEEPEST);
             is_told(&client.down(DEEPEST + 1).await.unwrap_err());
+            assert_eq!(client.fork(4).await.unwrap(), 16);
             let mut many = JoinSet::new();
             for depth in 0..40 {
                 let client = client.clone();

@@ -288,7 +288,7 @@ fn what_is_written_and_not_read_is_found_in_types_that_ask_what_comes_next() {
         Number(u8),
         Deep { inner: Inner, to: Option<(u8, bool)> },
     }
-    refused!(Untagged: "`inner.a`" "rename");
+    refused!(Untagged: "`a`" "rename");
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
     #[serde(tag = "kind")]

@@ -10,6 +10,7 @@
 //! whoever queued it, as far as the socket takes it at once, and then by whoever waits next on the
 //! connection; the next event tries again to start it. A panic over one connection is nothing to the others.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::mem;
 use std::os::fd::AsFd;
@@ -107,6 +108,8 @@ struct Work {
     to_flush: Vec<Weak<dyn Maintained>>,
     /// What has its time.
     later: Vec<Visit>,
+    /// What is called at its time, unless it is [taken back](Due) before: its time may be a peer's to choose.
+    due: BTreeMap<(Instant, u64), Weak<dyn Maintained>>,
     /// What waits for its socket to take more.
     stuck: Vec<(Socket, Weak<dyn Maintained>)>,
     /// By which the thread is woken while it waits for sockets.
@@ -135,6 +138,7 @@ impl Work {
     const NONE: Self = Self {
         to_flush: Vec::new(),
         later: Vec::new(),
+        due: BTreeMap::new(),
         stuck: Vec::new(),
         bell: None,
         private: None,
@@ -175,6 +179,31 @@ fn visit(link: Weak<dyn Maintained>, what: What, after: Duration) {
     let mut work = work();
     work.later.push(Visit { at, what, link });
     wake_or_warn(work);
+}
+
+/// That something is called at its time. Dropping this takes it back, and leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Due((Instant, u64));
+
+/// Has [`Maintained::trim`] called then, once, as long as what this gives is kept.
+#[must_use = "it is called only as long as this is kept"]
+pub(crate) fn due(what: Weak<dyn Maintained>, at: Instant) -> Due {
+    // A fork may drop what it has of its parent, and that is nothing of its own.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let key = (at, NEXT.fetch_add(1, Relaxed));
+    let mut work = work();
+    let is_first = work.due.first_key_value().is_none_or(|(first, _)| key < *first);
+    work.due.insert(key, what);
+    if is_first || !work.has_thread {
+        wake_or_warn(work);
+    }
+    Due(key)
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        work().due.remove(&self.0);
+    }
 }
 
 /// How long private memory is kept for use again.
@@ -283,7 +312,8 @@ fn run() {
     let mut work = work();
     loop {
         let now = Instant::now();
-        let due = work.later.iter().map(|visit| visit.at).chain(work.private).min();
+        let first_due = work.due.first_key_value().map(|((at, _), _)| *at);
+        let due = work.later.iter().map(|visit| visit.at).chain(work.private).chain(first_due).min();
         let is_due = due.is_some_and(|due| due <= now);
         if work.to_flush.is_empty() && !is_due {
             work = sleep(work, due.map(|due| due - now));
@@ -296,7 +326,11 @@ fn run() {
         }
         let to_flush = mem::take(&mut work.to_flush);
         let now = Instant::now();
-        let later: Vec<_> = work.later.extract_if(.., |visit| visit.at <= now).collect();
+        let mut later: Vec<_> = work.later.extract_if(.., |visit| visit.at <= now).collect();
+        while let Some(first) = work.due.first_entry().filter(|first| first.key().0 <= now) {
+            let ((at, _), link) = first.remove_entry();
+            later.push(Visit { at, what: What::Trim, link });
+        }
         let private = work.private.take_if(|at| *at <= now);
         drop(work);
         let to_flush = to_flush.into_iter().map(|link| Visit { at: now, what: What::Flush(SOON), link });
@@ -375,6 +409,25 @@ mod tests {
         fn trim(&self) -> Option<Duration> {
             None
         }
+    }
+
+    #[test]
+    fn what_is_due_is_called_at_its_time_and_what_is_taken_back_leaves_nothing() {
+        let (sender, calls) = channel();
+        struct Called(Sender<u32>, u32);
+        impl Maintained for Called {
+            fn trim(&self) -> Option<Duration> {
+                self.0.send(self.1).unwrap();
+                None
+            }
+        }
+        let [first, second, third] = [1, 2, 3].map(|number| Arc::new(Called(sender.clone(), number)));
+        let now = Instant::now();
+        let _second = due(weak(&second), now + Duration::from_millis(20));
+        let _first = due(weak(&first), now);
+        drop(due(weak(&third), now + GUARD));
+        assert_eq!(Arc::weak_count(&third), 0);
+        assert_eq!([(); 2].map(|()| calls.recv_timeout(GUARD).unwrap()), [1, 2]);
     }
 
     struct Panics;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lpc_core::{Error, ErrorKind, Result};
@@ -121,6 +122,7 @@ impl Redial {
             dialler.task.abort();
         }
         connection.close(reply::closed());
+        self.0.end_closed();
     }
 
     pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -198,6 +200,8 @@ impl Line {
                 let mut state = line.state();
                 if state.is_closed {
                     drop(state);
+                    connection.close(reply::closed());
+                    line.end_closed();
                     return;
                 }
                 state.lost.end();
@@ -246,6 +250,23 @@ impl Line {
             self.policy.tell(&ConnectionEvent::ChildExited(ended.status));
         }
         tokio::time::sleep(tries.left().map_or(pause, |left| left.min(pause))).await;
+    }
+
+    /// Sees to the program whose connection was closed: nobody else does, as long as there are clones. That may
+    /// take a while, and the runtime may end before.
+    fn end_closed(&self) {
+        let Target::Program(program) = &self.target else { return };
+        let Some(child) = program.lock().take_child() else { return };
+        let policy = self.policy.clone();
+        let end = move || {
+            if let Some(ended) = child.end(child::PATIENCE) {
+                policy.tell(&ConnectionEvent::ChildExited(ended.status));
+            }
+        };
+        // Without a thread the child has been dropped, which ends it as well.
+        if let Err(error) = thread::Builder::new().name("lpc-child".into()).spawn(end) {
+            tracing::debug!(%error, "nobody tells how a child has ended");
+        }
     }
 
     async fn connect(&self, config: &Config) -> Result<Connected> {

@@ -308,9 +308,9 @@ impl<C: Stub> ClientBuilder<C> {
     /// certainly not sent, or are idempotent. A program that ends soon after its start, again and again,
     /// is paused for before the next start, too, up to the longest of the [`pauses`](Reconnect::pauses).
     ///
-    /// The process belongs to the client. Once its connection is over it has 100 ms to end before it is
-    /// killed and another one started. When the last clone of the client is dropped it ends by itself, as its
-    /// `serve_parent` returns.
+    /// The process belongs to the client. Once its connection is over, or [closed](crate::blocking::Client::close),
+    /// it has 100 ms to end before it is killed; where it was lost another one is started. When the last clone
+    /// of the client is dropped it ends by itself, as its `serve_parent` returns.
     /// [`ConnectionEvent::ChildExited`](crate::ConnectionEvent::ChildExited) has its exit status.
     ///
     /// ```no_run

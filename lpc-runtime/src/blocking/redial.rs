@@ -161,6 +161,8 @@ impl Redial {
                     let mut line = self.line();
                     if line.is_closed {
                         drop(line);
+                        connection.close(&reply::closed());
+                        self.end_closed();
                         return Err(reply::closed());
                     }
                     line.lost.end();
@@ -230,6 +232,16 @@ impl Redial {
         self.closed.notify_all();
         self.free.notify_all();
         connection.close(&reply::closed());
+        self.end_closed();
+    }
+
+    /// Sees to the program whose connection was closed: nobody else does, as long as there are clones.
+    fn end_closed(&self) {
+        let Target::Program(program) = &self.target else { return };
+        let child = program.lock().take_child();
+        if let Some(ended) = child.and_then(|child| child.end(child::PATIENCE)) {
+            self.policy.tell(&ConnectionEvent::ChildExited(ended.status));
+        }
     }
 
     pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use lpc_core::send::{Batch, Over, WriteOutcome};
@@ -20,6 +21,8 @@ pub(crate) struct Writer {
     stall: Duration,
     /// How long it may have stopped reading while something is to be sent.
     write_timeout: Option<Duration>,
+    /// Bytes that the socket has taken.
+    written: AtomicU64,
 }
 
 /// How long a writer waits for a socket that takes no more.
@@ -57,7 +60,7 @@ impl Writer {
         stall: Duration,
         write_timeout: Option<Duration>,
     ) -> Self {
-        Self { socket, stall, write_timeout }
+        Self { socket, stall, write_timeout, written: AtomicU64::new(0) }
     }
 
     #[inline]
@@ -68,6 +71,11 @@ impl Writer {
     /// The same, for who waits for it to take more.
     pub(crate) fn shared_socket(&self) -> Arc<dyn AsFd + Send + Sync> {
         Arc::clone(&self.socket)
+    }
+
+    /// Bytes that the socket has taken.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
     }
 
     /// How long the peer may stop in the middle of a message.
@@ -101,6 +109,8 @@ impl Writer {
                 socket::send(self.socket(), piece.bytes, piece.descriptor.map(AsFd::as_fd), Wait::Never);
             match sent {
                 Ok(len) => {
+                    // By the holder of the writer's turn alone.
+                    self.written.store(self.written() + len as u64, Relaxed);
                     if let Some(descriptor) = batch.wrote(len) {
                         descriptor.passed();
                         sent_descriptors.push(descriptor);

@@ -69,9 +69,15 @@ impl Port {
 
     /// Binds the socket, for the holder of the lock.
     fn listen(&self, mode: u32) -> Result<(UnixListener, FileId)> {
+        if let Some((kind, reason)) = diagnosis::unbindable(&self.path) {
+            return Err(Error::new(kind, format!("port {}: {reason}", self.describe())));
+        }
         // The lock file of a live server may have been removed, in which case the lock is on another file.
-        if self.open(SockFlag::SOCK_NONBLOCK, |_| Ok(())).is_ok() {
-            return Err(self.held());
+        match self.open(SockFlag::SOCK_NONBLOCK, |_| Ok(())) {
+            Ok(_) => return Err(self.held()),
+            // Nobody listens there.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(left_alone(error)),
         }
         remove_stale(&self.path).map_err(|error| self.failed("there is something in its place", error))?;
         let listener = listen(&self.path, mode).map_err(|error| self.failed("it cannot be bound", error))?;
@@ -259,6 +265,23 @@ impl BoundPort {
         }
     }
 
+    /// Removes the socket, then lets go of the lock. What is done `meanwhile` is a fork's.
+    fn let_go(&self, meanwhile: impl FnOnce()) {
+        if !self.is_own() {
+            return;
+        }
+        if FileId::at(&self.port.path).is_ok_and(|id| id == self.id) {
+            let _ = fs::remove_file(&self.port.path);
+        }
+        meanwhile();
+        // Forks may still have the file open.
+        let _ = self.lock.unlock();
+        // One that has taken its turn before this has lost the lock, which it shares; another takes it now.
+        if !self.is_own() {
+            let _ = self.lock.try_lock();
+        }
+    }
+
     /// Whether the port is this process's, and not its parent's or fork's.
     fn is_own(&self) -> bool {
         self.fork_guard.is_here() && (&self.lock).stream_position().is_ok_and(|turn| turn == self.turn)
@@ -267,13 +290,7 @@ impl BoundPort {
 
 impl Drop for BoundPort {
     fn drop(&mut self) {
-        if self.is_own() {
-            if FileId::at(&self.port.path).is_ok_and(|id| id == self.id) {
-                let _ = fs::remove_file(&self.port.path);
-            }
-            // Forks may still have the file open.
-            let _ = self.lock.unlock();
-        }
+        self.let_go(|| ());
     }
 }
 
@@ -400,6 +417,19 @@ pub(crate) fn is_passing(error: &io::Error) -> bool {
     error.raw_os_error().map(Errno::from_raw).is_some_and(|code| passing.contains(&code))
 }
 
+/// Why a socket is not removed that could not be connected to: somebody may listen there nevertheless.
+fn left_alone(error: Error) -> Error {
+    let remedy = match error.kind() {
+        ErrorKind::Io => {
+            "whether a server listens there cannot be seen now: free what is short, and try again"
+        }
+        _ => {
+            "somebody may listen there, so it is left alone: choose another path, or remove it if nobody does"
+        }
+    };
+    error.with_note(remedy)
+}
+
 /// Removes the socket of a server that is gone, as the lock shows.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
@@ -412,7 +442,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
     use std::time::Duration;
 
     use super::*;
@@ -456,6 +486,42 @@ mod tests {
         drop(held);
         assert!(port.path().exists());
         drop(other);
+    }
+
+    #[test]
+    fn a_socket_is_removed_only_where_it_is_known_that_nobody_listens() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = Port::new(directory.path().join("socket")).unwrap();
+        let mut held = port.bind(SOCKET_MODE).unwrap();
+        fs::remove_file(port.path()).unwrap();
+        let live = UnixDatagram::bind(port.path()).unwrap();
+        let again = held.bind_again().unwrap_err();
+        drop(held);
+        for error in [again, port.bind(SOCKET_MODE).unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            let error = error.to_string();
+            assert!(error.contains("another type") && error.contains("choose another path"), "{error}");
+        }
+        let client = UnixDatagram::unbound().unwrap();
+        client.send_to(b"still there", port.path()).unwrap();
+        drop(live);
+        drop(port.bind(SOCKET_MODE).unwrap());
+    }
+
+    #[test]
+    fn a_fork_that_takes_its_turn_while_its_parent_lets_go_has_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let port = Port::new(directory.path().join("socket")).unwrap();
+        let held = port.bind(SOCKET_MODE).unwrap();
+        let mut of_fork = held.lock.try_clone().unwrap();
+        held.let_go(|| {
+            of_fork.seek(SeekFrom::Start(held.turn + 1)).unwrap();
+            of_fork.try_lock().unwrap();
+        });
+        drop(held);
+        assert_eq!(port.bind(SOCKET_MODE).unwrap_err().kind(), ErrorKind::AddrInUse);
+        drop(of_fork);
+        drop(port.bind(SOCKET_MODE).unwrap());
     }
 
     #[test]

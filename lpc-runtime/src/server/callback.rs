@@ -5,9 +5,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::maintenance::{self, Maintained};
+use crate::maintenance::{self, Due, Maintained};
 use crate::server::context::Running;
 use crate::server::wakers::Event;
 
@@ -25,11 +25,6 @@ impl Callback {
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
             tracing::error!("a function panicked that a call had registered with its Context");
         }
-    }
-
-    /// Has it called after this time: of a deadline nobody brings the news.
-    pub(super) fn run_after(self: &Arc<Self>, time: Duration) {
-        maintenance::trim(maintenance::weak(self), time);
     }
 
     fn take(&self) -> Option<Box<dyn FnOnce() + Send>> {
@@ -74,6 +69,8 @@ struct Registered {
     source: Source,
     place: usize,
     callback: Arc<Callback>,
+    /// Of a deadline nobody brings the news.
+    due: Option<Due>,
 }
 
 impl CallbackGuard {
@@ -82,10 +79,13 @@ impl CallbackGuard {
         Self(None)
     }
 
-    /// Has it called when the event comes; now, where it has.
-    pub(super) fn register(source: Source, callback: &Arc<Callback>) -> Self {
+    /// Has it called when the event comes, or at the deadline; now, where the event has come.
+    pub(super) fn register(source: Source, callback: &Arc<Callback>, deadline: Option<Instant>) -> Self {
         match source.event().add(Waker::from(Arc::clone(callback))) {
-            Some(place) => Self(Some(Registered { source, place, callback: Arc::clone(callback) })),
+            Some(place) => {
+                let due = deadline.map(|at| maintenance::due(maintenance::weak(callback), at));
+                Self(Some(Registered { source, place, callback: Arc::clone(callback), due }))
+            }
             None => {
                 callback.run();
                 Self(None)
@@ -96,7 +96,8 @@ impl CallbackGuard {
 
 impl Drop for CallbackGuard {
     fn drop(&mut self) {
-        if let Some(Registered { source, place, callback }) = self.0.take() {
+        if let Some(Registered { source, place, callback, due }) = self.0.take() {
+            drop(due);
             source.event().remove(place);
             drop(callback.take());
         }
@@ -106,5 +107,21 @@ impl Drop for CallbackGuard {
 impl fmt::Debug for CallbackGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallbackGuard").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_that_is_dropped_leaves_nothing_until_a_deadline_that_is_the_peers_to_choose() {
+        let callback = Callback::new(|| ());
+        let event = Arc::new(Event::default());
+        let far = Instant::now() + Duration::from_secs(3600);
+        let guard = CallbackGuard::register(Source::Server(Arc::clone(&event)), &callback, Some(far));
+        assert_eq!(Arc::weak_count(&callback), 1, "maintenance has it");
+        drop(guard);
+        assert_eq!((Arc::weak_count(&callback), Arc::strong_count(&callback)), (0, 1));
     }
 }

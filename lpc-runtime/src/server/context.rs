@@ -221,11 +221,7 @@ impl Context {
             callback.run();
             return CallbackGuard::none();
         }
-        let guard = CallbackGuard::register(Source::Call(Arc::clone(running)), &callback);
-        if let Some(left) = self.time_left() {
-            callback.run_after(left);
-        }
-        guard
+        CallbackGuard::register(Source::Call(Arc::clone(running)), &callback, running.deadline)
     }
 
     /// Whether the server has begun to shut down: it waits for this call, for no longer than
@@ -239,7 +235,7 @@ impl Context {
     /// [`on_cancel`](Self::on_cancel); the thread is the one that shuts the server down.
     pub fn on_shutdown(&self, run: impl FnOnce() + Send + 'static) -> CallbackGuard {
         let Some(running) = &self.0 else { return CallbackGuard::none() };
-        CallbackGuard::register(Source::Server(Arc::clone(&running.shutdown)), &Callback::new(run))
+        CallbackGuard::register(Source::Server(Arc::clone(&running.shutdown)), &Callback::new(run), None)
     }
 
     /// Waits until the server begins to shut down: an `async fn` races this with what it does. Outside of a

@@ -66,10 +66,10 @@ impl PendingHandshakes {
         Some(Evicted { number, is_greeted })
     }
 
-    /// Evicts the handshake that has been pending for longest, if that is long enough, of the user with most
-    /// of them. One that `is_heard` is no silent one: what its client has said waits to be read, since this
+    /// Evicts the silent handshake that has been pending for longest, if that is long enough, of the user with
+    /// most of them. One that `is_heard` is no silent one: what its client has said waits to be read, since this
     /// process was stopped, or is busy.
-    pub(crate) fn evict(&mut self, now: Instant, is_heard: impl FnOnce(u64) -> bool) -> Option<Evicted> {
+    pub(crate) fn evict(&mut self, now: Instant, is_heard: impl FnMut(u64) -> bool) -> Option<Evicted> {
         let user = *self.users.iter().max_by_key(|(_, pending)| pending.len())?.0;
         let silence = if self.users.len() > 1 { SHORT_SILENCE } else { SILENCE };
         self.oldest(user, silence, now, is_heard)
@@ -80,7 +80,7 @@ impl PendingHandshakes {
         &mut self,
         user: u32,
         now: Instant,
-        is_heard: impl FnOnce(u64) -> bool,
+        is_heard: impl FnMut(u64) -> bool,
     ) -> Option<Evicted> {
         self.oldest(user, SHORT_SILENCE, now, is_heard)
     }
@@ -90,12 +90,11 @@ impl PendingHandshakes {
         user: u32,
         silence: Duration,
         now: Instant,
-        is_heard: impl FnOnce(u64) -> bool,
+        mut is_heard: impl FnMut(u64) -> bool,
     ) -> Option<Evicted> {
-        let (&number, oldest) = self.users.get(&user)?.first_key_value()?;
-        if now.saturating_duration_since(oldest.since) < silence || is_heard(number) {
-            return None;
-        }
+        let long = |pending: &Pending| now.saturating_duration_since(pending.since) >= silence;
+        let mut oldest = self.users.get(&user)?.iter().take_while(|(_, pending)| long(pending));
+        let (&number, _) = oldest.find(|(number, _)| !is_heard(**number))?;
         self.remove(user, number)
     }
 }
@@ -173,6 +172,8 @@ mod tests {
         let later = after(start, 5000);
         assert_eq!(pending.evict(later, |number| number == 0), None);
         assert_eq!(pending.evict_of(ANN, later, |number| number == 0), None);
+        pending.add(ANN, 1, start);
+        assert_eq!(pending.evict(later, |number| number == 0), evicted(1), "the next that is silent");
         assert_eq!(pending.evict(later, silent), evicted(0));
     }
 

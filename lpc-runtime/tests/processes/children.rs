@@ -300,6 +300,28 @@ fn a_supervised_program_is_started_again_when_it_has_ended() {
 }
 
 #[test]
+fn a_supervised_program_ends_when_its_client_is_closed_and_is_waited_for() {
+    for (driver, child) in pairs() {
+        let (policy, events) = policy(Duration::from_secs(60));
+        let client =
+            Builders::new().reconnect(&policy).supervise(driver, other("serve_parent", child)).unwrap();
+        let id = client.id().unwrap();
+        match &client {
+            AnyClient::Blocking(client) => client.client().close(),
+            AnyClient::Tokio(client) => client.client().close(),
+        }
+        until("it has ended, and was waited for", || {
+            (!Path::new(&format!("/proc/{id}")).exists()).then_some(())
+        });
+        // Where the machine is busy it may not have ended in time by itself.
+        let ends = ["exit status: 0", "signal: 9 (SIGKILL)"];
+        let told = until("its end is told", || events.lock().unwrap().first().cloned());
+        assert!(ends.contains(&&*told), "{told}");
+        assert!(client.id().unwrap_err().is_disconnected());
+    }
+}
+
+#[test]
 fn a_supervised_program_that_does_not_start_any_more_is_given_up() {
     for driver in DRIVERS {
         let directory = tempfile::tempdir().unwrap();

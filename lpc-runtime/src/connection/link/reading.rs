@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqC
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lpc_core::send::Taken;
-
 use super::Link;
 use crate::maintenance;
 use crate::maintenance::visits::Visits;
@@ -34,21 +32,45 @@ pub(super) struct Reading {
 /// What the last visits have seen.
 #[derive(Debug, Default)]
 struct Seen {
-    /// What was unread, and since when it is the same.
-    unread: Option<(Unread, Instant)>,
-    /// How much had been heard of the peer, and since when it is the same.
-    heard: Option<(u64, Instant)>,
+    /// When the last one was.
+    at: Option<Instant>,
+    /// What was unread, and for how long the peer has taken nothing of it.
+    unread: Option<(Unread, Duration)>,
+    /// How much had been heard of the peer, and for how long it is the same.
+    heard: Option<(u64, Duration)>,
 }
 
-/// What it is, and since when it is the same.
-fn since<T: PartialEq>(seen: &mut Option<(T, Instant)>, is: Option<T>) -> Option<Duration> {
-    let now = Instant::now();
-    let since = match seen {
-        Some((before, since)) if Some(&*before) == is.as_ref() => *since,
-        _ => now,
+impl Seen {
+    /// Looks again, and says for how long something is unread and nothing taken, and nothing was heard. A look
+    /// counts for no more than the time `between` two: this process may have been stopped itself.
+    fn look(
+        &mut self,
+        now: Instant,
+        between: Duration,
+        unread: Option<Unread>,
+        heard: Option<u64>,
+    ) -> (Option<Duration>, Option<Duration>) {
+        let before = self.at.replace(now);
+        let passed =
+            before.map_or(Duration::ZERO, |before| now.saturating_duration_since(before)).min(between);
+        let unread = count(&mut self.unread, unread, passed, |before, is| !is.shows_taken_since(before));
+        (unread, count(&mut self.heard, heard, passed, PartialEq::eq))
+    }
+}
+
+/// Counts on for as long as it is the same.
+fn count<T>(
+    seen: &mut Option<(T, Duration)>,
+    is: Option<T>,
+    passed: Duration,
+    is_same: impl FnOnce(&T, &T) -> bool,
+) -> Option<Duration> {
+    let time = match (&*seen, &is) {
+        (Some((before, time)), Some(is)) if is_same(before, is) => *time + passed,
+        _ => Duration::ZERO,
     };
-    *seen = is.map(|is| (is, since));
-    seen.is_some().then(|| now.saturating_duration_since(since))
+    *seen = is.map(|is| (is, time));
+    seen.is_some().then_some(time)
 }
 
 impl Reading {
@@ -63,11 +85,25 @@ impl Reading {
     }
 }
 
-/// What was sent and not read: it changes with whatever is sent, or read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was sent and not read.
+#[derive(Clone, Copy, Debug)]
 struct Unread {
-    taken: Taken,
+    /// Slots of the ring that were taken, while the sequence is there.
+    taken: Option<u64>,
+    /// Bytes that the socket has taken from this side since its beginning.
+    written: u64,
+    /// Memory of what the peer has not received of them: never less than they are.
     in_socket: usize,
+}
+
+impl Unread {
+    /// Whether the peer must have taken something in between. That this side has sent more is no sign of it.
+    fn shows_taken_since(&self, before: &Self) -> bool {
+        // The sequence enters a ring that is empty.
+        let of_ring = self.taken.is_some() && self.taken != before.taken;
+        let written = self.written.saturating_sub(before.written);
+        of_ring || (self.in_socket as u64) < (before.in_socket as u64).saturating_add(written)
+    }
 }
 
 /// Visits while a peer may be silent for as long as it may.
@@ -151,8 +187,7 @@ impl Link {
         let unread = if has_answers || awaits { self.unread() } else { None };
         let heard = awaits.then(|| self.counters.received_messages() + self.reading.heard.load(Relaxed));
         let mut seen = self.reading.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let unread_for = since(&mut seen.unread, unread);
-        let unheard_for = since(&mut seen.heard, heard);
+        let (unread_for, unheard_for) = seen.look(Instant::now(), self.time_between_looks(), unread, heard);
         drop(seen);
         if has_answers && unread_for.is_some_and(|time| time >= self.stall()) {
             return Some(self.writer.has_stopped_reading());
@@ -171,13 +206,66 @@ impl Link {
 
     /// What the peer has not read; `None` where it has read all.
     fn unread(&self) -> Option<Unread> {
-        let taken = self.sender().taken_so_far();
+        let in_ring = self.sender().taken_so_far().in_ring;
+        let written = self.writer.written();
         // Where it cannot be asked the peer is not accused.
         let in_socket = socket::unread(self.socket()).unwrap_or(0);
-        let is_all = match taken.in_ring {
+        let is_all = match in_ring {
             Some((taken, written)) => taken == written,
             None => in_socket == 0,
         };
-        (!is_all).then_some(Unread { taken, in_socket })
+        (!is_all).then_some(Unread { taken: in_ring.map(|(taken, _)| taken), written, in_socket })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const LOOK: Duration = Duration::from_millis(10);
+
+    fn after_looks(seen: &mut Seen, looks: u32, unread: impl Fn(u32) -> Unread) -> Duration {
+        let start = Instant::now();
+        let looks = (0..looks).map(|look| seen.look(start + LOOK * look, LOOK, Some(unread(look)), Some(0)));
+        looks.last().unwrap().0.unwrap()
+    }
+
+    #[test]
+    fn what_is_sent_is_no_sign_that_anything_was_taken() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut written = 0;
+        let mut send = |len: usize| {
+            ours.write_all(&vec![0; len]).unwrap();
+            written += len as u64;
+            Unread { taken: None, written, in_socket: socket::unread(&ours).unwrap() }
+        };
+        let first = send(16);
+        let second = send(300);
+        assert!(!second.shows_taken_since(&first));
+        theirs.read_exact(&mut [0; 316]).unwrap();
+        assert!(send(16).shows_taken_since(&second), "all that was there before was taken");
+        let of_ring = |taken| Unread { taken: Some(taken), written: 0, in_socket: 0 };
+        assert!(!of_ring(7).shows_taken_since(&of_ring(7)));
+        assert!(of_ring(8).shows_taken_since(&of_ring(7)));
+
+        let sends =
+            |look| Unread { taken: None, written: 100 * u64::from(look), in_socket: 100 * look as usize };
+        assert_eq!(after_looks(&mut Seen::default(), 9, sends), LOOK * 8);
+        let is_taken = |look| of_ring(look / 8);
+        assert_eq!(after_looks(&mut Seen::default(), 9, |look| is_taken(u64::from(look))), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_time_for_which_this_process_was_stopped_is_not_the_peers() {
+        let mut seen = Seen::default();
+        let unread = Some(Unread { taken: Some(1), written: 0, in_socket: 0 });
+        let now = Instant::now();
+        seen.look(now, LOOK, unread, Some(3));
+        let after = now + Duration::from_secs(100);
+        assert_eq!(seen.look(after, LOOK, unread, Some(3)), (Some(LOOK), Some(LOOK)));
+        assert_eq!(seen.look(after + LOOK, LOOK, None, Some(4)), (None, Some(Duration::ZERO)));
     }
 }

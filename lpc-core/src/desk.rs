@@ -209,6 +209,12 @@ impl<D: Driver> Desk<D> {
         !is_congested && !self.queue.is_full()
     }
 
+    /// To be asked from time to time while more is [not to be received](Self::may_receive) because too much
+    /// waits. Whether the calls that run stand still: then more is, up to a second bound.
+    pub fn look(&mut self) -> bool {
+        self.queue.look()
+    }
+
     /// Parks the receive half while its holder runs a call, for the thread or task that
     /// [takes](Self::take_parked) it over.
     #[inline]

@@ -176,6 +176,7 @@ impl<D: Implementation> Connection<D> {
                 self.link.close();
             } else if ended.is_err() && self.desk.is_full() {
                 self.link().give_sign();
+                self.desk.look();
             }
         }
     }

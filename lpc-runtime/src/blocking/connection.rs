@@ -11,8 +11,8 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lpc_core::Result;
@@ -41,6 +41,7 @@ pub(super) struct Connection {
     /// The method of that call.
     running: AtomicU16,
     guard: Arc<Guard>,
+    workers: Weak<Workers>,
     desk: Desk,
 }
 
@@ -54,12 +55,17 @@ enum Flush {
 }
 
 impl Connection {
-    pub(super) fn new(link: Arc<Link>, served: Arc<Served<Dispatch>>, permit: Permit) -> Arc<Self> {
+    pub(super) fn new(
+        link: Arc<Link>,
+        served: Arc<Served<Dispatch>>,
+        permit: Permit,
+        workers: &Arc<Workers>,
+    ) -> Arc<Self> {
         let desk = Desk::new(&served, &link, permit);
         let (busy, running) = (AtomicU32::new(IDLE), AtomicU16::new(0));
         let connection = Arc::new_cyclic(|this| {
             let guard = Guard::new(this.clone());
-            Self { link, served, busy, running, guard, desk }
+            Self { link, served, busy, running, guard, workers: Arc::downgrade(workers), desk }
         });
         connection.link.maintained_by(maintenance::weak(&connection));
         connection
@@ -229,7 +235,7 @@ impl Connection {
 
     /// Whether the guard is to come again: the client is there, and calls run. Ends the connection where it
     /// is not.
-    pub(super) fn is_to_be_watched(&self) -> bool {
+    pub(super) fn is_to_be_watched(self: &Arc<Self>) -> bool {
         if socket::is_hung_up(self.link.socket()) {
             self.desk.log_end(&Cause::HungUp);
             self.link.close();
@@ -238,7 +244,21 @@ impl Connection {
         if self.desk.is_full() {
             self.link.give_sign();
         }
+        if self.desk.look() {
+            self.read_on();
+        }
         !self.desk.is_idle()
+    }
+
+    /// Has another thread lead though all calls that run stand still. Where there is none, the next look tries
+    /// again.
+    fn read_on(self: &Arc<Self>) {
+        if let Some(workers) = self.workers.upgrade()
+            && let Some(inbox) = self.desk.take_parked()
+            && let Err(inbox) = self.have_led(inbox, &workers)
+        {
+            self.desk.park(inbox);
+        }
     }
 
     /// Sends what was queued, if anything was.

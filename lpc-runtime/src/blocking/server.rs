@@ -279,7 +279,7 @@ fn lead(
     let link = Link::new(stream, Wait::Sleep, settings, Arc::clone(&control.counters));
     permit.established(&link);
     let inbox = Box::new(Inbox::new(Role::Server, config.limits, is_trusted, &link));
-    let connection = Connection::new(link, Arc::clone(served), permit);
+    let connection = Connection::new(link, Arc::clone(served), permit, &control.workers);
     control.workers.watch(&connection);
     connection.work(Some(inbox), &control.workers);
     Ok(())

@@ -35,6 +35,7 @@
 //! | calls within calls | 32 deep | client | `ResourceExhausted` |
 //! | the same that run beyond `max_concurrent_calls` | one for each depth | server | they wait like others |
 //! | waiting calls, bytes of their arguments | 1024, 1 MiB | server | it stops receiving until a call ends |
+//! | the same, where none ends for a second | 8192, 8 MiB | server | it stops receiving until a call ends |
 //! | pause within a message ([`stall_timeout`]) | 30 s | both | the connection is closed |
 //! | time without reading replies ([`stall_timeout`]) | 30 s | server | the connection is closed |
 //! | time without a sign of life during a call ([`keepalive`]) | none | both | the connection is closed |
@@ -69,6 +70,10 @@
 //!
 //! - Where both sides keep a limit, the lower of the two holds. A peer that exceeds it is disconnected
 //!   ("closes" above), and the reason is logged.
+//! - A server that has stopped receiving does not see the calls that those within it make, directly or by way
+//!   of others. So behind 8 MiB of arguments these wait until a call's deadline: with few [calls in
+//!   flight](ClientBuilder::max_calls_in_flight), or arguments in shared memory, as is usual for large ones,
+//!   it does not come to that.
 //! - A call that was cancelled, and still runs, counts as running and as in flight.
 //! - A body that is larger than the whole pool, or a single file larger than `file_limit`, is an error:
 //!   `TooLarge`.

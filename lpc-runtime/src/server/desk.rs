@@ -295,6 +295,12 @@ impl Desk {
         !self.may_receive(false)
     }
 
+    /// To be asked from time to time while it is full. Whether the calls that run stand still, so that more is
+    /// to be received: what they wait for may not be read yet.
+    pub(crate) fn look(&self) -> bool {
+        self.state().desk.look()
+    }
+
     /// Whether more is to be received, where the link [is congested](Link::is_congested), or is not.
     pub(crate) fn may_receive(&self, is_congested: bool) -> bool {
         self.state().desk.may_receive(is_congested)

@@ -110,7 +110,7 @@ struct Table {
 impl Table {
     fn parse(lines: &str) -> Self {
         let mounts = || lines.lines().filter_map(Mount::parse);
-        let root = mounts().filter(|mount| mount.point == "/").last().map(|root| root.device);
+        let root = mounts().rfind(|mount| mount.point == "/").map(|root| root.device);
         let (mut by_mount, mut by_device) = (HashMap::new(), HashMap::new());
         for mount in mounts() {
             let is_local = if mount.filesystem == OVERLAY {

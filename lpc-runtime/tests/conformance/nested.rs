@@ -20,6 +20,11 @@ pub trait Chain {
     /// Makes another once there are two of it, and ends once both have the answer.
     fn meet(&self) -> lpc::Result<()>;
 
+    /// Makes another, behind those that fill the server's desk meanwhile.
+    fn overtaken(&self) -> lpc::Result<u32>;
+
+    fn fill(&self, bytes: Vec<u8>) -> lpc::Result<()>;
+
     /// Takes its time.
     fn linger(&self) -> lpc::Result<()>;
 }
@@ -31,6 +36,10 @@ mod asynchronous {
 
         /// Makes two at once, as often as is left.
         async fn fork(&self, left: u32) -> lpc::Result<u32>;
+
+        async fn overtaken(&self) -> lpc::Result<u32>;
+
+        async fn fill(&self, bytes: Vec<u8>) -> lpc::Result<()>;
     }
 }
 
@@ -56,6 +65,15 @@ impl Chain for Recursive<ChainClient> {
         Ok(())
     }
 
+    fn overtaken(&self) -> lpc::Result<u32> {
+        thread::sleep(FILLED);
+        self.own().down(1)
+    }
+
+    fn fill(&self, _: Vec<u8>) -> lpc::Result<()> {
+        Ok(())
+    }
+
     fn linger(&self) -> lpc::Result<()> {
         thread::sleep(Duration::from_millis(20));
         Ok(())
@@ -75,10 +93,27 @@ impl asynchronous::Chain for Recursive<asynchronous::ChainClient> {
         let (one, other) = tokio::join!(own.fork(left - 1), own.fork(left - 1));
         Ok(one? + other?)
     }
+
+    async fn overtaken(&self) -> lpc::Result<u32> {
+        tokio::time::sleep(FILLED).await;
+        self.own().down(1).await
+    }
+
+    async fn fill(&self, _: Vec<u8>) -> lpc::Result<()> {
+        Ok(())
+    }
 }
 
 /// How many calls the server runs at once, and the client has in flight.
 const BOUNDS: [(u32, u32); 4] = [(16, 1024), (2, 1024), (16, 2), (1, 1)];
+
+/// How long it takes to fill a desk.
+const FILLED: Duration = Duration::from_millis(400);
+
+/// More calls than a desk takes of `LARGE` bytes.
+const MANY: usize = 300;
+
+const LARGE: usize = 4000;
 
 /// As deep as calls nest.
 const DEEPEST: u32 = lpc_core::frame::MAX_NESTING;
@@ -158,4 +193,52 @@ fn an_async_service_that_calls_itself_runs() {
             RUNTIME.block_on(chains);
         });
     }
+}
+
+#[test]
+fn a_blocking_service_reads_the_calls_that_those_wait_for_which_run() {
+    in_time("a full desk", || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let own = Arc::new(Mutex::new(None));
+        let server = lpc::blocking::Server::builder().max_concurrent_calls(1);
+        let chain = Recursive(Arc::clone(&own));
+        let server = thread::spawn(move || server.serve_stream::<ChainService, _>(theirs, chain));
+        let client = ChainClient::builder().connect_stream(ours).unwrap();
+        *own.lock().unwrap() = Some(client.clone());
+        thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(client.overtaken().unwrap(), 1));
+            thread::sleep(FILLED / 8);
+            for _ in 0..MANY {
+                scope.spawn(|| client.fill(vec![0; LARGE]).unwrap());
+            }
+        });
+        drop((client, own.lock().unwrap().take()));
+        server.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn an_async_service_reads_the_calls_that_those_wait_for_which_run() {
+    use asynchronous::{Chain as _, ChainClient, ChainService};
+    let calls = async {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let own = Arc::new(Mutex::new(None));
+        let server = lpc::Server::builder().max_concurrent_calls(1);
+        let server =
+            tokio::spawn(server.serve_stream::<ChainService, _>(theirs, Recursive(Arc::clone(&own))));
+        let client = ChainClient::builder().connect_stream(ours).await.unwrap();
+        *own.lock().unwrap() = Some(client.clone());
+        let mut all = JoinSet::new();
+        let outer = client.clone();
+        all.spawn(async move { assert_eq!(outer.overtaken().await.unwrap(), 1) });
+        tokio::time::sleep(FILLED / 8).await;
+        for _ in 0..MANY {
+            let client = client.clone();
+            all.spawn(async move { client.fill(vec![0; LARGE]).await.unwrap() });
+        }
+        all.join_all().await;
+        drop((client, own.lock().unwrap().take()));
+        server.await.unwrap().unwrap();
+    };
+    in_time("a full desk", || RUNTIME.block_on(calls));
 }

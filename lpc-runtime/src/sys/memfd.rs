@@ -268,11 +268,10 @@ mod tests {
         let file: OwnedFd = tempfile::tempfile().unwrap().into();
         // By default the holder of a lease that is to be broken is killed by SIGIO.
         const F_SETSIG: libc::c_int = 10;
-        // SAFETY: both take numbers, and the descriptor is open.
-        let lease = unsafe {
-            libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG);
-            libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
-        };
+        // SAFETY: it takes numbers, and the descriptor is open.
+        let command = |command, value: libc::c_int| unsafe { libc::fcntl(file.as_raw_fd(), command, value) };
+        assert_eq!(command(F_SETSIG, libc::SIGURG), 0);
+        let lease = command(libc::F_SETLEASE, libc::F_WRLCK);
         assert_eq!(lease, 0);
         let number = file.as_raw_fd();
         // It would be 45 s (`/proc/sys/fs/lease-break-time`), and another descriptor.

@@ -146,7 +146,8 @@ impl<D> ServerBuilder<D> {
     ///
     /// Of the waiting calls up to 1024, with about 1 MiB of arguments, are read ahead, so that their
     /// cancellation is seen; eight times as much where no call ends for a second, since those that run may
-    /// wait for calls within them that were sent behind these. A call that was cancelled and still runs counts.
+    /// wait for calls within them that were sent behind these. A call that was cancelled and still runs
+    /// counts.
     ///
     /// # Panics
     ///

@@ -331,7 +331,7 @@ mod tests {
                 granted.values().for_each(|(depth, _)| used[*depth] += 1);
                 prop_assert_eq!(permits.used(), used.iter().sum::<usize>());
                 prop_assert!(permits.within <= limit);
-                prop_assert!(waiting.is_empty() || permits.within == limit, "one is idle while somebody waits");
+                prop_assert!(waiting.is_empty() || permits.within == limit, "one idles while one waits");
                 for (depth, ticket) in granted.values() {
                     prop_assert!(permits.is_granted(ticket));
                     prop_assert!(used[*depth] > 0);

@@ -33,7 +33,8 @@ pub struct RunQueue<C, H> {
     bounds: Bounds,
     /// Those that are not answered, and the handle of each at the same place. As a rule they are few, and
     /// nothing is found as fast as in a short list; `bounds` has 1,040 of them at most by default, which
-    /// takes a tenth of a microsecond, and some eight times as many where none ends. Nor can a client choose ids that make it slower.
+    /// takes a tenth of a microsecond, and some eight times as many where none ends. Nor can a client choose
+    /// ids that make it slower.
     ids: Vec<CallId>,
     handles: Vec<H>,
     waiting: VecDeque<Waiting<C>>,
@@ -244,12 +245,12 @@ impl<C, H: Clone> RunQueue<C, H> {
     #[must_use]
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.exceeds(if self.reads_on { AHEAD } else { 1 })
+        self.exceeds(1) && (!self.reads_on || self.exceeds(AHEAD))
     }
 
-    /// To be asked from time to time while the queue is full. Whether none has ended since the last time: those
-    /// that run may wait for calls within them that are not read yet, so that more is read, until no more waits
-    /// than should.
+    /// To be asked from time to time while the queue is full. Whether none has ended since the last time:
+    /// those that run may wait for calls within them that are not read yet, so that more is read, until no
+    /// more waits than should.
     pub fn look(&mut self) -> bool {
         let stands_still = !std::mem::take(&mut self.has_ended) && self.exceeds(1);
         self.reads_on |= stands_still;

@@ -96,8 +96,8 @@ impl<'de> de::MapAccess<'de> for Elements<'_, 'de> {
     }
 }
 
-/// The elements of a tuple or the fields of a struct. Their number is the type's; that of a struct's fields is
-/// at most so many, since serde counts each alias as one.
+/// The elements of a tuple or the fields of a struct. Their number is the type's; that of a struct's fields
+/// is at most so many, since serde counts each alias as one.
 pub(super) struct Fields<'a, 'de> {
     pub(super) within: Value<'a, 'de>,
     pub(super) awaited: usize,

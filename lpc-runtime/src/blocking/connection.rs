@@ -250,8 +250,8 @@ impl Connection {
         !self.desk.is_idle()
     }
 
-    /// Has another thread lead though all calls that run stand still. Where there is none, the next look tries
-    /// again.
+    /// Has another thread lead though all calls that run stand still. Where there is none, the next look
+    /// tries again.
     fn read_on(self: &Arc<Self>) {
         if let Some(workers) = self.workers.upgrade()
             && let Some(inbox) = self.desk.take_parked()

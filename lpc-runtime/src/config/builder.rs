@@ -145,8 +145,9 @@ impl<D> ServerBuilder<D> {
     /// How many calls of one connection run at the same time; further ones wait. Default: 16.
     ///
     /// Of the waiting calls up to 1024, with about 1 MiB of arguments, are read ahead, so that their
-    /// cancellation is seen; eight times as much where no call ends for a second, since those that run may wait
-    /// for calls within them that were sent behind these. A call that was cancelled and still runs counts.
+    /// cancellation is seen; eight times as much where no call ends for a second, since those that run may
+    /// wait for calls within them that were sent behind these. A call that was cancelled and still runs
+    /// counts.
     ///
     /// # Panics
     ///

@@ -295,8 +295,8 @@ impl Desk {
         !self.may_receive(false)
     }
 
-    /// To be asked from time to time while it is full. Whether the calls that run stand still, so that more is
-    /// to be received: what they wait for may not be read yet.
+    /// To be asked from time to time while it is full. Whether the calls that run stand still, so that more
+    /// is to be received: what they wait for may not be read yet.
     pub(crate) fn look(&self) -> bool {
         self.state().desk.look()
     }

@@ -36,6 +36,10 @@ const PURE: [&str; 4] = [
     "\"SystemTime must be later than UNIX_EPOCH\"",
 ];
 
+/// What one file names nevertheless: serde drops the errors in which a type says what it wants, so whoever
+/// traces it has to listen beside them, once for each type and never during a call.
+const EXCEPTION: (&str, &str) = ("form/trace/guess.rs", "thread_local!");
+
 /// What a line names that it should not.
 fn impure(line: &str) -> Option<&'static str> {
     let code = line.split("//").next().unwrap_or_default();
@@ -55,7 +59,9 @@ fn visit(directory: &Path, files: &mut usize, found: &mut Vec<String>) {
         // They stand at the end of a file.
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
         for (number, line) in (1..).zip(code.lines()) {
-            if let Some(name) = impure(line) {
+            if let Some(name) =
+                impure(line).filter(|name| !(path.ends_with(EXCEPTION.0) && *name == EXCEPTION.1))
+            {
                 found.push(format!("{}:{number}: {name}", path.display()));
             }
         }

@@ -5,18 +5,14 @@
 //! else there is, and will be, is not.
 #![allow(unsafe_code)]
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::mem;
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use super::fork::PerProcess;
 
 /// What the kernel knows of a file without asking for it.
 #[derive(Clone, Copy, Debug)]
@@ -68,74 +64,26 @@ pub(crate) fn known(file: BorrowedFd<'_>) -> io::Result<Known> {
 
 /// Who answers for a file.
 pub(crate) fn answers(file: &Known) -> Answers {
-    static MOUNTS: PerProcess<Mutex<Option<Mounts>>> = PerProcess::new(Mutex::default);
-    let mut mounts = MOUNTS.get().lock().unwrap_or_else(PoisonError::into_inner);
-    match mounts.take().map_or_else(Mounts::read, Mounts::renewed) {
-        Ok(read) => mounts.insert(read).table.answers(file),
-        Err(_) => Answers::Unknown,
+    // What a block device was found to carry stays what it is: another mount of it takes a privilege that
+    // peers do not have.
+    static DEVICES: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+    let (major, minor) = file.device;
+    let device = (u64::from(major) << 32) | u64::from(minor);
+    if major != 0 && DEVICES.iter().any(|known| known.load(Relaxed) == device) {
+        return Answers::Kernel;
     }
-}
-
-/// The kernel's table of mounts as it was when it last changed (`/proc/PID/mountinfo`, proc(5)). As long as it
-/// is the same, no number in it is another mount's or device's.
-struct Mounts {
-    file: File,
-    table: Table,
-}
-
-impl Mounts {
-    fn read() -> io::Result<Self> {
-        let mut file = File::open("/proc/self/mountinfo")?;
-        let mut lines = Vec::new();
-        file.read_to_end(&mut lines)?;
-        Ok(Self { file, table: Table::parse(&String::from_utf8_lossy(&lines)) })
-    }
-
-    /// The table as it is now.
-    fn renewed(self) -> io::Result<Self> {
-        let mut changed = [PollFd::new(self.file.as_fd(), PollFlags::POLLPRI)];
-        match poll(&mut changed, PollTimeout::ZERO) {
-            Ok(0) => Ok(self),
-            _ => Self::read(),
+    let Ok(mounts) = fs::read("/proc/self/mountinfo") else { return Answers::Unknown };
+    let answers = answers_by(&String::from_utf8_lossy(&mounts), file);
+    if answers == Answers::Kernel && major != 0 {
+        let free = DEVICES.iter().find(|known| known.load(Relaxed) == 0);
+        if let Some(free) = free {
+            free.store(device, Relaxed);
         }
     }
+    answers
 }
 
-/// Who answers for the files of each mount, and of each device.
-struct Table {
-    by_mount: HashMap<u64, Answers>,
-    by_device: HashMap<(u32, u32), Answers>,
-}
-
-impl Table {
-    fn parse(lines: &str) -> Self {
-        let mounts = || lines.lines().filter_map(Mount::parse);
-        let root = mounts().rfind(|mount| mount.point == "/").map(|root| root.device);
-        let (mut by_mount, mut by_device) = (HashMap::new(), HashMap::new());
-        for mount in mounts() {
-            let is_local = if mount.filesystem == OVERLAY {
-                // Of this process's own root it depends anyway. What any other overlay is made of cannot be
-                // told.
-                root == Some(mount.device)
-            } else {
-                LOCAL.contains(&mount.filesystem)
-            };
-            let answers = if is_local { Answers::Kernel } else { Answers::Others };
-            by_mount.insert(mount.id, answers);
-            by_device.entry(mount.device).or_insert(answers);
-        }
-        Self { by_mount, by_device }
-    }
-
-    fn answers(&self, file: &Known) -> Answers {
-        // A part of btrfs has a device number of its own, which no mount has. The peer's mounts may be others
-        // than this process's, of the same filesystems.
-        let by_mount = file.mount.and_then(|mount| self.by_mount.get(&mount));
-        by_mount.or_else(|| self.by_device.get(&file.device)).copied().unwrap_or(Answers::Unknown)
-    }
-}
-
-/// A line of the table.
+/// A line of the table (`/proc/PID/mountinfo`, proc(5)).
 struct Mount<'a> {
     id: u64,
     device: (u32, u32),
@@ -152,6 +100,23 @@ impl<'a> Mount<'a> {
         let filesystem = words.skip_while(|word| *word != "-").nth(1)?;
         Some(Self { id, device: (major.parse().ok()?, minor.parse().ok()?), point, filesystem })
     }
+}
+
+fn answers_by(mounts: &str, file: &Known) -> Answers {
+    let mounts = || mounts.lines().filter_map(Mount::parse);
+    // A part of btrfs has a device number of its own, which no mount has.
+    let by_mount = mounts().find(|mount| Some(mount.id) == file.mount);
+    // The peer's mounts may be others than this process's, of the same filesystems.
+    let Some(found) = by_mount.or_else(|| mounts().find(|mount| mount.device == file.device)) else {
+        return Answers::Unknown;
+    };
+    let is_local = if found.filesystem == OVERLAY {
+        // Of this process's own root it depends anyway. What any other overlay is made of cannot be told.
+        mounts().rfind(|mount| mount.point == "/").is_some_and(|root| root.device == found.device)
+    } else {
+        LOCAL.contains(&found.filesystem)
+    };
+    if is_local { Answers::Kernel } else { Answers::Others }
 }
 
 #[cfg(test)]
@@ -175,7 +140,7 @@ not a line at all
 ";
 
     fn of(device: (u32, u32), mount: Option<u64>) -> Answers {
-        Table::parse(MOUNTS).answers(&Known { mode: 0, device, mount })
+        answers_by(MOUNTS, &Known { mode: 0, device, mount })
     }
 
     #[test]
@@ -203,15 +168,5 @@ not a line at all
         assert_eq!(answers(&known), Answers::Kernel);
         let version = std::fs::File::open("/proc/version").unwrap();
         assert_eq!(answers(&super::known(version.as_fd()).unwrap()), Answers::Others);
-    }
-
-    #[test]
-    fn the_table_is_read_again_only_when_it_has_changed() {
-        let mut mounts = Mounts::read().unwrap();
-        // What no table has is in this one only.
-        mounts.table.by_mount.insert(u64::MAX, Answers::Others);
-        let mounts = mounts.renewed().unwrap();
-        let file = Known { mode: 0, device: (0, 0), mount: Some(u64::MAX) };
-        assert_eq!(mounts.table.answers(&file), Answers::Others);
     }
 }

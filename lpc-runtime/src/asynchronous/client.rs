@@ -336,7 +336,8 @@ impl<C: Stub> ClientBuilder<C> {
     ///
     /// The process belongs to the client. Once its connection is over, or [closed](crate::Client::close),
     /// it has 100 ms to end before it is killed; where it was lost another one is started. When the last clone
-    /// of the client is dropped it ends by itself, as its `serve_parent` returns. (tokio's `kill_on_drop` has no effect.)
+    /// of the client is dropped it ends by itself, as its `serve_parent` returns. (tokio's `kill_on_drop` has
+    /// no effect.)
     /// [`ConnectionEvent::ChildExited`](crate::ConnectionEvent::ChildExited) has its exit status.
     ///
     /// ```no_run

@@ -1,8 +1,8 @@
 //! Values for types that ask what comes next, which say what they want only as they refuse something else:
 //! that this field is missing, or that a text is no variant of these.
 //!
-//! Such a type first gets something of each kind. From what it says of that, better guesses are made, until there
-//! are no more: so that it takes a value of each of its variants.
+//! Such a type first gets something of each kind. From what it says of that, better guesses are made, until
+//! there are no more: so that it takes a value of each of its variants.
 
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
@@ -88,7 +88,7 @@ struct Try {
     probe: Option<Probe>,
 }
 
-/// A value that was written, of which nothing is known so far, was changed.
+/// One value that a type wrote without having been given it, and that the guess has changed.
 #[derive(Clone, Debug)]
 struct Probe {
     /// The map that it was added to, as it was.
